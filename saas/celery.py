@@ -1,0 +1,11 @@
+"""The Celery application: `celery -A saas worker`, `celery -A saas beat`."""
+
+import os
+
+from celery import Celery
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "saas.settings")
+
+app = Celery("banyan")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+app.autodiscover_tasks()

@@ -1,0 +1,170 @@
+"""Every setting, from the environment. `.env.example` explains each one.
+
+Order of precedence: the process's environment, then `.env`, then `$BANYAN_VAR/local.env`, which `manage.py up`
+writes for the embedded servers so that every other command finds them. A secret `X` may also come as a file
+named by `X_FILE` (Docker and Kubernetes secrets).
+"""
+
+from pathlib import Path
+
+import environ
+from django.utils.translation import gettext_lazy as _
+
+from saas.logging import configure_structlog, logging_config
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = environ.FileAwareEnv()
+environ.Env.read_env(BASE_DIR / ".env")
+VAR_DIR = Path(env.str("BANYAN_VAR", default=str(BASE_DIR / "var"))).resolve()
+environ.Env.read_env(VAR_DIR / "local.env")
+
+DEBUG = env.bool("DEBUG", default=False)
+INSECURE_SECRET_KEY = "insecure-only-for-tests-and-checks-never-for-people"  # noqa: S105  refused by saas.checks
+SECRET_KEY = env.str("SECRET_KEY", default=INSECURE_SECRET_KEY)
+# Fernet keys, comma-separated; the first encrypts, all decrypt (rotation: put the new one in front).
+ENCRYPTION_KEYS: list[str] = env.list("ENCRYPTION_KEYS", default=[])
+
+# Which hosts exist is the tenants' domain table, checked by tenants.middleware on every request.
+ALLOWED_HOSTS = ["*"]
+# The operator's own host names: /platform/ answers there and nowhere else.
+PLATFORM_HOSTS: list[str] = env.list("PLATFORM_HOSTS", default=["localhost", "127.0.0.1"])
+# Proxies whose X-Forwarded-Proto and X-Forwarded-For we believe are those that set both; off unless behind one.
+BEHIND_PROXY = env.bool("BEHIND_PROXY", default=False)
+if BEHIND_PROXY:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+HTTPS_ONLY = env.bool("HTTPS_ONLY", default=False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS_ONLY
+SESSION_COOKIE_HTTPONLY = True
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_HSTS_SECONDS = env.int("HSTS_SECONDS", default=0)
+X_FRAME_OPTIONS = "DENY"
+
+INSTALLED_APPS = [
+    "saas",
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "channels",
+    "tenants",
+    "billing",
+    "chat",
+]
+
+# The chat path does not pass through here (saas/asgi.py): this stack serves pages and JSON.
+MIDDLEWARE = [
+    "tenants.middleware.request_id",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "tenants.middleware.enter_tenant",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "saas.urls"
+ASGI_APPLICATION = "saas.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# PostgreSQL only. The pool lives in each process; server-side cursors and prepared statements stay off so that
+# PgBouncer's transaction mode may stand between.
+DATABASE_URL = env.str("DATABASE_URL", default="postgres://banyan@127.0.0.1:5432/banyan")
+DATABASES = {"default": environ.Env.db_url_config(DATABASE_URL)}
+DATABASES["default"].update(
+    ENGINE="django.db.backends.postgresql",
+    CONN_MAX_AGE=0,
+    ATOMIC_REQUESTS=False,
+    DISABLE_SERVER_SIDE_CURSORS=True,
+)
+DATABASES["default"].setdefault("OPTIONS", {}).update(
+    pool={"min_size": 0, "max_size": env.int("DATABASE_POOL", default=16), "timeout": 10, "max_idle": 60},
+    prepare_threshold=None,
+)
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+# Threads that run the ORM for the chat path, in each web process.
+ORM_THREADS = env.int("ORM_THREADS", default=8)
+
+REDIS_URL = env.str("REDIS_URL", default="redis://127.0.0.1:6379/0")
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [REDIS_URL]},
+    },
+}
+
+CELERY_BROKER_URL = REDIS_URL
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# A broker that is away must cost a chat at most these seconds: the outbox sweep makes up for it.
+CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 1, "socket_timeout": 1, "visibility_timeout": 600}
+CELERY_TASK_TIME_LIMIT = 600
+CELERY_TIMEZONE = "UTC"
+
+AUTH_USER_MODEL = "tenants.StaffUser"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+LOGIN_URL = "/platform/login/"
+
+LANGUAGE_CODE = "zh-hans"
+LANGUAGES = [("zh-hans", _("Simplified Chinese")), ("en", _("English"))]
+LOCALE_PATHS = [BASE_DIR / "locale"]
+USE_I18N = True
+USE_TZ = True
+TIME_ZONE = env.str("TIME_ZONE", default="Asia/Shanghai")
+
+STATIC_URL = "/static/"
+STATIC_ROOT = env.str("STATIC_ROOT", default=str(VAR_DIR / "static"))
+WHITENOISE_USE_FINDERS = True
+
+# People.
+TOKEN_DAYS = env.int("TOKEN_DAYS", default=30)
+# WeChat's API host; tests name their double here.
+WECHAT_API_URL = env.str("WECHAT_API_URL", default="https://api.weixin.qq.com")
+
+# The default upstream of tenants that are opened: any OpenAI-compatible endpoint. Empty: the built-in model.
+OPENAI_BASE_URL = env.str("OPENAI_BASE_URL", default="")
+OPENAI_API_KEY = env.str("OPENAI_API_KEY", default="")
+OPENAI_MODEL = env.str("OPENAI_MODEL", default="")
+
+# Chat. Seconds.
+UPSTREAM_CONNECT_TIMEOUT = env.float("UPSTREAM_CONNECT_TIMEOUT", default=10.0)
+UPSTREAM_FIRST_TOKEN_TIMEOUT = env.float("UPSTREAM_FIRST_TOKEN_TIMEOUT", default=90.0)
+UPSTREAM_IDLE_TIMEOUT = env.float("UPSTREAM_IDLE_TIMEOUT", default=60.0)
+UPSTREAM_TOTAL_TIMEOUT = env.float("UPSTREAM_TOTAL_TIMEOUT", default=600.0)
+# How long a hold lives without a heartbeat before it may be freed; longer than the longest answer.
+HOLD_SECONDS = env.int("HOLD_SECONDS", default=900)
+
+LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
+LOG_JSON = env.bool("LOG_JSON", default=not DEBUG)
+LOGGING_CONFIG = "logging.config.dictConfig"
+LOGGING = logging_config(level=LOG_LEVEL, json=LOG_JSON)
+configure_structlog()

@@ -1,0 +1,13 @@
+"""Pages and JSON. The chat path, `/api/chat/stream`, is routed in saas/asgi.py, before Django."""
+
+from django.contrib import admin
+from django.urls import path
+
+from saas.health import healthz
+from tenants.api import api
+
+urlpatterns = [
+    path("healthz", healthz, name="healthz"),
+    path("api/", api.urls),
+    path("platform/", admin.site.urls),
+]
