@@ -1,0 +1,50 @@
+"""The contract of an upstream: a request goes in, batches of events come out."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from chat.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Limits in seconds. Each ends the stream with `Failed(TIMEOUT)`; one on connecting with `Failed(NETWORK)`."""
+
+    connect: float = 5.0
+    first_token: float = 60.0  # from the request to the first output
+    idle: float = 60.0  # between two reads after it
+    total: float = 600.0  # from the request to the end
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamTarget:
+    """One provider account and one model on it."""
+
+    name: str  # ours, for logs and usage records; unique among the targets of a request
+    base_url: str  # up to and including the version: https://api.example.com/v1
+    model: str  # the provider's name of the model
+    api_key: str = field(default="", repr=False)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """What to ask. `messages` are OpenAI's: `{"role": …, "content": …}`; `extra` is merged into the body as it is."""
+
+    messages: Sequence[Mapping[str, Any]] = field(repr=False)
+    max_tokens: int
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Upstream(Protocol):
+    """Something that answers a chat request with a stream."""
+
+    def stream(self, request: ChatRequest) -> AsyncIterator[list[Event]]:
+        """Yield a batch for every read of the network, never an empty one: readers wake once and take all.
+
+        The last event of the last batch is `Done` or `Failed`, and neither occurs before. A fault of the upstream is
+        never raised; only cancellation is. Closing the iterator early (`aclose`) closes the connection, so that
+        the provider stops generating.
+        """
+        ...
