@@ -1,0 +1,1 @@
+"""One turn of conversation, from the question to the settled answer."""

@@ -160,6 +160,8 @@ UPSTREAM_CONNECT_TIMEOUT = env.float("UPSTREAM_CONNECT_TIMEOUT", default=10.0)
 UPSTREAM_FIRST_TOKEN_TIMEOUT = env.float("UPSTREAM_FIRST_TOKEN_TIMEOUT", default=90.0)
 UPSTREAM_IDLE_TIMEOUT = env.float("UPSTREAM_IDLE_TIMEOUT", default=60.0)
 UPSTREAM_TOTAL_TIMEOUT = env.float("UPSTREAM_TOTAL_TIMEOUT", default=600.0)
+# How long a stopping web process waits for the answers that it is generating.
+DRAIN_SECONDS = env.float("DRAIN_SECONDS", default=30.0)
 # How long a hold lives without a heartbeat before it may be freed; longer than the longest answer.
 HOLD_SECONDS = env.int("HOLD_SECONDS", default=900)
 

@@ -1,0 +1,164 @@
+"""What chat keeps: upstream accounts, a tenant's model offers, assistant roles, conversations and their messages."""
+
+from typing import ClassVar
+
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+from uuid_utils.compat import uuid7
+
+from tenants.scope import SameTenant, TenantOrPlatformOwned, TenantOwned
+from tenants.secrets import EncryptedTextField
+
+
+class UpstreamAccount(TenantOrPlatformOwned):
+    """An account with a provider that speaks OpenAI's API; without a tenant it is the platform's."""
+
+    name = models.CharField(_("name"), max_length=80)
+    base_url = models.URLField(_("base URL"), help_text=_("Ends where /chat/completions begins, usually in /v1."))
+    api_key = EncryptedTextField(_("API key"), blank=True, default="")
+    is_enabled = models.BooleanField(_("enabled"), default=True)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+
+    class Meta(TenantOrPlatformOwned.Meta):
+        verbose_name = _("upstream account")
+        verbose_name_plural = _("upstream accounts")
+
+
+class ModelOffer(TenantOwned):
+    """A model as a tenant sells it: the name users see, what it is upstream, what it may cost at most.
+
+    `sku` is the name under which billing prices it. Several offers of a tenant may share a quota group.
+    """
+
+    slug = models.SlugField(_("slug"), max_length=64)
+    name = models.CharField(_("name"), max_length=80)
+    sku = models.CharField(_("price list item"), max_length=80)
+    account = models.ForeignKey(UpstreamAccount, verbose_name=_("upstream account"), on_delete=models.PROTECT)
+    upstream_model = models.CharField(_("model's name upstream"), max_length=120)
+    context_window = models.PositiveIntegerField(_("context window, tokens"), default=8192)
+    max_output_tokens = models.PositiveIntegerField(_("longest answer, tokens"), default=2048)
+    min_output_tokens = models.PositiveIntegerField(
+        _("shortest answer worth starting, tokens"),
+        default=32,
+        help_text=_("A balance that does not pay for so many is refused before the model is called."),
+    )
+    token_ratio_percent = models.PositiveSmallIntegerField(
+        _("tokens of this model per 100 estimated"),
+        default=120,
+        validators=[MinValueValidator(100), MaxValueValidator(1000)],
+        help_text=_("Estimates count with a common tokenizer; a model with a smaller vocabulary needs more."),
+    )
+    quota_group = models.CharField(_("quota group"), max_length=40, default="default")
+    free_per_day = models.PositiveIntegerField(_("free answers per user and day"), default=0)
+    paid_way = models.BooleanField(_("may be paid for"), default=True)
+    is_default = models.BooleanField(_("default"), default=False)
+    is_enabled = models.BooleanField(_("enabled"), default=True)
+
+    class Meta(TenantOwned.Meta):
+        verbose_name = _("model offer")
+        verbose_name_plural = _("model offers")
+        constraints: ClassVar = [
+            *TenantOwned.Meta.constraints,
+            models.UniqueConstraint(fields=["tenant", "slug"], name="chat_offer_slug"),
+            models.UniqueConstraint(
+                fields=["tenant"], condition=models.Q(is_default=True), name="chat_offer_one_default"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(min_output_tokens__gte=1)
+                & models.Q(max_output_tokens__gte=models.F("min_output_tokens"))
+                & models.Q(context_window__gt=models.F("min_output_tokens")),
+                name="chat_offer_token_limits",
+            ),
+        ]
+
+
+class Role(TenantOwned):
+    """An assistant of a tenant: a name for the user, instructions for the model."""
+
+    slug = models.SlugField(_("slug"), max_length=64)
+    name = models.CharField(_("name"), max_length=80)
+    instructions = models.TextField(_("instructions to the model"))
+    is_default = models.BooleanField(_("default"), default=False)
+    is_enabled = models.BooleanField(_("enabled"), default=True)
+
+    class Meta(TenantOwned.Meta):
+        verbose_name = _("assistant role")
+        verbose_name_plural = _("assistant roles")
+        constraints: ClassVar = [
+            *TenantOwned.Meta.constraints,
+            models.UniqueConstraint(fields=["tenant", "slug"], name="chat_role_slug"),
+            models.UniqueConstraint(
+                fields=["tenant"], condition=models.Q(is_default=True), name="chat_role_one_default"
+            ),
+        ]
+
+
+class Conversation(TenantOwned):
+    """A user's thread of turns."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    user = models.ForeignKey("tenants.EndUser", on_delete=models.PROTECT, db_constraint=False, related_name="+")
+    role = models.ForeignKey(
+        Role, on_delete=models.PROTECT, db_constraint=False, related_name="+", null=True, blank=True
+    )
+    title = models.CharField(_("title"), max_length=120)
+    created_at = models.DateTimeField(_("created"), auto_now_add=True)
+    updated_at = models.DateTimeField(_("last turn"), auto_now_add=True)
+
+    class Meta(TenantOwned.Meta):
+        verbose_name = _("conversation")
+        verbose_name_plural = _("conversations")
+        constraints: ClassVar = [
+            *TenantOwned.Meta.constraints,
+            SameTenant(field="user", name="chat_conversation_user_fk"),
+            SameTenant(field="role", name="chat_conversation_role_fk"),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["tenant", "user", "-updated_at"], name="chat_conversation_recent"),
+        ]
+
+
+class Message(TenantOwned):
+    """One question with its answer; `id` is the wire's message id, and the id of the hold that pays for it.
+
+    The answer is empty while `state` is RUNNING, and then final: whole, cut short by a stated reason, or absent
+    because the turn failed, in which case `failure` keeps the error object that was sent, for a repeated request.
+    """
+
+    class State(models.TextChoices):
+        """Where the answer's life is."""
+
+        RUNNING = "running", _("running")
+        DONE = "done", _("done")
+        CUT = "cut", _("cut short")
+        FAILED = "failed", _("failed")
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    conversation = models.ForeignKey(
+        Conversation, on_delete=models.CASCADE, db_constraint=False, related_name="messages"
+    )
+    user = models.ForeignKey("tenants.EndUser", on_delete=models.PROTECT, db_constraint=False, related_name="+")
+    client_msg_id = models.CharField(_("client's message id"), max_length=64, null=True)
+    offer_slug = models.CharField(_("model"), max_length=64)
+    question = models.TextField(_("question"))
+    answer = models.TextField(_("answer"), default="")
+    state = models.CharField(_("state"), max_length=8, choices=State.choices, default=State.RUNNING)
+    finish_reason = models.CharField(_("finish reason"), max_length=32, default="")
+    failure = models.JSONField(_("failure"), null=True)
+    receipt = models.JSONField(_("receipt"), null=True)
+    created_at = models.DateTimeField(_("asked"), auto_now_add=True)
+    ended_at = models.DateTimeField(_("answered"), null=True)
+
+    class Meta(TenantOwned.Meta):
+        verbose_name = _("message")
+        verbose_name_plural = _("messages")
+        constraints: ClassVar = [
+            *TenantOwned.Meta.constraints,
+            SameTenant(field="conversation", name="chat_message_conversation_fk"),
+            SameTenant(field="user", name="chat_message_user_fk"),
+            models.UniqueConstraint(fields=["tenant", "user", "client_msg_id"], name="chat_message_client_id"),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["tenant", "conversation", "created_at"], name="chat_message_thread"),
+        ]

@@ -1,0 +1,206 @@
+"""The only builder of a streamed response: one reader's way from an answer to bytes on its connection.
+
+    refuse()    a refusal as a whole response: status 200, one failure frame
+    stream()    an answer in the reader's framing, until its end or until the reader leaves
+
+These are raw ASGI: Django's own streaming response would hold a thread for each open stream.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from django.utils import translation
+
+from chat import frames
+from chat.generation import Answer
+from tenants.errors import ProductError
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+# Seconds. The first three are rules of the mini-program framing: see docs/protocol.md for what each prevents.
+FRAME_GAP = 0.05
+SILENCE_BEFORE_END = 0.2
+HEARTBEAT_AFTER = 10.0
+PING_AFTER = 15.0
+
+
+class Framing(Enum):
+    """The two forms of one answer."""
+
+    H5 = "h5"
+    MINI_PROGRAM = "mini_program"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """One connection that reads an answer. `offset`: characters of the text that it has already."""
+
+    framing: Framing
+    language: str
+    request_id: str
+    offset: int = 0
+
+
+def cors_headers() -> list[tuple[bytes, bytes]]:
+    """Return the headers that let any page call: tokens are not cookies, so there are no credentials to lend."""
+    return [
+        (b"access-control-allow-origin", b"*"),
+        (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
+        (b"access-control-allow-headers", b"Authorization, Content-Type, Token, X-Request-Id"),
+        (b"access-control-expose-headers", b"X-Message-Id, X-Conversation-Id, X-Request-Id"),
+        (b"access-control-max-age", b"86400"),
+    ]
+
+
+def _head(reader: Reader, answer: Answer | None) -> MutableMapping[str, Any]:
+    headers = [
+        (b"content-type", b"text/event-stream; charset=utf-8"),
+        (b"cache-control", b"no-cache, no-transform"),
+        (b"x-accel-buffering", b"no"),
+        (b"x-request-id", reader.request_id.encode()),
+        *cors_headers(),
+    ]
+    if answer is not None:
+        headers.append((b"x-message-id", str(answer.message_id).encode()))
+        headers.append((b"x-conversation-id", str(answer.conversation_id).encode()))
+    return {"type": "http.response.start", "status": 200, "headers": headers}
+
+
+def _body(data: bytes, *, more: bool = True) -> MutableMapping[str, Any]:
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+def _failure(reader: Reader, failure: ProductError) -> bytes:
+    with translation.override(reader.language):
+        body = failure.body(reader.request_id)
+    return frames.error_event(body) if reader.framing is Framing.H5 else frames.error_frame(body)
+
+
+async def refuse(send: Send, reader: Reader, failure: ProductError) -> None:
+    """Send a refusal. The status is 200: a mini-program's chunk callback sees nothing of other answers."""
+    await send(_head(reader, None))
+    await send(_body(_failure(reader, failure)))
+    await send(_body(b"", more=False))
+
+
+async def stream(send: Send, receive: Receive, reader: Reader, answer: Answer) -> None:
+    """Send `answer` until it ends or the reader leaves; the generation goes on without the reader."""
+    await send(_head(reader, answer))
+    write = _write_h5 if reader.framing is Framing.H5 else _write_mini_program
+    writer = asyncio.ensure_future(write(send, reader, answer))
+    # Nothing tells a writer that its client has left, unless someone waits for it.
+    watcher = asyncio.ensure_future(_departure(receive))
+    try:
+        await asyncio.wait({writer, watcher}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        watcher.cancel()
+        writer.cancel()
+        results = await asyncio.gather(writer, watcher, return_exceptions=True)
+    for result in results:
+        # A connection that broke while we wrote has left, like one that said so.
+        if isinstance(result, Exception) and not isinstance(result, OSError):
+            raise result
+
+
+async def _departure(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _write_h5(send: Send, reader: Reader, answer: Answer) -> None:
+    """Send the upstream's own chunks as soon as they come; what is ours between them is comments and named events."""
+    seen = await _skip_chunks(send, reader, answer) if reader.offset else 0
+    while True:
+        new = answer.chunks[seen:]
+        if new:
+            seen += len(new)
+            await send(_body(b"".join(new)))
+        elif answer.ending is not None:
+            break
+        elif not await answer.grown(seen, timeout=PING_AFTER):
+            await send(_body(frames.PING))
+    ending = answer.ending
+    tail = frames.receipt_event(ending.receipt) if ending.receipt else b""
+    tail += frames.DONE if ending.failure is None else _failure(reader, ending.failure)
+    await send(_body(tail))
+    await send(_body(b"", more=False))
+
+
+async def _skip_chunks(send: Send, reader: Reader, answer: Answer) -> int:
+    """Pass over the chunks that the reader has, sending the rest of one that it has in part; return how many."""
+    left = reader.offset
+    seen = 0
+    while left > 0:
+        if seen == len(answer.chunks):
+            if answer.ending is not None:
+                break
+            if not await answer.grown(seen, timeout=PING_AFTER):
+                await send(_body(frames.PING))
+            continue
+        text = answer.texts[seen]
+        seen += 1
+        if len(text) > left:
+            await send(_body(answer.chunk_of(text[left:])))
+        left -= len(text)
+    return seen
+
+
+class _Pacer:
+    """Sends mini-program frames no closer together than the framing allows."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self._last = -1.0
+
+    async def send(self, frame: bytes, *, gap: float = FRAME_GAP) -> None:
+        """Send `frame` as a body chunk of its own, at least `gap` seconds after the one before."""
+        wait = self._last + gap - self._loop.time()
+        if self._last >= 0 and wait > 0:
+            await asyncio.sleep(wait)
+        await self._send(_body(frame))
+        self._last = self._loop.time()
+
+    async def gap(self) -> None:
+        """Wait until the next text frame may be sent: what arrives meanwhile is joined to it."""
+        wait = self._last + FRAME_GAP - self._loop.time()
+        if wait > 0:
+            await asyncio.sleep(wait)
+
+
+async def _write_mini_program(send: Send, reader: Reader, answer: Answer) -> None:
+    """Send frames that clients can take which parse each network chunk on its own."""
+    pacer = _Pacer(send)
+    await pacer.send(frames.first_frame(str(answer.message_id), str(answer.conversation_id)))
+    seen, skip, text = 0, reader.offset, ""
+    while True:
+        new = "".join(answer.texts[seen:])
+        seen = len(answer.texts)
+        text += new[skip:]
+        skip = max(0, skip - len(new))
+        if text:
+            await pacer.gap()
+            text += "".join(answer.texts[seen:])
+            seen = len(answer.texts)
+            frame, text = frames.take_frame(text)
+            await pacer.send(frame)
+        elif answer.ending is not None:
+            break
+        elif not await answer.grown(seen, timeout=HEARTBEAT_AFTER):
+            await pacer.send(frames.HEARTBEAT)
+    await _end_mini_program(send, pacer, reader, answer)
+
+
+async def _end_mini_program(send: Send, pacer: _Pacer, reader: Reader, answer: Answer) -> None:
+    ending = answer.ending
+    assert ending is not None
+    if ending.receipt:
+        await pacer.send(frames.receipt_frame(ending.receipt))
+    last = frames.END if ending.failure is None else _failure(reader, ending.failure)
+    await pacer.send(last, gap=SILENCE_BEFORE_END)
+    await send(_body(b"", more=False))

@@ -1,0 +1,444 @@
+"""A turn's two transactions: the one that admits or refuses it, and the one that ends it.
+
+    open_turn()    offer, context, the message's row, quota and hold: all or nothing
+    close_turn()   the answer's row, settle or void: all or nothing, then usage is handed to Celery
+
+Both run in a thread (chat.threads), inside the tenant's scope, and between them no database connection is held.
+"""
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.utils import timezone, translation
+from django.utils.translation import gettext_lazy
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from billing import holds
+from billing.tasks import record_usage
+from chat.events import FailureKind
+from chat.models import Conversation, Message, ModelOffer, Role
+from chat.upstream import tokens
+from chat.upstream.base import ChatRequest, Timeouts, UpstreamTarget
+from tenants import scope
+from tenants.errors import ErrorCode, ProductError
+from tenants.models import EndUser, Tenant
+
+log = structlog.get_logger(__name__)
+
+# A question is a person's typing or a pasted page; the model's window is checked apart.
+MAX_QUESTION_CHARACTERS = 100_000
+# Turns of a conversation that are looked at when its context is built; the window usually ends it earlier.
+MAX_CONTEXT_TURNS = 100
+TITLE_CHARACTERS = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What a user asks for, parsed and of the right types, not yet checked against anything stored."""
+
+    message: str
+    conversation: str = ""
+    model: str = ""
+    role: str = ""
+    client_msg_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """An admitted turn: all that the pump needs, so that it need not look anything up. Its hold has the same id."""
+
+    tenant_id: int
+    user_id: int
+    message_id: uuid.UUID
+    conversation_id: uuid.UUID
+    language: str
+    model: str
+    targets: tuple[UpstreamTarget, ...]
+    request: ChatRequest
+    # True where the balance, not the offer, set the longest answer.
+    cut_to_balance: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What the pump saw when the upstream was done: the text, what it cost there, and whether it broke."""
+
+    text: str
+    had_output: bool
+    # Billable output that is not shown: reasoning, tool calls. Counted where the upstream reports no usage.
+    hidden: str = ""
+    finish_reason: str = ""
+    usage: holds.Usage | None = None
+    failure: FailureKind | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a turn ended. A cut answer has both: a receipt for what was generated, and the failure that cut it."""
+
+    finish_reason: str = ""
+    receipt: dict[str, Any] | None = None
+    failure: ProductError | None = None
+
+
+class AlreadyAskedError(Exception):
+    """The same client message id was used before: the reader attaches to that message's answer."""
+
+    def __init__(self, message: Message) -> None:
+        super().__init__(str(message.id))
+        self.message = message
+
+
+def open_turn(*, tenant: Tenant, user: EndUser, ask: Ask, language: str) -> Turn:
+    """Admit a turn, in one transaction: nothing stays of one that is refused.
+
+    Raises ProductError (404, 10001, 101, 102) and AlreadyAskedError. Must run in the tenant's scope.
+    """
+    _refuse_repeated(user, ask)
+    offer = _find_offer(ask.model)
+    try:
+        with transaction.atomic():
+            return _admit(tenant=tenant, user=user, ask=ask, offer=offer, language=language)
+    except IntegrityError:
+        # Two requests with one key at once: the other one's row stands now, and this one attaches to it.
+        _refuse_repeated(user, ask)
+        raise
+
+
+def _admit(*, tenant: Tenant, user: EndUser, ask: Ask, offer: ModelOffer, language: str) -> Turn:
+    conversation, is_new = _find_conversation(user, ask)
+    messages = _build_context(conversation, is_new=is_new, question=ask.message, offer=offer)
+    prompt_tokens = estimate_tokens(messages, offer)
+    message = Message(
+        tenant_id=tenant.pk,
+        conversation=conversation,
+        user=user,
+        client_msg_id=ask.client_msg_id or None,
+        offer_slug=offer.slug,
+        question=ask.message,
+    )
+    # Before the hold, so that a second request with this key waits here and takes no money.
+    message.save(force_insert=True)
+    longest = min(offer.max_output_tokens, offer.context_window - prompt_tokens)
+    hold = holds.admit(
+        holds.HoldRequest(
+            hold_id=message.id,
+            tenant_id=tenant.pk,
+            user_id=user.pk,
+            key=f"{user.pk}:{ask.client_msg_id or message.id}",
+            sku=offer.sku,
+            prompt_tokens=prompt_tokens,
+            max_completion_tokens=longest,
+            min_completion_tokens=min(offer.min_output_tokens, longest),
+            quota_group=offer.quota_group,
+            free_per_day=offer.free_per_day,
+            paid_way=offer.paid_way and not user.is_guest,
+            is_guest=user.is_guest,
+        )
+    )
+    if not is_new:
+        Conversation.objects.filter(pk=conversation.pk).update(updated_at=timezone.now())
+    return Turn(
+        tenant_id=tenant.pk,
+        user_id=user.pk,
+        message_id=message.id,
+        conversation_id=conversation.id,
+        language=language,
+        model=offer.slug,
+        targets=(_target(offer),),
+        request=ChatRequest(messages=messages, max_tokens=hold.max_completion_tokens),
+        cut_to_balance=hold.max_completion_tokens < longest,
+    )
+
+
+def _refuse_repeated(user: EndUser, ask: Ask) -> None:
+    """Raise AlreadyAskedError for a known key, or the refusal that the key now carries another text."""
+    if not ask.client_msg_id:
+        return
+    known = Message.objects.filter(user=user, client_msg_id=ask.client_msg_id).first()
+    if known is None:
+        return
+    if known.question != ask.message:
+        raise ProductError(
+            ErrorCode.INVALID,
+            gettext_lazy("This message id was already used for another text. Send it again with a new id."),
+            type="client_msg_id_reused",
+            scope="client_msg_id",
+            action="retry_with_new_id",
+        )
+    raise AlreadyAskedError(known)
+
+
+def _find_offer(slug: str) -> ModelOffer:
+    """Return the offer named, or the tenant's default one."""
+    enabled = ModelOffer.objects.select_related("account").filter(is_enabled=True, account__is_enabled=True)
+    offer = enabled.filter(slug=slug).first() if slug else enabled.order_by("-is_default", "pk").first()
+    if offer is None:
+        raise ProductError(
+            ErrorCode.NOT_FOUND,
+            gettext_lazy("This model is not available. Please choose another one."),
+            type="model_not_found",
+            scope="model",
+            action="choose_model",
+        )
+    return offer
+
+
+def _find_role(slug: str) -> Role | None:
+    """Return the role named, or the tenant's default one, or none where it has none."""
+    enabled = Role.objects.filter(is_enabled=True)
+    role = enabled.filter(slug=slug).first() if slug else enabled.filter(is_default=True).first()
+    if slug and role is None:
+        raise ProductError(
+            ErrorCode.NOT_FOUND,
+            gettext_lazy("This assistant is not available. Please choose another one."),
+            type="role_not_found",
+            scope="role",
+            action="choose_role",
+        )
+    return role
+
+
+def _find_conversation(user: EndUser, ask: Ask) -> tuple[Conversation, bool]:
+    """Return the user's own conversation of that id, or a new one; and whether it is new.
+
+    A conversation keeps the role that it began with, unless the request names another.
+    """
+    if not ask.conversation:
+        title = " ".join(ask.message.split())[:TITLE_CHARACTERS]
+        conversation = Conversation(tenant_id=user.tenant_id, user=user, role=_find_role(ask.role), title=title)
+        conversation.save(force_insert=True)
+        return conversation, True
+    conversation_id = parse_id(ask.conversation)
+    found = conversation_id and (
+        Conversation.objects.select_related("role").filter(pk=conversation_id, user=user).first()
+    )
+    if not found:
+        raise ProductError(
+            ErrorCode.NOT_FOUND,
+            gettext_lazy("This conversation does not exist. Please start a new one."),
+            type="conversation_not_found",
+            scope="conversation",
+            action="start_conversation",
+        )
+    if ask.role:
+        found.role = _find_role(ask.role)
+    return found, False
+
+
+def parse_id(text: str) -> uuid.UUID | None:
+    """Return the id that `text` spells, None where it spells none: to its reader, an object that does not exist."""
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None
+
+
+def estimate_tokens(messages: Iterable[dict[str, Any]], offer: ModelOffer) -> int:
+    """Return how many of the model's tokens `messages` take at most, counted offline and scaled to the model."""
+    return -(-tokens.count_messages(list(messages)) * offer.token_ratio_percent // 100)
+
+
+def _build_context(
+    conversation: Conversation, *, is_new: bool, question: str, offer: ModelOffer
+) -> list[dict[str, Any]]:
+    """Return what is sent upstream: instructions, as many of the latest turns as the window takes, the question.
+
+    Half of the window at most is kept free for the answer, so that a small window still holds some history.
+    """
+    role = conversation.role
+    system = [{"role": "system", "content": role.instructions}] if role else []
+    asked = [{"role": "user", "content": question}]
+    room = offer.context_window - min(offer.max_output_tokens, offer.context_window // 2)
+    room -= estimate_tokens(system + asked, offer)
+    if room < 0 and offer.context_window - estimate_tokens(system + asked, offer) < offer.min_output_tokens:
+        raise _too_long()
+    history: list[dict[str, Any]] = []
+    for turn in [] if is_new else _latest_turns(conversation):
+        pair = [{"role": "user", "content": turn.question}, {"role": "assistant", "content": turn.answer}]
+        room -= estimate_tokens(pair, offer)
+        if room < 0:
+            break
+        history = pair + history
+    return system + history + asked
+
+
+def _latest_turns(conversation: Conversation) -> Iterable[Message]:
+    """Return the answered turns, the latest first."""
+    answered = Message.objects.filter(conversation=conversation, state__in=[Message.State.DONE, Message.State.CUT])
+    return answered.exclude(answer="").only("tenant_id", "question", "answer").order_by("-created_at")[:MAX_CONTEXT_TURNS]
+
+
+def _target(offer: ModelOffer) -> UpstreamTarget:
+    return UpstreamTarget(
+        name=f"account-{offer.account_id}",
+        base_url=offer.account.base_url,
+        api_key=offer.account.api_key,
+        model=offer.upstream_model,
+        timeouts=Timeouts(
+            connect=settings.UPSTREAM_CONNECT_TIMEOUT,
+            first_token=settings.UPSTREAM_FIRST_TOKEN_TIMEOUT,
+            idle=settings.UPSTREAM_IDLE_TIMEOUT,
+            total=settings.UPSTREAM_TOTAL_TIMEOUT,
+        ),
+    )
+
+
+def dispatch_turn(turn: Turn) -> bool:
+    """Commit that the upstream is about to be called; False where the hold has expired meanwhile."""
+    with scope.tenant(turn.tenant_id):
+        return holds.dispatch(tenant_id=turn.tenant_id, hold_id=turn.message_id)
+
+
+def close_turn(turn: Turn, outcome: Outcome) -> Ending:
+    """End the turn in one transaction: settle what was generated, or void; then hand the usage to Celery."""
+    with scope.tenant(turn.tenant_id), translation.override(turn.language):
+        with transaction.atomic():
+            ending = _settle(turn, outcome) if outcome.had_output else _void(turn, outcome)
+            _store(turn, outcome, ending)
+        if ending.receipt is not None:
+            _announce_usage(turn)
+    return ending
+
+
+def _settle(turn: Turn, outcome: Outcome) -> Ending:
+    reason = "upstream_broken" if outcome.failure else outcome.finish_reason
+    if reason == "length" and turn.cut_to_balance:
+        reason = "balance"
+    receipt = holds.settle(
+        tenant_id=turn.tenant_id,
+        hold_id=turn.message_id,
+        usage=outcome.usage or _estimate_usage(turn, outcome),
+        reason=reason,
+    )
+    if receipt is None:
+        return Ending(failure=_expired())
+    return Ending(
+        finish_reason=outcome.finish_reason,
+        receipt={"model": turn.model, **receipt.as_json()},
+        failure=_cut_short() if outcome.failure else None,
+    )
+
+
+def _void(turn: Turn, outcome: Outcome) -> Ending:
+    kind = outcome.failure or FailureKind.EMPTY
+    holds.void(tenant_id=turn.tenant_id, hold_id=turn.message_id, reason=f"upstream_{kind}")
+    return Ending(failure=_upstream_failed(kind))
+
+
+def _store(turn: Turn, outcome: Outcome, ending: Ending) -> None:
+    """Write the answer's final state; only a message that still runs has one to come."""
+    if ending.failure is None:
+        state = Message.State.DONE
+    else:
+        state = Message.State.CUT if ending.receipt else Message.State.FAILED
+    Message.objects.filter(pk=turn.message_id, state=Message.State.RUNNING).update(
+        state=state,
+        answer=outcome.text if ending.receipt else "",
+        finish_reason=ending.finish_reason[:32],
+        receipt=ending.receipt,
+        failure=ending.failure.body("") if ending.failure else None,
+        ended_at=timezone.now(),
+    )
+
+
+def _announce_usage(turn: Turn) -> None:
+    """Ask Celery to record the usage. The posted hold is the outbox: what is not heard here is swept up later."""
+    try:
+        record_usage.apply_async(args=[str(turn.message_id), turn.tenant_id], retry=False)
+    except (OperationalError, RedisError, OSError) as fault:
+        log.warning("broker_away", message_id=str(turn.message_id), fault=repr(fault))
+
+
+def _estimate_usage(turn: Turn, outcome: Outcome) -> holds.Usage:
+    """Count offline what the upstream did not report."""
+    return holds.Usage(
+        prompt=tokens.count_messages(turn.request.messages),
+        cached=0,
+        completion=tokens.count(outcome.text) + tokens.count(outcome.hidden),
+        source="estimate",
+    )
+
+
+def ending_of(message: Message) -> Ending:
+    """Return how a stored message ended, as its first reader was told."""
+    return Ending(
+        finish_reason=message.finish_reason,
+        receipt=message.receipt,
+        failure=stored_failure(message.failure) if message.failure else None,
+    )
+
+
+def stored_failure(body: dict[str, Any]) -> ProductError:
+    """Return the exception that `body`, an error object of the wire, was made from."""
+    return ProductError(
+        ErrorCode(body["code"]), body["msg"], type=body["type"], scope=body["scope"], action=body["action"]
+    )
+
+
+def _upstream_failed(kind: FailureKind) -> ProductError:
+    """Return what the user is told: the provider's own words stay in the log."""
+    if kind is FailureKind.CONTEXT_TOO_LONG:
+        return _too_long()
+    if kind is FailureKind.CONTENT:
+        return ProductError(
+            ErrorCode.MODERATED,
+            gettext_lazy("The model refused this content. Please put it another way; nothing was charged."),
+            type="content_refused",
+            scope="message",
+            action="rephrase",
+        )
+    return ProductError(
+        ErrorCode.UPSTREAM,
+        gettext_lazy("The model cannot answer at the moment. Nothing was charged; please try again."),
+        type="upstream_failed",
+        scope="model",
+        action="retry",
+    )
+
+
+def _too_long() -> ProductError:
+    return ProductError(
+        ErrorCode.INVALID,
+        gettext_lazy("The message is too long for this model. Please shorten it or split it up."),
+        type="message_too_long",
+        scope="message",
+        action="shorten",
+    )
+
+
+def _cut_short() -> ProductError:
+    return ProductError(
+        ErrorCode.OTHER,
+        gettext_lazy("The answer broke off. Only what was generated has been charged; please send the message again."),
+        type="answer_cut_short",
+        scope="model",
+        action="retry",
+    )
+
+
+def gave_up() -> ProductError:
+    """Return what a reader is told when the turn could not be ended: its hold frees itself."""
+    return ProductError(
+        ErrorCode.OTHER,
+        gettext_lazy("The answer could not be saved. Please look at your history in a few minutes."),
+        type="turn_not_saved",
+        scope="message",
+        action="wait",
+    )
+
+
+def _expired() -> ProductError:
+    return ProductError(
+        ErrorCode.OTHER,
+        gettext_lazy("The answer took too long and was given up. Nothing was charged; please try again."),
+        type="turn_expired",
+        scope="message",
+        action="retry",
+    )

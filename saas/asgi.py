@@ -1,0 +1,56 @@
+"""The ASGI application: the chat path goes to its own raw callable, everything else to Django.
+
+The same under uvicorn and daphne. Under a server that speaks the lifespan protocol, shutdown waits for the answers
+that are being generated.
+"""
+
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "saas.settings")
+
+from django.core.asgi import get_asgi_application
+
+django_application = get_asgi_application()
+
+import structlog  # noqa: E402  the lines below need Django's app registry, which the line above fills
+from django.conf import settings  # noqa: E402
+
+from chat.generation import drain  # noqa: E402
+from chat.upstream.client import close_sessions  # noqa: E402
+from chat.views import CHAT_PATH, chat_stream  # noqa: E402
+
+log = structlog.get_logger(__name__)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    """Route one connection."""
+    if scope["type"] == "lifespan":
+        await _lifespan(receive, send)
+    elif scope["type"] == "http" and scope["path"] == CHAT_PATH:
+        await chat_stream(scope, receive, send)
+    elif scope["type"] == "websocket":
+        # No door here yet: refused at the handshake, which clients see as 403.
+        await receive()
+        await send({"type": "websocket.close", "code": 1008})
+    else:
+        await django_application(scope, receive, send)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        event = await receive()
+        if event["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        else:
+            left = await drain(timeout=settings.DRAIN_SECONDS)
+            if left:
+                log.warning("answers_left_behind", count=left)
+            await close_sessions()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
