@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar
 from django.core import checks
 from django.db import models
 from django.db.models.constraints import BaseConstraint
+from django.utils.translation import gettext_lazy as _
 
 if TYPE_CHECKING:
     from django.apps import AppConfig
@@ -189,7 +190,10 @@ class SameTenant(BaseConstraint):
 class TenantOwned(models.Model):
     """A row that belongs to one tenant. A model's own Meta extends `TenantOwned.Meta` and adds to its constraints."""
 
-    tenant = models.ForeignKey("tenants.Tenant", on_delete=models.PROTECT, related_name="+")
+    # The unique pair (tenant, id) below serves as the key's index.
+    tenant = models.ForeignKey(
+        "tenants.Tenant", verbose_name=_("tenant"), on_delete=models.PROTECT, related_name="+", db_index=False
+    )
 
     objects: ClassVar[TenantManager[Self]] = TenantManager()
 
@@ -216,7 +220,13 @@ class TenantOrPlatformOwned(TenantOwned):
     """A row of one tenant, or, where the tenant is empty, of the platform; only the platform's scope sees those."""
 
     tenant = models.ForeignKey(  # type: ignore[assignment]  the same key, but it may be empty
-        "tenants.Tenant", on_delete=models.PROTECT, related_name="+", null=True, blank=True
+        "tenants.Tenant",
+        verbose_name=_("tenant"),
+        on_delete=models.PROTECT,
+        related_name="+",
+        db_index=False,
+        null=True,
+        blank=True,
     )
 
     class Meta(TenantOwned.Meta):

@@ -1,0 +1,1 @@
+"""Management commands about tenants and their people."""
