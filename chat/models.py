@@ -98,9 +98,11 @@ class Conversation(TenantOwned):
     """A user's thread of turns."""
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
-    user = models.ForeignKey("tenants.EndUser", on_delete=models.PROTECT, db_constraint=False, related_name="+")
+    user = models.ForeignKey(
+        "tenants.EndUser", on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="+"
+    )
     role = models.ForeignKey(
-        Role, on_delete=models.PROTECT, db_constraint=False, related_name="+", null=True, blank=True
+        Role, on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="+", null=True, blank=True
     )
     title = models.CharField(_("title"), max_length=120)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
@@ -136,9 +138,11 @@ class Message(TenantOwned):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     conversation = models.ForeignKey(
-        Conversation, on_delete=models.CASCADE, db_constraint=False, related_name="messages"
+        Conversation, on_delete=models.CASCADE, db_constraint=False, db_index=False, related_name="messages"
     )
-    user = models.ForeignKey("tenants.EndUser", on_delete=models.PROTECT, db_constraint=False, related_name="+")
+    user = models.ForeignKey(
+        "tenants.EndUser", on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="+"
+    )
     client_msg_id = models.CharField(_("client's message id"), max_length=64, null=True)
     offer_slug = models.CharField(_("model"), max_length=64)
     question = models.TextField(_("question"))

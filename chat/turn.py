@@ -272,7 +272,9 @@ def _build_context(
 def _latest_turns(conversation: Conversation) -> Iterable[Message]:
     """Return the answered turns, the latest first."""
     answered = Message.objects.filter(conversation=conversation, state__in=[Message.State.DONE, Message.State.CUT])
-    return answered.exclude(answer="").only("tenant_id", "question", "answer").order_by("-created_at")[:MAX_CONTEXT_TURNS]
+    return (
+        answered.exclude(answer="").only("tenant_id", "question", "answer").order_by("-created_at")[:MAX_CONTEXT_TURNS]
+    )
 
 
 def _target(offer: ModelOffer) -> UpstreamTarget:

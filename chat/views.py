@@ -82,9 +82,7 @@ async def chat_stream(asgi_scope: MutableMapping[str, Any], receive: Receive, se
         await stream(send, receive, visit.reader(offset), answer)
 
 
-async def _enter(
-    visit: _Visit, asgi_scope: MutableMapping[str, Any], receive: Receive
-) -> tuple[Turn | Message, int]:
+async def _enter(visit: _Visit, asgi_scope: MutableMapping[str, Any], receive: Receive) -> tuple[Turn | Message, int]:
     """Return an admitted turn, or the message whose answer is to be read, and the reader's offset in it."""
     values = parse_query(asgi_scope["query_string"])
     # The framing first: whatever else is wrong must be said in a form that the client can read.

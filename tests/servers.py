@@ -1,0 +1,72 @@
+"""Starts the real servers that tests talk to, each as a process of its own on a free port."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from django.db import connection
+
+ROOT = Path(__file__).resolve().parent.parent
+START_SECONDS = 60
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_database_url() -> str:
+    """Return the URL of the database that this test process made."""
+    found = connection.settings_dict
+    password = f":{found['PASSWORD']}" if found["PASSWORD"] else ""
+    return f"postgres://{found['USER']}{password}@{found['HOST']}:{found['PORT']}/{found['NAME']}"
+
+
+def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Return once something listens on `port`; raise if the process ends before."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            message = f"the server ended with {process.returncode} before it listened: {process.args!r}"
+            raise RuntimeError(message)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    message = f"nothing listens on {port} after {START_SECONDS} s"
+    raise TimeoutError(message)
+
+
+@contextmanager
+def running(arguments: list[str], port: int, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `arguments` with this Python until the block ends; it must listen on `port`."""
+    process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env={**os.environ, **environment})
+    try:
+        wait_for_port(port, process)
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def web_server(kind: str, **environment: str) -> Iterator[int]:
+    """Run the application under uvicorn or daphne, on this test's database; yields the port."""
+    port = free_port()
+    serve = {
+        "uvicorn": ["-m", "uvicorn", "saas.asgi:application", "--port", str(port), "--no-access-log"],
+        "daphne": ["-m", "daphne", "-b", "127.0.0.1", "-p", str(port), "saas.asgi:application"],
+    }[kind]
+    with running(serve, port, DATABASE_URL=test_database_url(), DRAIN_SECONDS="5", **environment):
+        yield port
