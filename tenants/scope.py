@@ -8,10 +8,10 @@ code. The scope is a context variable, so each task and each thread hop has its 
 rows are touched and left before anything is yielded to a client.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar, cast
 
 from django.core import checks
 from django.db import models
@@ -49,8 +49,7 @@ def tenant(tenant_id: int) -> Iterator[None]:
     """Enter the scope of one tenant. Scopes of two tenants do not nest: that would be a leak in the making."""
     active = _scope.get()
     if active is not None and active not in (PLATFORM, tenant_id):
-        msg = f"scope of tenant {tenant_id} inside the scope of tenant {active}"
-        raise WrongScopeError(msg)
+        raise WrongScopeError(f"scope of tenant {tenant_id} inside the scope of tenant {active}")
     mark = _scope.set(tenant_id)
     try:
         yield
@@ -62,11 +61,9 @@ def tenant(tenant_id: int) -> Iterator[None]:
 def platform(why: str) -> Iterator[None]:
     """Enter the scope of the platform, which sees every tenant. `why` is for the reader of the call."""
     if not why:
-        msg = "crossing tenants needs a reason"
-        raise ValueError(msg)
+        raise ValueError("crossing tenants needs a reason")
     if isinstance(_scope.get(), int):
-        msg = "a tenant's code may not widen its own scope"
-        raise WrongScopeError(msg)
+        raise WrongScopeError("a tenant's code may not widen its own scope")
     mark = _scope.set(PLATFORM)
     try:
         yield
@@ -78,8 +75,7 @@ def current_tenant_id() -> int | None:
     """Return the tenant in scope, None in the platform's; raise NoScopeError where there is none."""
     active = _scope.get()
     if active is None:
-        msg = "no tenant scope: enter scope.tenant(id) around the query"
-        raise NoScopeError(msg)
+        raise NoScopeError("no tenant scope: enter scope.tenant(id) around the query")
     return active if isinstance(active, int) else None
 
 
@@ -87,8 +83,16 @@ def _require_owner(tenant_id: int | None) -> None:
     """Refuse to write a row that the current scope does not own."""
     active = current_tenant_id()
     if active is not None and active != tenant_id:
-        msg = f"a row of tenant {tenant_id} in the scope of tenant {active}"
-        raise WrongScopeError(msg)
+        raise WrongScopeError(f"a row of tenant {tenant_id} in the scope of tenant {active}")
+
+
+_TENANT: Final = frozenset({"tenant", "tenant_id"})
+
+
+def _refuse_tenant(fields: Iterable[str]) -> None:
+    """Refuse to write the tenant's own column: rows do not change hands."""
+    if _TENANT & set(fields):
+        raise WrongScopeError("a row's tenant cannot be changed")
 
 
 ModelT = TypeVar("ModelT", bound="TenantOwned")
@@ -99,32 +103,43 @@ class TenantQuerySet(models.QuerySet[ModelT]):
 
     def update(self, **values: Any) -> int:
         """Update in bulk; the tenant of a row never changes."""
-        if "tenant" in values or "tenant_id" in values:
-            msg = "a row's tenant cannot be changed"
-            raise WrongScopeError(msg)
+        _refuse_tenant(values)
         return super().update(**values)
 
-    def bulk_create(self, objs: Iterable[ModelT], *args: Any, **kwargs: Any) -> list[ModelT]:
-        """Insert in bulk, after checking each row's owner."""
+    def bulk_create(  # noqa: PLR0913, PLR0917  # Django's signature
+        self,
+        objs: Iterable[ModelT],
+        batch_size: int | None = None,
+        ignore_conflicts: bool = False,  # noqa: FBT001, FBT002  # Django's signature
+        update_conflicts: bool = False,  # noqa: FBT001, FBT002  # Django's signature
+        update_fields: Collection[str] | None = None,
+        unique_fields: Collection[str] | None = None,
+    ) -> list[ModelT]:
+        """Insert in bulk, after checking each row's owner.
+
+        An upsert must name the tenant among its unique fields: else the row that it finds, and overwrites, may be
+        another tenant's.
+        """
         rows = list(objs)
         for row in rows:
             _require_owner(row.tenant_id)
-        return super().bulk_create(rows, *args, **kwargs)
+        if update_conflicts and not _TENANT & set(unique_fields or ()):
+            raise WrongScopeError("an upsert needs the tenant among its unique fields")
+        _refuse_tenant(update_fields or ())
+        return super().bulk_create(rows, batch_size, ignore_conflicts, update_conflicts, update_fields, unique_fields)
 
     def bulk_update(self, objs: Iterable[ModelT], fields: Iterable[str], *args: Any, **kwargs: Any) -> int:
         """Update in bulk, after checking each row's owner."""
         rows = list(objs)
         for row in rows:
             _require_owner(row.tenant_id)
-        if {"tenant", "tenant_id"} & set(fields):
-            msg = "a row's tenant cannot be changed"
-            raise WrongScopeError(msg)
+        fields = list(fields)
+        _refuse_tenant(fields)
         return super().bulk_update(rows, fields, *args, **kwargs)
 
     def raw(self, *_args: Any, **_kwargs: Any) -> Any:
         """Refuse: raw SQL through a manager would pass the scope by."""
-        msg = "raw() knows no tenant: write the statement where its tenant is a parameter"
-        raise ScopeError(msg)
+        raise ScopeError("raw() knows no tenant: write the statement where its tenant is a parameter")
 
 
 class TenantManager(models.Manager[ModelT]):
@@ -133,12 +148,19 @@ class TenantManager(models.Manager[ModelT]):
     def get_queryset(self) -> TenantQuerySet[ModelT]:
         """Return the rows of the current scope; raise NoScopeError where there is none."""
         active = current_tenant_id()
-        rows = TenantQuerySet(self.model, using=self._db, hints=getattr(self, "_hints", None))
+        rows: TenantQuerySet[ModelT] = TenantQuerySet(self.model, using=self._db, hints=getattr(self, "_hints", None))
         return rows if active is None else rows.filter(tenant_id=active)
 
     def raw(self, *_args: Any, **_kwargs: Any) -> Any:
         """Refuse, as the query set does."""
         return self.get_queryset().raw()
+
+
+def _table(model: type[models.Model] | None, schema_editor: "BaseDatabaseSchemaEditor | None") -> str:
+    """Return a model's table, quoted."""
+    if model is None or schema_editor is None:
+        raise ValueError("a constraint needs its table")
+    return schema_editor.quote_name(model._meta.db_table)
 
 
 class SameTenant(BaseConstraint):
@@ -152,25 +174,26 @@ class SameTenant(BaseConstraint):
         super().__init__(name=name)
         self.field = field
 
-    def constraint_sql(self, model: type[models.Model], schema_editor: "BaseDatabaseSchemaEditor") -> str:
+    def constraint_sql(self, model: type[models.Model] | None, schema_editor: "BaseDatabaseSchemaEditor | None") -> str:
         """Return the clause for CREATE TABLE."""
-        field = model._meta.get_field(self.field)
+        if model is None or schema_editor is None:
+            raise ValueError("a foreign key is between tables")
         quote = schema_editor.quote_name
-        target = field.related_model._meta  # type: ignore[union-attr]  a foreign key
+        key = cast("models.ForeignKey[Any, Any]", model._meta.get_field(self.field))
+        column, target = str(key.column), key.related_model._meta.db_table
         return (
-            f"CONSTRAINT {quote(self.name)} FOREIGN KEY (tenant_id, {quote(field.column)}) "  # type: ignore[union-attr]
-            f"REFERENCES {quote(target.db_table)} (tenant_id, {quote(target.pk.column)}) DEFERRABLE INITIALLY DEFERRED"
+            f"CONSTRAINT {quote(self.name)} FOREIGN KEY (tenant_id, {quote(column)}) "
+            f"REFERENCES {quote(target)} (tenant_id, {quote(str(key.target_field.column))}) DEFERRABLE INITIALLY DEFERRED"
         )
 
-    def create_sql(self, model: type[models.Model], schema_editor: "BaseDatabaseSchemaEditor") -> str:
+    def create_sql(self, model: type[models.Model] | None, schema_editor: "BaseDatabaseSchemaEditor | None") -> str:
         """Return the statement that adds the constraint."""
-        table = schema_editor.quote_name(model._meta.db_table)
-        return f"ALTER TABLE {table} ADD {self.constraint_sql(model, schema_editor)}"
+        clause = self.constraint_sql(model, schema_editor)
+        return f"ALTER TABLE {_table(model, schema_editor)} ADD {clause}"
 
-    def remove_sql(self, model: type[models.Model], schema_editor: "BaseDatabaseSchemaEditor") -> str:
+    def remove_sql(self, model: type[models.Model] | None, schema_editor: "BaseDatabaseSchemaEditor | None") -> str:
         """Return the statement that drops the constraint."""
-        quote = schema_editor.quote_name
-        return f"ALTER TABLE {quote(model._meta.db_table)} DROP CONSTRAINT {quote(self.name)}"
+        return f'ALTER TABLE {_table(model, schema_editor)} DROP CONSTRAINT "{self.name}"'
 
     def validate(self, *_args: Any, **_kwargs: Any) -> None:
         """Leave it to the database: choices in forms are scoped already."""
@@ -219,7 +242,7 @@ class TenantOwned(models.Model):
 class TenantOrPlatformOwned(TenantOwned):
     """A row of one tenant, or, where the tenant is empty, of the platform; only the platform's scope sees those."""
 
-    tenant = models.ForeignKey(  # type: ignore[assignment]  the same key, but it may be empty
+    tenant = models.ForeignKey(  # the same key, but it may be empty
         "tenants.Tenant",
         verbose_name=_("tenant"),
         on_delete=models.PROTECT,
@@ -233,29 +256,42 @@ class TenantOrPlatformOwned(TenantOwned):
         abstract = True
 
 
-@checks.register(checks.Tags.models)
-def check_tenant_owned(app_configs: "list[AppConfig] | None", **_kwargs: Any) -> list[checks.CheckMessage]:
-    """Every model with a key to Tenant is tenant-owned, keeps its managers, and points within its tenant only."""
-    from django.apps import apps  # noqa: PLC0415  the registry is ready when checks run
+def _relations(model: type[models.Model]) -> list[Any]:
+    """Return the keys of a model's own table."""
+    return [field for field in model._meta.concrete_fields if field.is_relation and field.remote_field is not None]
 
-    found: list[checks.CheckMessage] = []
+
+def _check_model(model: type[models.Model]) -> Iterator[checks.CheckMessage]:
+    keys = _relations(model)
+    owned_targets = [key for key in keys if issubclass(key.related_model, TenantOwned)]
+    if not issubclass(model, TenantOwned):
+        if any(key.related_model._meta.label == "tenants.Tenant" for key in keys):
+            yield checks.Error("has a key to Tenant and must inherit TenantOwned", obj=model, id="tenants.E001")
+        elif owned_targets:
+            yield checks.Error("points at a tenant's rows and must inherit TenantOwned", obj=model, id="tenants.E004")
+        return
+    managers = (model._meta.base_manager, model._meta.default_manager, *model._meta.managers)
+    if not all(isinstance(manager, TenantManager) for manager in managers):
+        yield checks.Error("has a manager that knows no scope", obj=model, id="tenants.E002")
+    guarded = {c.field for c in model._meta.constraints if isinstance(c, SameTenant)}
+    for key in owned_targets:
+        # A key to a row that the platform may own (its tenant empty) cannot be composite; services check those.
+        if not issubclass(key.related_model, TenantOrPlatformOwned) and key.name not in guarded:
+            yield checks.Error(f"{key.name} needs a SameTenant constraint", obj=model, id="tenants.E003")
+
+
+@checks.register(checks.Tags.models)
+def check_tenant_owned(*, app_configs: "Sequence[AppConfig] | None", **_kwargs: Any) -> list[checks.CheckMessage]:
+    """Every model with a key to Tenant is tenant-owned, keeps its managers, and points within its tenant only.
+
+    A many-to-many field's own table has no tenant: it is found as E004, and wants a tenant-owned `through`.
+    """
+    from django.apps import apps  # noqa: PLC0415  # the registry is ready when checks run
+
     configs = app_configs if app_configs is not None else list(apps.get_app_configs())
-    for model in (model for config in configs for model in config.get_models()):
-        keys = [f for f in model._meta.concrete_fields if f.is_relation and f.remote_field is not None]
-        to_tenant = [f for f in keys if f.related_model._meta.label == "tenants.Tenant"]  # type: ignore[union-attr]
-        if not to_tenant:
-            continue
-        if not issubclass(model, TenantOwned):
-            found.append(checks.Error("has a key to Tenant and must inherit TenantOwned", obj=model, id="tenants.E001"))
-            continue
-        managers = (model._meta.base_manager, model._meta.default_manager, *model._meta.managers)
-        if not all(isinstance(manager, TenantManager) for manager in managers):
-            found.append(checks.Error("has a manager that knows no scope", obj=model, id="tenants.E002"))
-        guarded = {c.field for c in model._meta.constraints if isinstance(c, SameTenant)}
-        for key in keys:
-            # A key to a row that the platform may own (its tenant empty) cannot be composite; services check those.
-            target: Any = key.related_model
-            owned = issubclass(target, TenantOwned) and not issubclass(target, TenantOrPlatformOwned)
-            if owned and key.name not in guarded:
-                found.append(checks.Error(f"{key.name} needs a SameTenant constraint", obj=model, id="tenants.E003"))
-    return found
+    return [
+        message
+        for config in configs
+        for model in config.get_models(include_auto_created=True)
+        for message in _check_model(model)
+    ]

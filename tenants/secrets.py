@@ -5,7 +5,7 @@ restart, run `manage.py rotate_secrets`, then drop the old key.
 """
 
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
@@ -51,7 +51,13 @@ def reencrypt(ciphertext: str) -> str:
     return encrypt(decrypt(ciphertext))
 
 
-class EncryptedTextField(models.TextField):
+if TYPE_CHECKING:
+    _TextField = models.TextField[str, str]
+else:
+    _TextField = models.TextField  # cannot be subscripted at run time
+
+
+class EncryptedTextField(_TextField):
     """Text that is encrypted in the database. It can be tested for NULL, and searched for in no other way."""
 
     def get_prep_value(self, value: Any) -> Any:

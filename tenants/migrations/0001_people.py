@@ -38,349 +38,698 @@ DROP FUNCTION tenants_reseller_depth();
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('auth', '0012_alter_user_first_name_max_length'),
+        ("auth", "0012_alter_user_first_name_max_length"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='StaffUser',
+            name="StaffUser",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('password', models.CharField(max_length=128, verbose_name='password')),
-                ('last_login', models.DateTimeField(blank=True, null=True, verbose_name='last login')),
-                ('is_superuser', models.BooleanField(default=False, help_text='Designates that this user has all permissions without explicitly assigning them.', verbose_name='superuser status')),
-                ('username', models.CharField(error_messages={'unique': 'A user with that username already exists.'}, help_text='Required. 150 characters or fewer. Letters, digits and @/./+/-/_ only.', max_length=150, unique=True, validators=[django.contrib.auth.validators.UnicodeUsernameValidator()], verbose_name='username')),
-                ('first_name', models.CharField(blank=True, max_length=150, verbose_name='first name')),
-                ('last_name', models.CharField(blank=True, max_length=150, verbose_name='last name')),
-                ('email', models.EmailField(blank=True, max_length=254, verbose_name='email address')),
-                ('is_staff', models.BooleanField(default=False, help_text='Designates whether the user can log into this admin site.', verbose_name='staff status')),
-                ('is_active', models.BooleanField(default=True, help_text='Designates whether this user should be treated as active. Unselect this instead of deleting accounts.', verbose_name='active')),
-                ('date_joined', models.DateTimeField(default=django.utils.timezone.now, verbose_name='date joined')),
-                ('language', models.CharField(blank=True, choices=[('zh-hans', 'Simplified Chinese'), ('en', 'English')], default='', max_length=10, verbose_name='language')),
-                ('groups', models.ManyToManyField(blank=True, help_text='The groups this user belongs to. A user will get all permissions granted to each of their groups.', related_name='user_set', related_query_name='user', to='auth.group', verbose_name='groups')),
-                ('user_permissions', models.ManyToManyField(blank=True, help_text='Specific permissions for this user.', related_name='user_set', related_query_name='user', to='auth.permission', verbose_name='user permissions')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("password", models.CharField(max_length=128, verbose_name="password")),
+                ("last_login", models.DateTimeField(blank=True, null=True, verbose_name="last login")),
+                (
+                    "is_superuser",
+                    models.BooleanField(
+                        default=False,
+                        help_text="Designates that this user has all permissions without explicitly assigning them.",
+                        verbose_name="superuser status",
+                    ),
+                ),
+                (
+                    "username",
+                    models.CharField(
+                        error_messages={"unique": "A user with that username already exists."},
+                        help_text="Required. 150 characters or fewer. Letters, digits and @/./+/-/_ only.",
+                        max_length=150,
+                        unique=True,
+                        validators=[django.contrib.auth.validators.UnicodeUsernameValidator()],
+                        verbose_name="username",
+                    ),
+                ),
+                ("first_name", models.CharField(blank=True, max_length=150, verbose_name="first name")),
+                ("last_name", models.CharField(blank=True, max_length=150, verbose_name="last name")),
+                ("email", models.EmailField(blank=True, max_length=254, verbose_name="email address")),
+                (
+                    "is_staff",
+                    models.BooleanField(
+                        default=False,
+                        help_text="Designates whether the user can log into this admin site.",
+                        verbose_name="staff status",
+                    ),
+                ),
+                (
+                    "is_active",
+                    models.BooleanField(
+                        default=True,
+                        help_text="Designates whether this user should be treated as active. Unselect this instead of deleting accounts.",
+                        verbose_name="active",
+                    ),
+                ),
+                ("date_joined", models.DateTimeField(default=django.utils.timezone.now, verbose_name="date joined")),
+                (
+                    "language",
+                    models.CharField(
+                        blank=True,
+                        choices=[("zh-hans", "Simplified Chinese"), ("en", "English")],
+                        default="",
+                        max_length=10,
+                        verbose_name="language",
+                    ),
+                ),
+                (
+                    "groups",
+                    models.ManyToManyField(
+                        blank=True,
+                        help_text="The groups this user belongs to. A user will get all permissions granted to each of their groups.",
+                        related_name="user_set",
+                        related_query_name="user",
+                        to="auth.group",
+                        verbose_name="groups",
+                    ),
+                ),
+                (
+                    "user_permissions",
+                    models.ManyToManyField(
+                        blank=True,
+                        help_text="Specific permissions for this user.",
+                        related_name="user_set",
+                        related_query_name="user",
+                        to="auth.permission",
+                        verbose_name="user permissions",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'staff user',
-                'verbose_name_plural': 'staff users',
-                'abstract': False,
+                "verbose_name": "staff user",
+                "verbose_name_plural": "staff users",
+                "abstract": False,
             },
             managers=[
-                ('objects', django.contrib.auth.models.UserManager()),
+                ("objects", django.contrib.auth.models.UserManager()),
             ],
         ),
         migrations.CreateModel(
-            name='Reseller',
+            name="Reseller",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('slug', models.SlugField(max_length=40, unique=True, verbose_name='slug')),
-                ('name', models.CharField(max_length=80, verbose_name='name')),
-                ('depth', models.PositiveSmallIntegerField(choices=[(1, '1'), (2, '2')], default=1, verbose_name='depth')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
-                ('parent', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='children', to='tenants.reseller', verbose_name='parent')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("slug", models.SlugField(max_length=40, unique=True, verbose_name="slug")),
+                ("name", models.CharField(max_length=80, verbose_name="name")),
+                (
+                    "depth",
+                    models.PositiveSmallIntegerField(choices=[(1, "1"), (2, "2")], default=1, verbose_name="depth"),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
+                (
+                    "parent",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="children",
+                        to="tenants.reseller",
+                        verbose_name="parent",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'reseller',
-                'verbose_name_plural': 'resellers',
+                "verbose_name": "reseller",
+                "verbose_name_plural": "resellers",
             },
         ),
         migrations.CreateModel(
-            name='PlatformMembership',
+            name="PlatformMembership",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('role', models.CharField(choices=[('operator', 'operator'), ('reseller', 'reseller')], max_length=10, verbose_name='role')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
-                ('staff', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='platform_memberships', to=settings.AUTH_USER_MODEL, verbose_name='staff user')),
-                ('reseller', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='memberships', to='tenants.reseller', verbose_name='reseller')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "role",
+                    models.CharField(
+                        choices=[("operator", "operator"), ("reseller", "reseller")], max_length=10, verbose_name="role"
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
+                (
+                    "staff",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="platform_memberships",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="staff user",
+                    ),
+                ),
+                (
+                    "reseller",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="memberships",
+                        to="tenants.reseller",
+                        verbose_name="reseller",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'platform membership',
-                'verbose_name_plural': 'platform memberships',
+                "verbose_name": "platform membership",
+                "verbose_name_plural": "platform memberships",
             },
         ),
         migrations.CreateModel(
-            name='Tenant',
+            name="Tenant",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('slug', models.SlugField(max_length=40, unique=True, verbose_name='slug')),
-                ('name', models.CharField(max_length=80, verbose_name='name')),
-                ('status', models.CharField(choices=[('trial', 'on trial'), ('active', 'active'), ('suspended', 'suspended'), ('closed', 'closed')], default='trial', max_length=10, verbose_name='status')),
-                ('timezone', models.CharField(default='Asia/Shanghai', max_length=64, validators=[tenants.models.tenant.validate_timezone], verbose_name='time zone')),
-                ('language', models.CharField(choices=[('zh-hans', 'Simplified Chinese'), ('en', 'English')], default='zh-hans', max_length=10, verbose_name='language')),
-                ('allow_guest', models.BooleanField(default=False, verbose_name='guests may try')),
-                ('on_disconnect', models.CharField(choices=[('finish', 'finish the answer'), ('stop', 'stop the answer')], default='finish', max_length=10, verbose_name='when the reader leaves')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
-                ('reseller', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='tenants', to='tenants.reseller', verbose_name='reseller')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("slug", models.SlugField(max_length=40, unique=True, verbose_name="slug")),
+                ("name", models.CharField(max_length=80, verbose_name="name")),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("trial", "on trial"),
+                            ("active", "active"),
+                            ("suspended", "suspended"),
+                            ("closed", "closed"),
+                        ],
+                        default="trial",
+                        max_length=10,
+                        verbose_name="status",
+                    ),
+                ),
+                (
+                    "timezone",
+                    models.CharField(
+                        default="Asia/Shanghai",
+                        max_length=64,
+                        validators=[tenants.models.tenant.validate_timezone],
+                        verbose_name="time zone",
+                    ),
+                ),
+                (
+                    "language",
+                    models.CharField(
+                        choices=[("zh-hans", "Simplified Chinese"), ("en", "English")],
+                        default="zh-hans",
+                        max_length=10,
+                        verbose_name="language",
+                    ),
+                ),
+                ("allow_guest", models.BooleanField(default=False, verbose_name="guests may try")),
+                (
+                    "on_disconnect",
+                    models.CharField(
+                        choices=[("finish", "finish the answer"), ("stop", "stop the answer")],
+                        default="finish",
+                        max_length=10,
+                        verbose_name="when the reader leaves",
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
+                (
+                    "reseller",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="tenants",
+                        to="tenants.reseller",
+                        verbose_name="reseller",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'tenant',
-                'verbose_name_plural': 'tenants',
+                "verbose_name": "tenant",
+                "verbose_name_plural": "tenants",
             },
         ),
         migrations.CreateModel(
-            name='MiniProgram',
+            name="MiniProgram",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('app_id', models.CharField(max_length=32, unique=True, validators=[django.core.validators.RegexValidator('\\Awx[0-9a-z]{8,30}\\Z', 'An app id such as wx1234567890abcdef is wanted.')], verbose_name='app id')),
-                ('secret', tenants.secrets.EncryptedTextField(blank=True, default='', verbose_name='app secret')),
-                ('name', models.CharField(blank=True, default='', max_length=80, verbose_name='name')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
-                ('tenant', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='mini_programs', to='tenants.tenant', verbose_name='tenant')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "app_id",
+                    models.CharField(
+                        max_length=32,
+                        unique=True,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "\\Awx[0-9a-z]{8,30}\\Z", "An app id such as wx1234567890abcdef is wanted."
+                            )
+                        ],
+                        verbose_name="app id",
+                    ),
+                ),
+                ("secret", tenants.secrets.EncryptedTextField(blank=True, default="", verbose_name="app secret")),
+                ("name", models.CharField(blank=True, default="", max_length=80, verbose_name="name")),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="mini_programs",
+                        to="tenants.tenant",
+                        verbose_name="tenant",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'mini-program',
-                'verbose_name_plural': 'mini-programs',
-                'abstract': False,
-                'base_manager_name': 'objects',
-                'default_manager_name': 'objects',
+                "verbose_name": "mini-program",
+                "verbose_name_plural": "mini-programs",
+                "abstract": False,
+                "base_manager_name": "objects",
+                "default_manager_name": "objects",
             },
         ),
         migrations.CreateModel(
-            name='Membership',
+            name="Membership",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('role', models.CharField(choices=[('owner', 'owner'), ('finance', 'finance'), ('support', 'support'), ('content', 'content')], max_length=10, verbose_name='role')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
-                ('staff', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='memberships', to=settings.AUTH_USER_MODEL, verbose_name='staff user')),
-                ('tenant', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.tenant', verbose_name='tenant')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "role",
+                    models.CharField(
+                        choices=[
+                            ("owner", "owner"),
+                            ("finance", "finance"),
+                            ("support", "support"),
+                            ("content", "content"),
+                        ],
+                        max_length=10,
+                        verbose_name="role",
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
+                (
+                    "staff",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="memberships",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="staff user",
+                    ),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="tenants.tenant",
+                        verbose_name="tenant",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'membership',
-                'verbose_name_plural': 'memberships',
-                'abstract': False,
-                'base_manager_name': 'objects',
-                'default_manager_name': 'objects',
+                "verbose_name": "membership",
+                "verbose_name_plural": "memberships",
+                "abstract": False,
+                "base_manager_name": "objects",
+                "default_manager_name": "objects",
             },
         ),
         migrations.CreateModel(
-            name='EndUser',
+            name="EndUser",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('username', models.CharField(blank=True, max_length=32, null=True, validators=[django.core.validators.RegexValidator('\\A[^\\W\\d_][\\w.-]{1,31}\\Z', 'A user name has 2 to 32 letters, digits, dots, dashes or underscores and begins with a letter.')], verbose_name='user name')),
-                ('phone', models.CharField(blank=True, max_length=20, null=True, verbose_name='phone')),
-                ('email', models.EmailField(blank=True, max_length=254, null=True, verbose_name='e-mail')),
-                ('nickname', models.CharField(blank=True, default='', max_length=64, verbose_name='nickname')),
-                ('password', models.CharField(blank=True, default='', max_length=128, verbose_name='password')),
-                ('language', models.CharField(blank=True, choices=[('zh-hans', 'Simplified Chinese'), ('en', 'English')], default='', max_length=10, verbose_name='language')),
-                ('is_guest', models.BooleanField(default=False, verbose_name='guest')),
-                ('is_active', models.BooleanField(default=True, verbose_name='active')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
-                ('last_seen_at', models.DateTimeField(blank=True, null=True, verbose_name='last log-in')),
-                ('tenant', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.tenant', verbose_name='tenant')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "username",
+                    models.CharField(
+                        blank=True,
+                        max_length=32,
+                        null=True,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "\\A[^\\W\\d_][\\w.-]{1,31}\\Z",
+                                "A user name has 2 to 32 letters, digits, dots, dashes or underscores and begins with a letter.",
+                            )
+                        ],
+                        verbose_name="user name",
+                    ),
+                ),
+                ("phone", models.CharField(blank=True, max_length=20, null=True, verbose_name="phone")),
+                ("email", models.EmailField(blank=True, max_length=254, null=True, verbose_name="e-mail")),
+                ("nickname", models.CharField(blank=True, default="", max_length=64, verbose_name="nickname")),
+                ("password", models.CharField(blank=True, default="", max_length=128, verbose_name="password")),
+                (
+                    "language",
+                    models.CharField(
+                        blank=True,
+                        choices=[("zh-hans", "Simplified Chinese"), ("en", "English")],
+                        default="",
+                        max_length=10,
+                        verbose_name="language",
+                    ),
+                ),
+                ("is_guest", models.BooleanField(default=False, verbose_name="guest")),
+                ("is_active", models.BooleanField(default=True, verbose_name="active")),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
+                ("last_seen_at", models.DateTimeField(blank=True, null=True, verbose_name="last log-in")),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="tenants.tenant",
+                        verbose_name="tenant",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'user',
-                'verbose_name_plural': 'users',
-                'abstract': False,
-                'base_manager_name': 'objects',
-                'default_manager_name': 'objects',
+                "verbose_name": "user",
+                "verbose_name_plural": "users",
+                "abstract": False,
+                "base_manager_name": "objects",
+                "default_manager_name": "objects",
             },
         ),
         migrations.CreateModel(
-            name='Domain',
+            name="Domain",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('host', models.CharField(max_length=253, unique=True, validators=[tenants.models.tenant.validate_host], verbose_name='host')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
-                ('tenant', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='domains', to='tenants.tenant', verbose_name='tenant')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "host",
+                    models.CharField(
+                        max_length=253,
+                        unique=True,
+                        validators=[tenants.models.tenant.validate_host],
+                        verbose_name="host",
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="domains",
+                        to="tenants.tenant",
+                        verbose_name="tenant",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'domain',
-                'verbose_name_plural': 'domains',
-                'abstract': False,
-                'base_manager_name': 'objects',
-                'default_manager_name': 'objects',
+                "verbose_name": "domain",
+                "verbose_name_plural": "domains",
+                "abstract": False,
+                "base_manager_name": "objects",
+                "default_manager_name": "objects",
             },
         ),
         migrations.CreateModel(
-            name='Branding',
+            name="Branding",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('title', models.CharField(max_length=80, verbose_name='title')),
-                ('slogan', models.CharField(blank=True, default='', max_length=160, verbose_name='slogan')),
-                ('logo_url', models.URLField(blank=True, default='', verbose_name='logo')),
-                ('primary_color', models.CharField(default='#0f766e', max_length=7, validators=[django.core.validators.RegexValidator('\\A#[0-9a-fA-F]{6}\\Z', 'A colour such as #0f766e is wanted.')], verbose_name='primary colour')),
-                ('welcome', models.TextField(blank=True, default='', verbose_name='welcome')),
-                ('tenant', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='branding', to='tenants.tenant', verbose_name='tenant')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("title", models.CharField(max_length=80, verbose_name="title")),
+                ("slogan", models.CharField(blank=True, default="", max_length=160, verbose_name="slogan")),
+                ("logo_url", models.URLField(blank=True, default="", verbose_name="logo")),
+                (
+                    "primary_color",
+                    models.CharField(
+                        default="#0f766e",
+                        max_length=7,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "\\A#[0-9a-fA-F]{6}\\Z", "A colour such as #0f766e is wanted."
+                            )
+                        ],
+                        verbose_name="primary colour",
+                    ),
+                ),
+                ("welcome", models.TextField(blank=True, default="", verbose_name="welcome")),
+                (
+                    "tenant",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="branding",
+                        to="tenants.tenant",
+                        verbose_name="tenant",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'branding',
-                'verbose_name_plural': 'branding',
-                'abstract': False,
-                'base_manager_name': 'objects',
-                'default_manager_name': 'objects',
+                "verbose_name": "branding",
+                "verbose_name_plural": "branding",
+                "abstract": False,
+                "base_manager_name": "objects",
+                "default_manager_name": "objects",
             },
         ),
         migrations.CreateModel(
-            name='AccessToken',
+            name="AccessToken",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('digest', models.CharField(max_length=64, verbose_name='digest')),
-                ('label', models.CharField(blank=True, default='', max_length=64, verbose_name='label')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
-                ('expires_at', models.DateTimeField(verbose_name='expires')),
-                ('revoked_at', models.DateTimeField(blank=True, null=True, verbose_name='revoked')),
-                ('user', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='access_tokens', to='tenants.enduser', verbose_name='user')),
-                ('tenant', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.tenant', verbose_name='tenant')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("digest", models.CharField(max_length=64, verbose_name="digest")),
+                ("label", models.CharField(blank=True, default="", max_length=64, verbose_name="label")),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
+                ("expires_at", models.DateTimeField(verbose_name="expires")),
+                ("revoked_at", models.DateTimeField(blank=True, null=True, verbose_name="revoked")),
+                (
+                    "user",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="access_tokens",
+                        to="tenants.enduser",
+                        verbose_name="user",
+                    ),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="tenants.tenant",
+                        verbose_name="tenant",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'access token',
-                'verbose_name_plural': 'access tokens',
-                'abstract': False,
-                'base_manager_name': 'objects',
-                'default_manager_name': 'objects',
+                "verbose_name": "access token",
+                "verbose_name_plural": "access tokens",
+                "abstract": False,
+                "base_manager_name": "objects",
+                "default_manager_name": "objects",
             },
         ),
         migrations.CreateModel(
-            name='WeChatIdentity',
+            name="WeChatIdentity",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('app_id', models.CharField(max_length=32, verbose_name='app id')),
-                ('openid', models.CharField(max_length=64, verbose_name='open id')),
-                ('unionid', models.CharField(blank=True, default='', max_length=64, verbose_name='union id')),
-                ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='created')),
-                ('tenant', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.tenant', verbose_name='tenant')),
-                ('user', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='wechat_identities', to='tenants.enduser', verbose_name='user')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("app_id", models.CharField(max_length=32, verbose_name="app id")),
+                ("openid", models.CharField(max_length=64, verbose_name="open id")),
+                ("unionid", models.CharField(blank=True, default="", max_length=64, verbose_name="union id")),
+                ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="tenants.tenant",
+                        verbose_name="tenant",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="wechat_identities",
+                        to="tenants.enduser",
+                        verbose_name="user",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'WeChat identity',
-                'verbose_name_plural': 'WeChat identities',
-                'abstract': False,
-                'base_manager_name': 'objects',
-                'default_manager_name': 'objects',
+                "verbose_name": "WeChat identity",
+                "verbose_name_plural": "WeChat identities",
+                "abstract": False,
+                "base_manager_name": "objects",
+                "default_manager_name": "objects",
             },
         ),
         migrations.AddConstraint(
-            model_name='reseller',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('depth', 1), ('parent__isnull', True)), models.Q(('depth', 2), ('parent__isnull', False)), _connector='OR'), name='tenants_reseller_depth', violation_error_message='A reseller without a parent has depth 1, one with a parent depth 2.'),
+            model_name="reseller",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("depth", 1), ("parent__isnull", True)),
+                    models.Q(("depth", 2), ("parent__isnull", False)),
+                    _connector="OR",
+                ),
+                name="tenants_reseller_depth",
+                violation_error_message="A reseller without a parent has depth 1, one with a parent depth 2.",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='reseller',
-            constraint=models.CheckConstraint(condition=models.Q(('parent__isnull', True), models.Q(('parent', models.F('id')), _negated=True), _connector='OR'), name='tenants_reseller_not_own_parent'),
+            model_name="reseller",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("parent__isnull", True), models.Q(("parent", models.F("id")), _negated=True), _connector="OR"
+                ),
+                name="tenants_reseller_not_own_parent",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='platformmembership',
-            constraint=models.UniqueConstraint(fields=('staff', 'role', 'reseller'), name='tenants_platformmembership_once', nulls_distinct=False),
+            model_name="platformmembership",
+            constraint=models.UniqueConstraint(
+                fields=("staff", "role", "reseller"), name="tenants_platformmembership_once", nulls_distinct=False
+            ),
         ),
         migrations.AddConstraint(
-            model_name='platformmembership',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('reseller__isnull', False), ('role', 'reseller')), models.Q(('reseller__isnull', True), ('role', 'operator')), _connector='OR'), name='tenants_platformmembership_reseller', violation_error_message="A reseller's membership names the reseller, an operator's names none."),
+            model_name="platformmembership",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("reseller__isnull", False), ("role", "reseller")),
+                    models.Q(("reseller__isnull", True), ("role", "operator")),
+                    _connector="OR",
+                ),
+                name="tenants_platformmembership_reseller",
+                violation_error_message="A reseller's membership names the reseller, an operator's names none.",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='tenant',
-            constraint=models.CheckConstraint(condition=models.Q(('status__in', ['trial', 'active', 'suspended', 'closed'])), name='tenants_tenant_status'),
+            model_name="tenant",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("status__in", ["trial", "active", "suspended", "closed"])),
+                name="tenants_tenant_status",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='tenant',
-            constraint=models.CheckConstraint(condition=models.Q(('language__in', ['zh-hans', 'en'])), name='tenants_tenant_language'),
+            model_name="tenant",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("language__in", ["zh-hans", "en"])), name="tenants_tenant_language"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='tenant',
-            constraint=models.CheckConstraint(condition=models.Q(('on_disconnect__in', ['finish', 'stop'])), name='tenants_tenant_disconnect'),
+            model_name="tenant",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("on_disconnect__in", ["finish", "stop"])), name="tenants_tenant_disconnect"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='miniprogram',
-            constraint=models.UniqueConstraint(fields=('tenant', 'id'), name='tenants_miniprogram_tenant_id'),
+            model_name="miniprogram",
+            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="tenants_miniprogram_tenant_id"),
         ),
         migrations.AddConstraint(
-            model_name='membership',
-            constraint=models.UniqueConstraint(fields=('tenant', 'id'), name='tenants_membership_tenant_id'),
+            model_name="membership",
+            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="tenants_membership_tenant_id"),
         ),
         migrations.AddConstraint(
-            model_name='membership',
-            constraint=models.UniqueConstraint(fields=('tenant', 'staff'), name='tenants_membership_once'),
+            model_name="membership",
+            constraint=models.UniqueConstraint(fields=("tenant", "staff"), name="tenants_membership_once"),
         ),
         migrations.AddConstraint(
-            model_name='membership',
-            constraint=models.CheckConstraint(condition=models.Q(('role__in', ['owner', 'finance', 'support', 'content'])), name='tenants_membership_role'),
+            model_name="membership",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("role__in", ["owner", "finance", "support", "content"])),
+                name="tenants_membership_role",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='enduser',
-            constraint=models.UniqueConstraint(fields=('tenant', 'id'), name='tenants_enduser_tenant_id'),
+            model_name="enduser",
+            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="tenants_enduser_tenant_id"),
         ),
         migrations.AddConstraint(
-            model_name='enduser',
-            constraint=models.UniqueConstraint(fields=('tenant', 'username'), name='tenants_enduser_username'),
+            model_name="enduser",
+            constraint=models.UniqueConstraint(fields=("tenant", "username"), name="tenants_enduser_username"),
         ),
         migrations.AddConstraint(
-            model_name='enduser',
-            constraint=models.UniqueConstraint(fields=('tenant', 'phone'), name='tenants_enduser_phone'),
+            model_name="enduser",
+            constraint=models.UniqueConstraint(fields=("tenant", "phone"), name="tenants_enduser_phone"),
         ),
         migrations.AddConstraint(
-            model_name='enduser',
-            constraint=models.UniqueConstraint(fields=('tenant', 'email'), name='tenants_enduser_email'),
+            model_name="enduser",
+            constraint=models.UniqueConstraint(fields=("tenant", "email"), name="tenants_enduser_email"),
         ),
         migrations.AddConstraint(
-            model_name='enduser',
-            constraint=models.CheckConstraint(condition=models.Q(('username__isnull', True), ('username__regex', '^[^0-9+@][^@]*$'), _connector='OR'), name='tenants_enduser_username_shape'),
+            model_name="enduser",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("username__isnull", True), ("username__regex", "^[^0-9+@][^@]*$"), _connector="OR"),
+                name="tenants_enduser_username_shape",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='enduser',
-            constraint=models.CheckConstraint(condition=models.Q(('phone__isnull', True), ('phone__regex', '^\\+?[0-9]{5,19}$'), _connector='OR'), name='tenants_enduser_phone_shape'),
+            model_name="enduser",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("phone__isnull", True), ("phone__regex", "^\\+?[0-9]{5,19}$"), _connector="OR"),
+                name="tenants_enduser_phone_shape",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='enduser',
-            constraint=models.CheckConstraint(condition=models.Q(('email__isnull', True), ('email__regex', '^[^@]+@[^@]+$'), _connector='OR'), name='tenants_enduser_email_shape'),
+            model_name="enduser",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("email__isnull", True), ("email__regex", "^[^@]+@[^@]+$"), _connector="OR"),
+                name="tenants_enduser_email_shape",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='domain',
-            constraint=models.UniqueConstraint(fields=('tenant', 'id'), name='tenants_domain_tenant_id'),
+            model_name="domain",
+            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="tenants_domain_tenant_id"),
         ),
         migrations.AddConstraint(
-            model_name='domain',
-            constraint=models.CheckConstraint(condition=models.Q(('host__regex', '^[a-z0-9.-]+$')), name='tenants_domain_host'),
+            model_name="domain",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("host__regex", "^[a-z0-9.-]+$")), name="tenants_domain_host"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='branding',
-            constraint=models.UniqueConstraint(fields=('tenant', 'id'), name='tenants_branding_tenant_id'),
+            model_name="branding",
+            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="tenants_branding_tenant_id"),
         ),
         migrations.AddConstraint(
-            model_name='branding',
-            constraint=models.CheckConstraint(condition=models.Q(('primary_color__regex', '^#[0-9a-fA-F]{6}$')), name='tenants_branding_colour'),
+            model_name="branding",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("primary_color__regex", "^#[0-9a-fA-F]{6}$")), name="tenants_branding_colour"
+            ),
         ),
         migrations.AddIndex(
-            model_name='accesstoken',
-            index=models.Index(fields=['tenant', 'user'], name='tenants_accesstoken_user'),
+            model_name="accesstoken",
+            index=models.Index(fields=["tenant", "user"], name="tenants_accesstoken_user"),
         ),
         migrations.AddConstraint(
-            model_name='accesstoken',
-            constraint=models.UniqueConstraint(fields=('tenant', 'id'), name='tenants_accesstoken_tenant_id'),
+            model_name="accesstoken",
+            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="tenants_accesstoken_tenant_id"),
         ),
         migrations.AddConstraint(
-            model_name='accesstoken',
-            constraint=tenants.scope.SameTenant(field='user', name='tenants_accesstoken_user_same_tenant'),
+            model_name="accesstoken",
+            constraint=tenants.scope.SameTenant(field="user", name="tenants_accesstoken_user_same_tenant"),
         ),
         migrations.AddConstraint(
-            model_name='accesstoken',
-            constraint=models.UniqueConstraint(fields=('tenant', 'digest'), name='tenants_accesstoken_digest'),
+            model_name="accesstoken",
+            constraint=models.UniqueConstraint(fields=("tenant", "digest"), name="tenants_accesstoken_digest"),
         ),
         migrations.AddConstraint(
-            model_name='accesstoken',
-            constraint=models.CheckConstraint(condition=models.Q(('digest__regex', '^[0-9a-f]{64}$')), name='tenants_accesstoken_hashed'),
+            model_name="accesstoken",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("digest__regex", "^[0-9a-f]{64}$")), name="tenants_accesstoken_hashed"
+            ),
         ),
         migrations.AddIndex(
-            model_name='wechatidentity',
-            index=models.Index(fields=['tenant', 'user'], name='tenants_wechatidentity_user'),
+            model_name="wechatidentity",
+            index=models.Index(fields=["tenant", "user"], name="tenants_wechatidentity_user"),
         ),
         migrations.AddIndex(
-            model_name='wechatidentity',
-            index=models.Index(fields=['tenant', 'unionid'], name='tenants_wechatidentity_union'),
+            model_name="wechatidentity",
+            index=models.Index(fields=["tenant", "unionid"], name="tenants_wechatidentity_union"),
         ),
         migrations.AddConstraint(
-            model_name='wechatidentity',
-            constraint=models.UniqueConstraint(fields=('tenant', 'id'), name='tenants_wechatidentity_tenant_id'),
+            model_name="wechatidentity",
+            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="tenants_wechatidentity_tenant_id"),
         ),
         migrations.AddConstraint(
-            model_name='wechatidentity',
-            constraint=tenants.scope.SameTenant(field='user', name='tenants_wechatidentity_user_same_tenant'),
+            model_name="wechatidentity",
+            constraint=tenants.scope.SameTenant(field="user", name="tenants_wechatidentity_user_same_tenant"),
         ),
         migrations.AddConstraint(
-            model_name='wechatidentity',
-            constraint=models.UniqueConstraint(fields=('tenant', 'app_id', 'openid'), name='tenants_wechatidentity_openid'),
+            model_name="wechatidentity",
+            constraint=models.UniqueConstraint(
+                fields=("tenant", "app_id", "openid"), name="tenants_wechatidentity_openid"
+            ),
         ),
         migrations.RunSQL(RESELLER_DEPTH, NO_RESELLER_DEPTH),
     ]

@@ -22,7 +22,7 @@ class StaffUser(AbstractUser):
 
     language = models.CharField(_("language"), max_length=10, choices=LANGUAGES, blank=True, default="")
 
-    class Meta(AbstractUser.Meta):
+    class Meta:
         verbose_name = _("staff user")
         verbose_name_plural = _("staff users")
 

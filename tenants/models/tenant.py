@@ -81,7 +81,7 @@ class Tenant(models.Model):
 class Branding(TenantOwned):
     """What a tenant's pages look like."""
 
-    tenant = models.OneToOneField(  # type: ignore[assignment]  the same key, but one to one
+    tenant = models.OneToOneField(  # the same key, but one to one
         Tenant, verbose_name=_("tenant"), on_delete=models.PROTECT, related_name="branding"
     )
     title = models.CharField(_("title"), max_length=80)

@@ -1,0 +1,249 @@
+"""Signing end users in, and the tokens that prove it.
+
+Everything that reads or writes a row runs in the tenant's scope. A token is shown once, when it is issued; the
+database has its SHA-256.
+"""
+
+import hashlib
+import re
+import secrets
+import unicodedata
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.hashers import check_password, make_password
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+from django.utils import timezone, translation
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import trans_real
+
+from tenants.errors import ErrorCode, ProductError
+from tenants.models import AccessToken, EndUser, MiniProgram, Tenant, WeChatIdentity
+from tenants.wechat import WeChatClient, WeChatSession
+
+TOKEN_PREFIX = "bny_"  # noqa: S105  # what every token begins with, for secret scanners and saas.logging
+_TOKEN = re.compile(r"bny_[A-Za-z0-9_-]{43}\Z")
+_BEARER = re.compile(r"bearer +(?P<token>\S+)\s*\Z", re.IGNORECASE)
+_PHONE_MARKS = re.compile(r"[\s()-]")
+
+
+def token_of(headers: Mapping[str, str], parameters: Mapping[str, Any]) -> str | None:
+    """Return the token a request carries, in the order of PROTOCOL.md; None if there is none.
+
+    `headers` by lower-case name. EventSource cannot set headers, hence the parameter.
+    """
+    bearer = _BEARER.match(headers.get("authorization", ""))
+    token = (bearer and bearer["token"]) or headers.get("token") or parameters.get("token")
+    return token.strip() if isinstance(token, str) and token.strip() else None
+
+
+def choose_language(accept_language: str | None, *, tenant_language: str, user_language: str = "") -> str:
+    """Return the language to answer in: the user's, else the header's first that we have, else the tenant's."""
+    if user_language:
+        return user_language
+    for wanted, _weight in trans_real.parse_accept_lang_header(accept_language or ""):
+        if wanted == "*":
+            break
+        try:
+            return translation.get_supported_language_variant(wanted)
+        except LookupError:
+            continue
+    return tenant_language
+
+
+def digest_of(token: str) -> str:
+    """Return what is stored of a token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def issue_token(*, user: EndUser, label: str = "", days: int | None = None) -> str:
+    """Return a new token of `user`, good for `days` (settings.TOKEN_DAYS where not given)."""
+    token = TOKEN_PREFIX + secrets.token_urlsafe(32)
+    now = timezone.now()
+    AccessToken.objects.create(
+        tenant_id=user.tenant_id,
+        user=user,
+        digest=digest_of(token),
+        label=label[:64],
+        expires_at=now + timedelta(days=settings.TOKEN_DAYS if days is None else days),
+    )
+    return token
+
+
+def revoke_token(*, tenant_id: int, token: str) -> bool:
+    """End one log-in; False if there was none to end."""
+    rows = AccessToken.objects.filter(tenant_id=tenant_id, digest=digest_of(token), revoked_at=None)
+    return rows.update(revoked_at=timezone.now()) == 1
+
+
+def user_of_token(*, tenant_id: int, token: str | None) -> EndUser:
+    """Return the user a token stands for, by one query.
+
+    Raises ProductError LOGIN: "token_expired", or "login_required" for anything else that is wrong with it: another
+    tenant's token is not told apart from one that never was.
+    """
+    if token is None or not _TOKEN.match(token):
+        raise _login_required()
+    row = (
+        AccessToken.objects.select_related("user")
+        .filter(tenant_id=tenant_id, digest=digest_of(token), revoked_at=None, user__is_active=True)
+        .first()
+    )
+    if row is None:
+        raise _login_required()
+    if row.expires_at <= timezone.now():
+        raise ProductError(
+            ErrorCode.LOGIN, _("Your log-in has expired. Please log in again."), type="token_expired", action="login"
+        )
+    return row.user
+
+
+def log_in_with_password(*, tenant: Tenant, identifier: str, password: str) -> EndUser:
+    """Return the tenant's user with this user name, phone or e-mail, if the password is theirs.
+
+    Raises ProductError INVALID "wrong_password", the same for a name that does not exist, or "user_blocked".
+    """
+    user = EndUser.objects.filter(tenant_id=tenant.pk, **_identified(identifier)).first()
+    # Without a user check_password takes as long and says no, so that the time does not tell which names exist.
+    if not check_password(password, user.password if user else "") or user is None:
+        raise ProductError(
+            ErrorCode.INVALID, _("The name or the password is wrong."), type="wrong_password", scope="user"
+        )
+    return _welcome(user)
+
+
+def register(*, tenant: Tenant, username: str, password: str, nickname: str = "", language: str = "") -> EndUser:
+    """Return a new user of `tenant`, with a user name and a password.
+
+    Phone and e-mail are not taken here: nobody may claim one without a proof that it is theirs.
+
+    Raises ProductError INVALID: "username_invalid", "username_taken" or "weak_password".
+    """
+    user = EndUser(
+        tenant=tenant,
+        username=_normal(username),
+        nickname=nickname.strip()[:64],
+        language=language,
+        last_seen_at=timezone.now(),
+    )
+    with _refusing("username_invalid"):
+        user.clean_fields(exclude=["password"])
+    with _refusing("weak_password"):
+        validate_password(password)
+    user.password = make_password(password)
+    try:
+        with transaction.atomic():
+            user.save(force_insert=True)
+    except IntegrityError:
+        raise ProductError(
+            ErrorCode.INVALID, _("This user name is taken. Please choose another."), type="username_taken", scope="user"
+        ) from None
+    return user
+
+
+def start_guest(*, tenant: Tenant, language: str = "") -> EndUser:
+    """Return a new guest of `tenant`; raise ProductError LOGIN "guest_not_allowed" if it wants none."""
+    if not tenant.allow_guest:
+        raise ProductError(
+            ErrorCode.LOGIN, _("Please log in first: there is no trial here."), type="guest_not_allowed", action="login"
+        )
+    return EndUser.objects.create(tenant_id=tenant.pk, is_guest=True, language=language, last_seen_at=timezone.now())
+
+
+def log_in_with_wechat(*, tenant: Tenant, app_id: str | None, code: str, client: WeChatClient) -> EndUser:
+    """Return the user behind a mini-program's `wx.login` code, made at the first log-in.
+
+    Raises ProductError: NOT_FOUND "mini_program_not_found", or what `WeChatClient.session` raises.
+    """
+    programs = MiniProgram.objects.filter(tenant_id=tenant.pk, **({"app_id": app_id} if app_id else {}))
+    found = list(programs[:2])
+    # Without an app id the tenant's only mini-program is meant; of several, none can be guessed.
+    if len(found) != 1:
+        raise ProductError(
+            ErrorCode.NOT_FOUND,
+            _("This mini-program is not known here."),
+            type="mini_program_not_found",
+            scope="tenant",
+        )
+    session = client.session(app_id=found[0].app_id, secret=found[0].secret, code=code)
+    return _welcome(_user_of_wechat(found[0], session))
+
+
+def _user_of_wechat(program: MiniProgram, session: WeChatSession) -> EndUser:
+    """Find or make the user of an open id. Two first log-ins at once: one makes, the other finds."""
+    identities = WeChatIdentity.objects.select_related("user").filter(tenant_id=program.tenant_id)
+    mine = identities.filter(app_id=program.app_id, openid=session.openid)
+    if known := mine.first():
+        if session.unionid and not known.unionid:
+            mine.update(unionid=session.unionid)
+        return known.user
+    try:
+        with transaction.atomic():
+            sibling = identities.exclude(unionid="").filter(unionid=session.unionid).order_by("id").first()
+            user = sibling.user if sibling else EndUser.objects.create(tenant_id=program.tenant_id)
+            WeChatIdentity.objects.create(
+                tenant_id=program.tenant_id,
+                user=user,
+                app_id=program.app_id,
+                openid=session.openid,
+                unionid=session.unionid,
+            )
+    except IntegrityError:
+        return mine.get().user
+    return user
+
+
+def _welcome(user: EndUser) -> EndUser:
+    """Refuse a blocked user, who has proved to be themselves; note the log-in of any other."""
+    if not user.is_active:
+        raise ProductError(
+            ErrorCode.INVALID,
+            _("This account is blocked. Please ask the service's support."),
+            type="user_blocked",
+            scope="user",
+        )
+    EndUser.objects.filter(pk=user.pk).update(last_seen_at=timezone.now())
+    return user
+
+
+def _normal(name: str) -> str:
+    """Return a name as it is stored: full-width forms, case and outer blanks make no difference."""
+    return unicodedata.normalize("NFKC", name).strip().lower()
+
+
+def normal_phone(phone: str) -> str:
+    """Return a phone number as it is stored: digits, with + and country for other countries than China."""
+    return _PHONE_MARKS.sub("", _normal(phone)).removeprefix("+86")
+
+
+def normal_email(email: str) -> str:
+    """Return an e-mail address as it is stored."""
+    return _normal(email)
+
+
+def _identified(identifier: str) -> dict[str, str]:
+    """Return the look-up for what a person typed: the three shapes never overlap (see EndUser)."""
+    name = _normal(identifier).replace("\x00", "")
+    if "@" in name:
+        return {"email": name}
+    if name[:1].isdigit() or name[:1] in ("+", "("):
+        return {"phone": normal_phone(name)}
+    return {"username": name}
+
+
+@contextmanager
+def _refusing(type_: str) -> Iterator[None]:
+    """Tell the person what a validator found."""
+    try:
+        yield
+    except ValidationError as invalid:
+        raise ProductError(ErrorCode.INVALID, " ".join(invalid.messages), type=type_, scope="user") from None
+
+
+def _login_required() -> ProductError:
+    return ProductError(ErrorCode.LOGIN, _("Please log in first."), type="login_required", action="login")

@@ -1,0 +1,104 @@
+"""Which tenant a request is for: from its host name, its mini-program's app id, or the referer that WeChat sets.
+
+A plain, synchronous function of strings, so that the chat path can call it in a worker thread.
+"""
+
+import re
+import time
+from collections import OrderedDict
+from threading import Lock
+
+from django.conf import settings
+from django.utils.translation import gettext_lazy as _
+
+from tenants.errors import ErrorCode, ProductError
+from tenants.models import Tenant
+
+# How long a look-up is believed: a suspension or a new domain takes at most so long to show in every process.
+REMEMBER_SECONDS = 3.0
+# Host names come from outside, so what is remembered about them is bounded.
+REMEMBER_MOST = 4096
+
+_WECHAT_REFERER = re.compile(r"https://servicewechat\.com/(?P<app_id>wx[0-9a-z]{8,30})/[^/]+/page-frame\.html\Z")
+_PORT = re.compile(r":\d*\Z")
+
+_lock = Lock()
+_remembered: OrderedDict[tuple[str, str], tuple[float, Tenant | None]] = OrderedDict()
+
+
+def host_name(host: str) -> str:
+    """Return a Host header's name: lower case, without port and final dot."""
+    return _PORT.sub("", host.strip().lower()).removesuffix(".")
+
+
+def is_platform_host(host: str) -> bool:
+    """Whether the operator's own pages answer on this host."""
+    return host_name(host) in settings.PLATFORM_HOSTS
+
+
+def app_id_of_referer(referer: str | None) -> str | None:
+    """Return the app id in a referer of the form that WeChat itself sets, else None."""
+    found = _WECHAT_REFERER.match(referer or "")
+    return found["app_id"] if found else None
+
+
+def resolve_tenant(*, host: str, app_id: str | None = None, referer: str | None = None) -> Tenant:
+    """Return the tenant that a request is for; treat it as read-only, since requests share it.
+
+    The app id (parameter, or WeChat's referer; where both are given they must agree) decides, and the host where there
+    is none. A host that is a tenant's own must agree with the app id: else one tenant's pages would act for another.
+
+    Raises ProductError NOT_FOUND: "tenant_not_found" (unknown, contradictory or closed) or "tenant_suspended".
+    """
+    by_host = None if is_platform_host(host) else _look_up("host", host_name(host))
+    app_ids = {given for given in (app_id, app_id_of_referer(referer)) if given}
+    if not app_ids:
+        return _open_for_users(by_host)
+    by_app_id = _look_up("app_id", app_ids.pop())
+    if app_ids or (by_host is not None and by_app_id is not None and by_host.pk != by_app_id.pk):
+        raise _not_found()
+    return _open_for_users(by_app_id)
+
+
+def forget() -> None:
+    """Drop what is remembered, in this process: after a change that must show at once."""
+    with _lock:
+        _remembered.clear()
+
+
+def _look_up(kind: str, name: str) -> Tenant | None:
+    key, now = (kind, name), time.monotonic()
+    with _lock:
+        at, tenant = _remembered.get(key, (float("-inf"), None))
+    if now - at < REMEMBER_SECONDS:
+        return tenant
+    wanted = {"domains__host": name} if kind == "host" else {"mini_programs__app_id": name}
+    tenant = Tenant.objects.filter(**wanted).first()
+    with _lock:
+        _remembered[key] = (now, tenant)
+        _remembered.move_to_end(key)
+        while len(_remembered) > REMEMBER_MOST:
+            _remembered.popitem(last=False)
+    return tenant
+
+
+def _open_for_users(tenant: Tenant | None) -> Tenant:
+    if tenant is None or tenant.status == Tenant.Status.CLOSED:
+        raise _not_found()
+    if tenant.status == Tenant.Status.SUSPENDED:
+        raise ProductError(
+            ErrorCode.NOT_FOUND,
+            _("This service is suspended at present. Please ask its provider."),
+            type="tenant_suspended",
+            scope="tenant",
+        )
+    return tenant
+
+
+def _not_found() -> ProductError:
+    return ProductError(
+        ErrorCode.NOT_FOUND,
+        _("There is no service at this address. Please check the link."),
+        type="tenant_not_found",
+        scope="tenant",
+    )

@@ -1,0 +1,92 @@
+"""Plain functions that put rows into the database for tests; every name is new, so tests never meet each other's.
+
+Each enters the scope it needs, and leaves it: a test enters the scope that it tests.
+"""
+
+import uuid
+from typing import Any
+
+from django.contrib.auth.hashers import make_password
+
+from tenants import scope
+from tenants.login import issue_token
+from tenants.models import (
+    Branding,
+    Domain,
+    EndUser,
+    Membership,
+    MiniProgram,
+    PlatformMembership,
+    Reseller,
+    StaffUser,
+    Tenant,
+)
+
+PASSWORD = "a-password-for-tests-7"
+
+
+def unique(prefix: str) -> str:
+    """Return a name that no other row has, fit for a slug or a host name's label."""
+    return f"{prefix}-{uuid.uuid4().hex[:12]}"
+
+
+def make_reseller(*, parent: Reseller | None = None) -> Reseller:
+    """Return a reseller, below `parent` if given."""
+    slug = unique("reseller")
+    return Reseller.objects.create(slug=slug, name=slug, parent=parent, depth=2 if parent else 1)
+
+
+def make_tenant(*, slug: str | None = None, host: str | None = None, **fields: Any) -> Tenant:
+    """Return an active tenant with one domain, `<slug>.test` where no host is given, answering in English."""
+    slug = slug or unique("tenant")
+    fields = {"name": f"The {slug}", "status": Tenant.Status.ACTIVE, "language": "en", **fields}
+    tenant = Tenant.objects.create(slug=slug, **fields)
+    with scope.tenant(tenant.pk):
+        Domain.objects.create(tenant=tenant, host=host or f"{slug}.test")
+        Branding.objects.create(tenant=tenant, title=tenant.name)
+    return tenant
+
+
+def host_of(tenant: Tenant) -> str:
+    """Return the tenant's host name."""
+    with scope.tenant(tenant.pk):
+        return Domain.objects.earliest("id").host
+
+
+def make_mini_program(tenant: Tenant, *, secret: str = "") -> MiniProgram:
+    """Return a mini-program; a secret needs settings.ENCRYPTION_KEYS."""
+    with scope.tenant(tenant.pk):
+        return MiniProgram.objects.create(tenant=tenant, app_id=f"wx{uuid.uuid4().hex[:16]}", secret=secret)
+
+
+def make_user(tenant: Tenant, *, username: str | None = None, password: str = "", **fields: Any) -> EndUser:
+    """Return an end user, who has a password only if one is given."""
+    with scope.tenant(tenant.pk):
+        return EndUser.objects.create(
+            tenant=tenant,
+            username=username or unique("user"),
+            password=make_password(password) if password else "",
+            **fields,
+        )
+
+
+def make_token(user: EndUser, *, days: int | None = None) -> str:
+    """Return a token of `user`."""
+    with scope.tenant(user.tenant_id):
+        return issue_token(user=user, label="test", days=days)
+
+
+def make_staff(*tenants: Tenant, role: str = Membership.Role.OWNER) -> StaffUser:
+    """Return a staff user with PASSWORD, a member of the tenants given."""
+    staff = StaffUser.objects.create_user(unique("staff"), password=PASSWORD)
+    for tenant in tenants:
+        with scope.tenant(tenant.pk):
+            Membership.objects.create(tenant=tenant, staff=staff, role=role)
+    return staff
+
+
+def make_operator() -> StaffUser:
+    """Return a staff user with PASSWORD who works for the operator."""
+    staff = make_staff()
+    PlatformMembership.objects.create(staff=staff, role=PlatformMembership.Role.OPERATOR)
+    return staff
