@@ -1,0 +1,20 @@
+"""Billing's tables."""
+
+from billing.models.account import Account, AccountKind, Entry, Transfer
+from billing.models.hold import Hold, UsageSource
+from billing.models.price import PriceVersion
+from billing.models.quota import QuotaUse
+from billing.models.usage import DailyUsage, UsageRecord
+
+__all__ = [
+    "Account",
+    "AccountKind",
+    "DailyUsage",
+    "Entry",
+    "Hold",
+    "PriceVersion",
+    "QuotaUse",
+    "Transfer",
+    "UsageRecord",
+    "UsageSource",
+]

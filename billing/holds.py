@@ -1,0 +1,429 @@
+"""Hold and settle: an answer is paid for in two phases, so that it can neither be free nor be paid for twice.
+
+    admit      freeze what the answer may cost at most, or refuse
+    dispatch   note that the upstream is about to be called; from then on a crash is not free of charge
+    settle     charge what was used, unfreeze the rest
+    void       unfreeze everything: nothing was put out
+    expire_holds    void what nobody ended in time
+
+A hold ends once: `settle` and `void` both begin by locking it and look whether it is still held. Lock order: see
+`billing.ledger`.
+"""
+
+import uuid
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+from django.db.models.functions import Coalesce, Now
+from django.utils.translation import gettext_lazy as _
+from uuid_utils.compat import uuid7
+
+from billing import ledger, pricing, quota
+from billing.ledger import Movement, TenantAccounts, UserAccounts
+from billing.models import Hold, Transfer, UsageSource
+from billing.pricing import Prices, Quantities
+from tenants import scope
+from tenants.errors import ErrorCode, ProductError
+from tenants.models import Tenant
+
+log = structlog.get_logger(__name__)
+
+EXPIRED: Final = "expired"
+_EXPIRE_BATCH: Final = 1000
+
+
+class DuplicateKeyError(Exception):
+    """The key has a hold already: `hold_id`, open or ended."""
+
+    def __init__(self, hold_id: uuid.UUID) -> None:
+        super().__init__(str(hold_id))
+        self.hold_id = hold_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class HoldRequest:
+    """What someone wants to spend.
+
+    `key` is unique in the tenant, so it names the user too. `hold_id` lets the caller give the hold the id of what it
+    pays for. `prompt_tokens` is an upper bound; `max_completion_tokens` is what the caller would like,
+    `min_completion_tokens` what makes it worth starting (ValueError where these make no sense). `free_per_day` answers
+    of `quota_group` cost the user nothing; `paid_way` tells whether more of them can be bought at all.
+    """
+
+    tenant_id: int
+    user_id: int
+    key: str
+    sku: str
+    prompt_tokens: int
+    max_completion_tokens: int
+    min_completion_tokens: int
+    quota_group: str
+    free_per_day: int
+    paid_way: bool
+    is_guest: bool
+    hold_id: uuid.UUID = field(default_factory=uuid7)
+
+    def __post_init__(self) -> None:
+        Quantities(prompt=self.prompt_tokens, completion=self.max_completion_tokens)
+        if not 0 <= self.min_completion_tokens <= self.max_completion_tokens:
+            raise ValueError("the shortest answer is longer than the longest")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What an answer used; token counts are bounded as in `Quantities` (ValueError)."""
+
+    prompt: int
+    cached: int = 0
+    completion: int
+    source: str  # a UsageSource
+
+    def __post_init__(self) -> None:
+        UsageSource(self.source)
+        _ = self.quantities
+
+    @property
+    def quantities(self) -> Quantities:
+        """The same, as pricing takes it."""
+        return Quantities(prompt=self.prompt, cached=self.cached, completion=self.completion)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What a user is told about the charge of one answer; amounts in micro-yuan."""
+
+    usage: Usage
+    charge: int
+    free: bool
+    gift: int
+    cash: int
+    shortfall: int
+    balance: int
+    reason: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the wire's object: amounts as strings, since JavaScript has no such integers."""
+        return {
+            "prompt_tokens": self.usage.prompt,
+            "cached_tokens": self.usage.cached,
+            "completion_tokens": self.usage.completion,
+            "usage_source": str(self.usage.source),
+            "charge": str(self.charge),
+            "funding": {"free": self.free, "gift": str(self.gift), "cash": str(self.cash)},
+            "balance": str(self.balance),
+            "reason": self.reason,
+        }
+
+
+class _Clock(NamedTuple):
+    """The database's time, and the tenant's day in it."""
+
+    now: datetime
+    day: quota.QuotaDay
+
+
+class _Funding(NamedTuple):
+    """Who pays for an answer, and up to how many tokens of it."""
+
+    free: bool
+    gift: int
+    cash: int
+    max_completion: int
+
+
+def admit(request: HoldRequest) -> Hold:
+    """Freeze what the answer may cost at most: of the user's quota, gift or cash, and of the tenant's wallet.
+
+    Part of the caller's transaction, and best the last thing in it: the tenant's wallet stays locked until the commit.
+    The hold's `max_completion_tokens` is what is affordable, at most what was asked for. Raises DuplicateKeyError, and
+    ProductError 101 (the user can go on by paying), 102 (paying does not help now) or 404 (no price); then nothing
+    of this call remains, even if the caller's transaction goes on.
+    """
+    with scope.tenant(request.tenant_id), transaction.atomic():
+        clock = _clock(request.tenant_id)
+        prices = pricing.current_prices(tenant_id=request.tenant_id, sku=request.sku)
+        # The lock makes a user's requests wait for each other, so what is read below stays true.
+        accounts = ledger.lock_user_accounts(tenant_id=request.tenant_id, user_id=request.user_id)
+        _refuse_duplicate(request)
+        funding = _fund(request, clock, prices, accounts)
+        wholesale = pricing.amount(
+            prices.wholesale, Quantities(prompt=request.prompt_tokens, completion=funding.max_completion)
+        )
+        _freeze_wallet(request.tenant_id, wholesale)
+        return Hold.objects.create(
+            id=request.hold_id,
+            tenant_id=request.tenant_id,
+            user_id=request.user_id,
+            key=request.key,
+            sku=request.sku,
+            amount=funding.gift + funding.cash,
+            gift_amount=funding.gift,
+            cash_amount=funding.cash,
+            wholesale_amount=wholesale,
+            retail_price=prices.retail,
+            wholesale_price=prices.wholesale,
+            cost_price=prices.cost,
+            free=funding.free,
+            quota_group=request.quota_group,
+            quota_date=clock.day.date,
+            prompt_tokens=request.prompt_tokens,
+            max_completion_tokens=funding.max_completion,
+            created_at=clock.now,
+            expires_at=clock.now + timedelta(seconds=settings.HOLD_SECONDS),
+        )
+
+
+def dispatch(*, tenant_id: int, hold_id: uuid.UUID) -> bool:
+    """Note, and commit, that the upstream is about to be called; False if the hold has ended: then do not call it."""
+    with scope.tenant(tenant_id), transaction.atomic(durable=True):
+        held = Hold.objects.filter(pk=hold_id, state=Hold.State.HELD)
+        return held.update(dispatched_at=Coalesce("dispatched_at", Now())) == 1
+
+
+def settle(*, tenant_id: int, hold_id: uuid.UUID, usage: Usage, reason: str) -> Receipt | None:
+    """Charge what was used, at the prices that the hold pinned; None if the hold had ended before.
+
+    A charge above the hold takes what else there is, and the rest is booked as shortfall: a balance never falls
+    below zero. An answer that put nothing out is voided by the caller instead, since it costs nothing.
+    """
+    with scope.tenant(tenant_id), transaction.atomic():
+        hold = _lock_held(hold_id)
+        if hold is None:
+            return None
+        hold.charge = 0 if hold.free else pricing.amount(hold.retail_price, usage.quantities)
+        hold.wholesale_charge = pricing.amount(hold.wholesale_price, usage.quantities)
+        hold.cost = pricing.amount(hold.cost_price, usage.quantities)
+        accounts = ledger.lock_user_accounts(tenant_id=tenant_id, user_id=hold.user_id)
+        tenant = ledger.tenant_accounts(tenant_id=tenant_id)
+        movements = [*_charge_user(hold, accounts, tenant), *_charge_wallet(hold, tenant)]
+        if any(movement.amount for movement in movements):
+            ledger.move(
+                tenant_id=tenant_id,
+                kind=Transfer.Kind.ANSWER,
+                ref=str(hold.pk),
+                reason=reason,
+                actor="system",
+                movements=movements,
+            )
+        else:
+            ledger.release(movements=movements)
+        _post(hold, usage, reason)
+        return Receipt(
+            usage=usage,
+            charge=hold.charge,
+            free=hold.free,
+            gift=hold.gift_charge,
+            cash=hold.cash_charge,
+            shortfall=hold.shortfall,
+            balance=accounts.available + hold.amount - hold.gift_charge - hold.cash_charge,
+            reason=reason,
+        )
+
+
+def void(*, tenant_id: int, hold_id: uuid.UUID, reason: str) -> bool:
+    """Unfreeze all of a hold and give its free answer back; False if the hold had ended before."""
+    with scope.tenant(tenant_id), transaction.atomic():
+        hold = _lock_held(hold_id)
+        if hold is None:
+            return False
+        _void(hold, reason)
+        return True
+
+
+def expire_holds() -> int:
+    """Void holds past their expiry, of all tenants; return how many. Several may run at once.
+
+    Each in a transaction of its own, since the lock order of `billing.ledger` is one user's rows, then the tenant's. A
+    hold that cannot be voided is logged and must not keep the others frozen.
+    """
+    expired = 0
+    with scope.platform("holds nobody ended, in every tenant"):
+        past = Hold.objects.filter(state=Hold.State.HELD, expires_at__lt=Now()).order_by("expires_at")
+        for hold_id in list(past.values_list("pk", flat=True)[:_EXPIRE_BATCH]):
+            try:
+                expired += _expire(hold_id)
+            except ledger.LedgerError:
+                log.exception("hold cannot be voided", hold_id=str(hold_id))
+    return expired
+
+
+def _expire(hold_id: uuid.UUID) -> bool:
+    with transaction.atomic():
+        past = Hold.objects.filter(pk=hold_id, state=Hold.State.HELD, expires_at__lt=Now())
+        hold = past.select_for_update(skip_locked=True).first()
+        if hold is None:
+            return False
+        with scope.tenant(hold.tenant_id):
+            _void(hold, EXPIRED)
+        return True
+
+
+def _clock(tenant_id: int) -> _Clock:
+    now, zone = Tenant.objects.values_list(Now(), "timezone").get(pk=tenant_id)
+    return _Clock(now, quota.quota_day(now=now, zone=zone))
+
+
+def _refuse_duplicate(request: HoldRequest) -> None:
+    known = Hold.objects.filter(tenant_id=request.tenant_id, key=request.key).values_list("pk", flat=True).first()
+    if known is not None:
+        raise DuplicateKeyError(known)
+
+
+def _fund(request: HoldRequest, clock: _Clock, prices: Prices, accounts: UserAccounts) -> _Funding:
+    """Take the day's free quota, else freeze gift, then cash; or refuse."""
+    if quota.take(
+        tenant_id=request.tenant_id,
+        user_id=request.user_id,
+        group=request.quota_group,
+        day=clock.day.date,
+        limit=request.free_per_day,
+    ):
+        return _Funding(free=True, gift=0, cash=0, max_completion=request.max_completion_tokens)
+    if request.is_guest or not request.paid_way:
+        raise _quota_used_up(request, clock)
+    completion = pricing.affordable_completion(
+        price=prices.retail,
+        available=accounts.available,
+        prompt=request.prompt_tokens,
+        wanted=request.max_completion_tokens,
+    )
+    if completion < request.min_completion_tokens:
+        raise _balance_short(request, prices, accounts)
+    held = pricing.amount(prices.retail, Quantities(prompt=request.prompt_tokens, completion=completion))
+    gift = min(held, accounts.gift.available)
+    for account, part in ((accounts.gift, gift), (accounts.cash, held - gift)):
+        if not ledger.reserve(account=account, amount=part):
+            raise ledger.LedgerError(f"account {account.pk} changed while it was locked")
+    return _Funding(free=False, gift=gift, cash=held - gift, max_completion=completion)
+
+
+def _quota_used_up(request: HoldRequest, clock: _Clock) -> ProductError:
+    """102: free answers are used up (or there are none), and there is no paid way on."""
+    limit = max(request.free_per_day, 0)
+    return ProductError(
+        ErrorCode.QUOTA,
+        _("Your trial is used up. Please sign up to go on.")
+        if request.is_guest
+        else _("Today's free answers are used up. Please come back tomorrow."),
+        type="quota_used_up",
+        scope="user",
+        action="register" if request.is_guest else "wait",
+        reset_at=clock.day.ends_at if limit else None,
+        used=limit,
+        limit=limit,
+    )
+
+
+def _balance_short(request: HoldRequest, prices: Prices, accounts: UserAccounts) -> ProductError:
+    """101: with more balance this would go on."""
+    shortest = Quantities(prompt=request.prompt_tokens, completion=request.min_completion_tokens)
+    return ProductError(
+        ErrorCode.RECHARGE,
+        _("Your balance does not cover this question. Please recharge."),
+        type="balance_short",
+        scope="user",
+        action="recharge",
+        balance=str(accounts.available),
+        needed=str(pricing.amount(prices.retail, shortest)),
+    )
+
+
+def _freeze_wallet(tenant_id: int, wholesale: int) -> None:
+    """102 where the tenant has not prepaid enough: its user can do nothing about that."""
+    wallet = ledger.tenant_accounts(tenant_id=tenant_id).wallet
+    if not ledger.reserve(account=wallet, amount=wholesale):
+        raise ProductError(
+            ErrorCode.QUOTA,
+            _("This service is out of credit at the moment. Please tell its provider."),
+            type="tenant_wallet_empty",
+            scope="tenant",
+            action="contact",
+        )
+
+
+def _lock_held(hold_id: uuid.UUID) -> Hold | None:
+    """Lock the hold if it is still held. Its prices come by a join: two of them belong to the platform."""
+    held = Hold.objects.filter(pk=hold_id, state=Hold.State.HELD)
+    return held.select_for_update(of=("self",)).select_related("retail_price", "wholesale_price", "cost_price").first()
+
+
+def _charge_user(hold: Hold, accounts: UserAccounts, tenant: TenantAccounts) -> list[Movement]:
+    """Split the charge: what is held, gift before cash; then what else there is; then shortfall."""
+    rest = hold.charge
+    hold.gift_charge = min(rest, hold.gift_amount)
+    rest -= hold.gift_charge
+    hold.cash_charge = min(rest, hold.cash_amount)
+    rest -= hold.cash_charge
+    more_gift = min(rest, accounts.gift.available)
+    more_cash = min(rest - more_gift, accounts.cash.available)
+    hold.gift_charge += more_gift
+    hold.cash_charge += more_cash
+    hold.shortfall = rest - more_gift - more_cash
+    return [
+        Movement(account=accounts.gift, amount=-hold.gift_charge, release=hold.gift_amount),
+        Movement(account=accounts.cash, amount=-hold.cash_charge, release=hold.cash_amount),
+        Movement(account=tenant.retail_shortfall, amount=-hold.shortfall),
+        Movement(account=tenant.revenue, amount=hold.charge),
+    ]
+
+
+def _charge_wallet(hold: Hold, tenant: TenantAccounts) -> list[Movement]:
+    """Charge the tenant, whatever its user was charged: also for free answers."""
+    beyond = hold.wholesale_charge - hold.wholesale_amount
+    if beyond > 0:
+        hold.wholesale_shortfall = max(beyond - ledger.lock(account=tenant.wallet).available, 0)
+    paid = hold.wholesale_charge - hold.wholesale_shortfall
+    return [
+        Movement(account=tenant.wallet, amount=-paid, release=hold.wholesale_amount),
+        Movement(account=tenant.wholesale_shortfall, amount=-hold.wholesale_shortfall),
+        Movement(account=tenant.platform_revenue, amount=hold.wholesale_charge),
+    ]
+
+
+def _post(hold: Hold, usage: Usage, reason: str) -> None:
+    """End the hold with what was used and charged."""
+    ended = Hold.objects.filter(pk=hold.pk, state=Hold.State.HELD).update(
+        state=Hold.State.POSTED,
+        ended_at=Now(),
+        reason=reason,
+        posted_prompt=usage.prompt,
+        posted_cached=usage.cached,
+        posted_completion=usage.completion,
+        usage_source=usage.source,
+        charge=hold.charge,
+        gift_charge=hold.gift_charge,
+        cash_charge=hold.cash_charge,
+        shortfall=hold.shortfall,
+        wholesale_charge=hold.wholesale_charge,
+        wholesale_shortfall=hold.wholesale_shortfall,
+        cost=hold.cost,
+    )
+    _require_ended(hold, ended)
+
+
+def _void(hold: Hold, reason: str) -> None:
+    """End a locked hold with nothing charged."""
+    ended = Hold.objects.filter(pk=hold.pk, state=Hold.State.HELD).update(
+        state=Hold.State.VOIDED, ended_at=Now(), reason=reason
+    )
+    _require_ended(hold, ended)
+    accounts = ledger.lock_user_accounts(tenant_id=hold.tenant_id, user_id=hold.user_id)
+    if hold.free:
+        quota.give_back(tenant_id=hold.tenant_id, user_id=hold.user_id, group=hold.quota_group, day=hold.quota_date)
+    wallet = ledger.tenant_accounts(tenant_id=hold.tenant_id).wallet
+    ledger.release(
+        movements=[
+            Movement(account=accounts.gift, release=hold.gift_amount),
+            Movement(account=accounts.cash, release=hold.cash_amount),
+            Movement(account=wallet, release=hold.wholesale_amount),
+        ]
+    )
+
+
+def _require_ended(hold: Hold, rows: int) -> None:
+    if rows != 1:
+        raise ledger.LedgerError(f"hold {hold.pk} ended while it was locked")

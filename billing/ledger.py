@@ -1,0 +1,294 @@
+"""The ledger: the only code that changes a balance, posted or pending. Amounts are whole micro-yuan.
+
+    credit_user           manual credit or gift: the one way money reaches a user, whatever brought it
+    credit_tenant_wallet  a tenant's prepayment to the platform
+    balances              what a user has
+    lock_user_accounts, reserve, release, move    for `billing.holds` and later flows, within their transaction
+
+**Lock order**, the same everywhere, so that no two transactions wait for each other: the hold, then the user's accounts
+(gift before cash), then the user's quota row, and the tenant's rows last, since everybody in the tenant waits for
+those: clearing, refunds owed, wholesale wallet, shortfall, tenant's revenue, platform's revenue. `move` sorts its
+movements so. Nothing slow may follow a tenant's row: commit at once.
+
+A balance changes by a conditional UPDATE whose row count is checked, never by saving an object. Where the count is
+wrong, the whole transaction fails (LedgerError): a fault of ours, never a message for a person.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+from django.db import transaction
+from django.db.models import F, Q
+
+from billing.models import Account, AccountKind, Entry, Transfer
+from billing.models.account import BELOW_ZERO_KINDS, USER_KINDS
+from tenants import scope
+
+MAX_AMOUNT: Final = 10**15  # one billion yuan: more is a typing mistake
+
+# Where an answer came to more than was held and more than there is, the rest stands here, for someone to look at.
+RETAIL_SHORTFALL: Final = "retail"
+WHOLESALE_SHORTFALL: Final = "wholesale"
+
+_LOCK_ORDER: Final = (
+    AccountKind.USER_GIFT,
+    AccountKind.USER_CASH,
+    AccountKind.PSP_CLEARING,
+    AccountKind.REFUND_PAYABLE,
+    AccountKind.RESELLER_PENDING,
+    AccountKind.RESELLER_AVAILABLE,
+    AccountKind.TENANT_WHOLESALE,
+    AccountKind.SHORTFALL,
+    AccountKind.TENANT_REVENUE,
+    AccountKind.PLATFORM_REVENUE,
+)
+_BELOW_ZERO: Final = Q(kind__in=BELOW_ZERO_KINDS)
+
+
+class LedgerError(RuntimeError):
+    """The ledger was asked for something that it must not do: the caller's transaction has to fail.
+
+    LedgerError
+    └── RefConflictError   a reference was used again for another transfer
+    """
+
+
+class RefConflictError(LedgerError):
+    """The same reference came with another amount or another account."""
+
+
+class Balances(NamedTuple):
+    """What a user has, micro-yuan; `pending` of it is frozen by open holds."""
+
+    cash: int
+    gift: int
+    pending: int
+
+    @property
+    def available(self) -> int:
+        """What can be spent now."""
+        return self.cash + self.gift - self.pending
+
+
+class UserAccounts(NamedTuple):
+    """A user's two accounts, locked until the end of the transaction."""
+
+    gift: Account
+    cash: Account
+
+    @property
+    def available(self) -> int:
+        """What can be spent now, micro-yuan."""
+        return self.gift.available + self.cash.available
+
+
+class TenantAccounts(NamedTuple):
+    """The tenant's accounts that an answer moves money on."""
+
+    wallet: Account
+    revenue: Account
+    platform_revenue: Account
+    retail_shortfall: Account
+    wholesale_shortfall: Account
+
+
+@dataclass(frozen=True, kw_only=True)
+class Movement:
+    """What a transfer does to one account: adds `amount` (±) to it, and unfreezes `release`."""
+
+    account: Account
+    amount: int = 0
+    release: int = 0
+
+
+def credit_user(  # noqa: PLR0913  who, what, and the three things an auditor asks for
+    *, tenant_id: int, user_id: int, amount: int, kind: Literal["cash", "gift"], ref: str, reason: str, actor: str
+) -> Transfer:
+    """Credit a user by hand. The same `ref` credits once, and returns the first transfer again.
+
+    Raises ValueError for an amount outside 1…10¹⁵ or an unknown kind, RefConflictError for a `ref` that was used for
+    another user or amount.
+    """
+    _require_amount(amount)
+    if kind not in ("cash", "gift"):
+        raise ValueError(f"unknown kind of credit: {kind!r}")
+    with scope.tenant(tenant_id), transaction.atomic():
+        accounts = lock_user_accounts(tenant_id=tenant_id, user_id=user_id)
+        to, transfer_kind, channel = (
+            (accounts.gift, Transfer.Kind.GIFT, "gift")
+            if kind == "gift"
+            else (accounts.cash, Transfer.Kind.CREDIT, "manual")
+        )
+        clearing = clearing_account(tenant_id=tenant_id, channel=channel)
+        return move(
+            tenant_id=tenant_id,
+            kind=transfer_kind,
+            ref=ref,
+            reason=reason,
+            actor=actor,
+            movements=[Movement(account=clearing, amount=-amount), Movement(account=to, amount=amount)],
+        )
+
+
+def credit_tenant_wallet(*, tenant_id: int, amount: int, ref: str, reason: str, actor: str) -> Transfer:
+    """Top up a tenant's wholesale wallet by hand; otherwise as `credit_user`."""
+    _require_amount(amount)
+    with scope.tenant(tenant_id), transaction.atomic():
+        wallet = tenant_accounts(tenant_id=tenant_id).wallet
+        clearing = clearing_account(tenant_id=tenant_id, channel="manual")
+        return move(
+            tenant_id=tenant_id,
+            kind=Transfer.Kind.WALLET_TOPUP,
+            ref=ref,
+            reason=reason,
+            actor=actor,
+            movements=[Movement(account=clearing, amount=-amount), Movement(account=wallet, amount=amount)],
+        )
+
+
+def balances(*, tenant_id: int, user_id: int) -> Balances:
+    """Return what a user has; zeros for one who never had anything."""
+    with scope.tenant(tenant_id):
+        found = {row.kind: row for row in Account.objects.filter(user_id=user_id, kind__in=USER_KINDS)}
+    posted = {kind: row.posted for kind, row in found.items()}
+    return Balances(
+        cash=posted.get(AccountKind.USER_CASH, 0),
+        gift=posted.get(AccountKind.USER_GIFT, 0),
+        pending=sum(row.pending for row in found.values()),
+    )
+
+
+def lock_user_accounts(*, tenant_id: int, user_id: int) -> UserAccounts:
+    """Lock a user's accounts, opening them where they are missing; what they say then stays so until the commit."""
+    # "user_gift" sorts after "user_cash": descending is the lock order.
+    rows = (
+        Account.objects.select_for_update()
+        .filter(tenant_id=tenant_id, user_id=user_id, kind__in=USER_KINDS)
+        .order_by("-kind")
+    )
+    found = list(rows)
+    if len(found) < len(USER_KINDS):
+        _open(Account(tenant_id=tenant_id, user_id=user_id, kind=kind) for kind in USER_KINDS)
+        found = list(rows.all())
+    gift, cash = found
+    return UserAccounts(gift=gift, cash=cash)
+
+
+def tenant_accounts(*, tenant_id: int) -> TenantAccounts:
+    """Return the accounts of the tenant that answers move money on, opened if missing.
+
+    Not locked: read their ids, not their balances. All are opened in one statement, before any of them is locked, so
+    that a tenant's first answers cannot wait for each other crosswise.
+    """
+    wanted = [
+        (AccountKind.TENANT_WHOLESALE, ""),
+        (AccountKind.TENANT_REVENUE, ""),
+        (AccountKind.PLATFORM_REVENUE, ""),
+        (AccountKind.SHORTFALL, RETAIL_SHORTFALL),
+        (AccountKind.SHORTFALL, WHOLESALE_SHORTFALL),
+    ]
+    return TenantAccounts(*_tenant_rows(tenant_id, wanted))
+
+
+def clearing_account(*, tenant_id: int, channel: str) -> Account:
+    """Return the tenant's clearing account of a payment channel, opened if missing, not locked."""
+    return _tenant_rows(tenant_id, [(AccountKind.PSP_CLEARING, channel)])[0]
+
+
+def lock(*, account: Account) -> Account:
+    """Lock an account and read it again. A tenant's makes everybody in the tenant wait: move and commit at once."""
+    return Account.objects.select_for_update().get(pk=account.pk)
+
+
+def reserve(*, account: Account, amount: int) -> bool:
+    """Freeze `amount` of what is available; False, and nothing changed, if that is less."""
+    if amount < 0:
+        raise ValueError("a negative amount cannot be frozen")
+    if amount == 0:
+        return True
+    rows = Account.objects.filter(pk=account.pk, posted__gte=F("pending") + amount)
+    return rows.update(pending=F("pending") + amount) == 1
+
+
+def release(*, movements: Iterable[Movement]) -> None:
+    """Unfreeze without moving money."""
+    for movement in _in_lock_order(movements):
+        if movement.amount:
+            raise ValueError("money moves by a transfer only")
+        _apply(movement)
+
+
+def move(  # noqa: PLR0913  a transfer's columns
+    *, tenant_id: int, kind: Transfer.Kind, ref: str, movements: Iterable[Movement], reason: str, actor: str
+) -> Transfer:
+    """Write a transfer with its entries and change the balances, all within the caller's transaction.
+
+    A `ref` seen before moves nothing and returns its transfer, if that moved the same amounts (RefConflictError if
+    not). Movements of zero leave no entry. Raises LedgerError where the sum is not zero or a balance would fall
+    below what is frozen of it.
+    """
+    movements = list(movements)
+    if sum(movement.amount for movement in movements) != 0:
+        raise LedgerError("the movements of a transfer must sum to zero")
+    if not ref:
+        raise ValueError("a transfer needs a reference")
+    transfer, created = Transfer.objects.get_or_create(
+        tenant_id=tenant_id, kind=kind, ref=ref, defaults={"reason": reason, "actor": actor}
+    )
+    amounts = {movement.account.pk: movement.amount for movement in movements if movement.amount}
+    if not created:
+        if dict(transfer.entries.values_list("account_id", "amount")) != amounts:
+            raise RefConflictError(f"{kind} {ref!r} was used for another transfer")
+        return transfer
+    for movement in _in_lock_order(movements):
+        _apply(movement)
+    Entry.objects.bulk_create(
+        Entry(tenant_id=tenant_id, transfer=transfer, account_id=account_id, amount=amount)
+        for account_id, amount in amounts.items()
+    )
+    return transfer
+
+
+def _apply(movement: Movement) -> None:
+    """Change one balance, or fail."""
+    if not movement.amount and not movement.release:
+        return
+    enough = _BELOW_ZERO | Q(posted__gte=F("pending") - movement.release - movement.amount)
+    rows = Account.objects.filter(enough, pk=movement.account.pk, pending__gte=movement.release)
+    changed = rows.update(posted=F("posted") + movement.amount, pending=F("pending") - movement.release)
+    if changed != 1:
+        raise LedgerError(f"account {movement.account.pk} cannot take {movement.amount} with {movement.release} freed")
+
+
+def _in_lock_order(movements: Iterable[Movement]) -> list[Movement]:
+    """Sort as the module's docstring says; users among themselves by id."""
+
+    def place(movement: Movement) -> tuple[int, int, int, str]:
+        account = movement.account
+        rank = _LOCK_ORDER.index(AccountKind(account.kind))
+        if account.user_id is not None:
+            return 0, account.user_id, rank, ""
+        return 1, rank, account.reseller_id or 0, account.channel
+
+    return sorted(movements, key=place)
+
+
+def _tenant_rows(tenant_id: int, wanted: Sequence[tuple[AccountKind, str]]) -> list[Account]:
+    """Return the tenant's own accounts of these kinds and channels, in this order."""
+    rows = Account.objects.filter(tenant_id=tenant_id, kind__in={kind for kind, _ in wanted}, user=None, reseller=None)
+    found = {(row.kind, row.channel): row for row in rows}
+    if not all(key in found for key in wanted):
+        _open(Account(tenant_id=tenant_id, kind=kind, channel=channel) for kind, channel in wanted)
+        found = {(row.kind, row.channel): row for row in rows.all()}
+    return [found[key] for key in wanted]
+
+
+def _open(accounts: Iterable[Account]) -> None:
+    """Insert accounts that another transaction may be inserting too."""
+    Account.objects.bulk_create(accounts, ignore_conflicts=True)
+
+
+def _require_amount(amount: int) -> None:
+    if isinstance(amount, bool) or not isinstance(amount, int) or not 1 <= amount <= MAX_AMOUNT:
+        raise ValueError(f"an amount is 1 to {MAX_AMOUNT} whole micro-yuan, not {amount!r}")
