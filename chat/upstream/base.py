@@ -1,6 +1,6 @@
 """The contract of an upstream: a request goes in, batches of events come out."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -9,7 +9,7 @@ from chat.events import Event
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Limits in seconds. Each ends the stream with `Failed(TIMEOUT)`; one on connecting with `Failed(NETWORK)`."""
+    """Limits in seconds. Passing one ends the stream with `Failed(TIMEOUT)`."""
 
     connect: float = 5.0
     first_token: float = 60.0  # from the request to the first output
@@ -40,11 +40,11 @@ class ChatRequest:
 class Upstream(Protocol):
     """Something that answers a chat request with a stream."""
 
-    def stream(self, request: ChatRequest) -> AsyncIterator[list[Event]]:
+    def stream(self, request: ChatRequest) -> AsyncGenerator[list[Event], None]:
         """Yield a batch for every read of the network, never an empty one: readers wake once and take all.
 
         The last event of the last batch is `Done` or `Failed`, and neither occurs before. A fault of the upstream is
-        never raised; only cancellation is. Closing the iterator early (`aclose`) closes the connection, so that
+        never raised; only cancellation is. Closing the generator early (`aclose`) closes the connection, so that
         the provider stops generating.
         """
         ...

@@ -1,0 +1,212 @@
+"""The streaming client: one POST, and its body's bytes through a dialect's parser as soon as they come.
+
+aiohttp's engine is used directly; docs/adr says what that saves. One session serves all streams of an event loop, so
+that connections to providers are reused; call `close()` before the loop ends.
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from typing import Final, Protocol
+from weakref import WeakKeyDictionary
+
+import aiohttp
+
+from chat.events import Delta, Done, Event, Failed, FailureKind, Started
+from chat.upstream.base import Timeouts, UpstreamTarget
+
+# Providers keep idle connections for a minute, small servers for five seconds: a connection that we reuse while its
+# server closes it would cost a request.
+KEEP_ALIVE: Final = 4.0  # seconds
+MAX_REFUSAL: Final = 64 * 1024  # bytes of a refusal's body that are read
+SECONDS_FOR_REFUSAL: Final = 5.0
+# After the last event the end of the body is awaited this long, as a body read to its end frees its connection for
+# the next stream.
+SECONDS_FOR_END: Final = 0.1
+
+_sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The HTTP side of a request."""
+
+    url: str
+    headers: dict[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+class Parser(Protocol):
+    """A dialect's reader of one answer. Both methods return events; the last one is `Done` or `Failed`."""
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Return the events that `data` completes."""
+        ...
+
+    def end(self, reason: Failed | None = None) -> list[Event]:
+        """Return the last events; the body is over, by itself or for `reason`."""
+        ...
+
+
+async def stream(
+    target: UpstreamTarget, call: Call, parser: Parser, refusal: Callable[[int, bytes], Failed]
+) -> AsyncGenerator[list[Event], None]:
+    """Make the call and yield a batch of events for every read (see `Upstream`)."""
+    clock = _Clock(target.timeouts)
+    try:
+        response = await _open(call, target.timeouts)
+    except TimeoutError as fault:
+        yield [Failed(FailureKind.TIMEOUT, f"no answer in time: {_say(fault)}")]
+        return
+    except (aiohttp.ClientError, OSError, ValueError) as fault:
+        yield [_hide_key(Failed(FailureKind.NETWORK, _say(fault)), target)]
+        return
+    try:
+        if not _is_stream(response):
+            yield [_hide_key(refusal(response.status, await _read_refusal(response)), target)]
+            return
+        events: list[Event] = [Started(target=target.name, model=target.model)]
+        while True:
+            events += await _read_events(response, parser, clock)
+            if events:
+                yield [_hide_key(event, target) for event in events]
+            if events and isinstance(events[-1], Done | Failed):
+                break
+            events = []
+        await _read_to_end(response)
+    finally:
+        clock.stop()
+        response.close()  # returns it to the pool if it was read to its end, else closes the connection
+
+
+async def close() -> None:
+    """Close the running loop's session and its idle connections. A later stream opens a new one."""
+    if session := _sessions.pop(asyncio.get_running_loop(), None):
+        await session.close()
+
+
+def _session() -> aiohttp.ClientSession:
+    loop = asyncio.get_running_loop()
+    if loop not in _sessions:
+        _sessions[loop] = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # A compressed body would come in blocks, late.
+            headers={"Accept-Encoding": "identity", "User-Agent": "banyan"},
+            timeout=aiohttp.ClientTimeout(total=None),
+            trust_env=False,
+        )
+    return _sessions[loop]
+
+
+async def _open(call: Call, timeouts: Timeouts) -> aiohttp.ClientResponse:
+    """Send the request and return once the answer's headers are there."""
+    limit = aiohttp.ClientTimeout(total=None, connect=timeouts.connect)
+    async with asyncio.timeout(min(timeouts.first_token, timeouts.total)):
+        return await _session().post(
+            call.url, data=call.body, headers=call.headers, timeout=limit, allow_redirects=False
+        )
+
+
+def _is_stream(response: aiohttp.ClientResponse) -> bool:
+    """Return whether events follow. Some providers name no type or text/plain; a page or an object is a refusal."""
+    is_other = response.content_type == "application/json" or response.content_type.startswith("text/html")
+    return response.status == HTTPStatus.OK and not is_other
+
+
+async def _read_refusal(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    with suppress(TimeoutError, aiohttp.ClientError, OSError):
+        async with asyncio.timeout(SECONDS_FOR_REFUSAL):
+            while len(body) < MAX_REFUSAL and (data := await response.content.readany()):
+                body += data
+    return bytes(body[:MAX_REFUSAL])
+
+
+async def _read_events(response: aiohttp.ClientResponse, parser: Parser, clock: "_Clock") -> list[Event]:
+    """Return what one read holds; at the end of the body, or of our patience, the last events."""
+    try:
+        data = await clock.read(response)
+    except (aiohttp.ClientError, OSError) as fault:
+        return parser.end(clock.expired or Failed(FailureKind.NETWORK, "broken off: " + _say(fault)))
+    events = parser.feed(data) if data else parser.end(clock.expired)
+    clock.note(events)
+    return events
+
+
+async def _read_to_end(response: aiohttp.ClientResponse) -> None:
+    with suppress(TimeoutError, aiohttp.ClientError, OSError):
+        async with asyncio.timeout(SECONDS_FOR_END):
+            while await response.content.readany():
+                pass
+
+
+def _say(fault: Exception) -> str:
+    return f"{type(fault).__name__}: {fault}"
+
+
+def _hide_key(event: Event, target: UpstreamTarget) -> Event:
+    """Return the event without the API key, which some providers repeat in a refusal."""
+    if isinstance(event, Failed) and target.api_key and target.api_key in event.detail:
+        return replace(event, detail=event.detail.replace(target.api_key, "[hidden]"))
+    return event
+
+
+class _Clock:
+    """Closes the connection when a time limit passes while we wait for it; the reader then finds it closed.
+
+    One timer for each stream, moved only when it fires, instead of one for each read. It does not cancel the task,
+    which may be somewhere else by then: in the code that consumes the events.
+    """
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._timeouts = timeouts
+        self._loop = asyncio.get_running_loop()
+        self._started = self._loop.time()
+        self._has_output = False
+        self._deadline = math.inf  # while nobody reads
+        self._timer: asyncio.TimerHandle | None = None
+        self.expired: Failed | None = None
+
+    async def read(self, response: aiohttp.ClientResponse) -> bytes:
+        """Return what has come, b"" at the end of the body."""
+        self._deadline = self._next_deadline()
+        if self._timer is None or self._timer.when() > self._deadline:
+            self._arm(response)
+        try:
+            return await response.content.readany()
+        finally:
+            self._deadline = math.inf
+
+    def note(self, events: list[Event]) -> None:
+        """Note whether the first output has come: from then on the limit is on silence."""
+        self._has_output = self._has_output or any(isinstance(event, Delta) and event.output for event in events)
+
+    def stop(self) -> None:
+        """Stop watching."""
+        if self._timer:
+            self._timer.cancel()
+
+    def _next_deadline(self) -> float:
+        end = self._started + self._timeouts.total
+        if self._has_output:
+            return min(self._loop.time() + self._timeouts.idle, end)
+        return min(self._started + self._timeouts.first_token, end)
+
+    def _arm(self, response: aiohttp.ClientResponse) -> None:
+        self.stop()
+        self._timer = self._loop.call_at(self._deadline, self._fire, response)
+
+    def _fire(self, response: aiohttp.ClientResponse) -> None:
+        self._timer = None
+        if math.isinf(self._deadline):
+            return  # the next read arms it again
+        if self._loop.time() < self._deadline:
+            self._arm(response)
+            return
+        limit = "silence or the whole" if self._has_output else "the first token"
+        self.expired = Failed(FailureKind.TIMEOUT, f"the limit for {limit} passed")
+        response.close()
