@@ -4,10 +4,14 @@ Each enters the scope it needs, and leaves it: a test enters the scope that it t
 """
 
 import uuid
-from typing import Any
+from typing import Any, Literal
 
 from django.contrib.auth.hashers import make_password
 
+from billing import ledger
+from billing.holds import HoldRequest
+from billing.models import PriceVersion
+from billing.pricing import publish_price
 from tenants import scope
 from tenants.login import issue_token
 from tenants.models import (
@@ -23,6 +27,7 @@ from tenants.models import (
 )
 
 PASSWORD = "a-password-for-tests-7"
+YUAN = 1_000_000
 
 
 def unique(prefix: str) -> str:
@@ -90,3 +95,57 @@ def make_operator() -> StaffUser:
     staff = make_staff()
     PlatformMembership.objects.create(staff=staff, role=PlatformMembership.Role.OPERATOR)
     return staff
+
+
+def make_price(level: str, *, sku: str, rates: tuple[int, int, int], **fields: Any) -> PriceVersion:
+    """Publish a price; `rates` are for prompt, cached prompt and completion, in micro-yuan per million tokens."""
+    prompt_rate, cached_rate, completion_rate = rates
+    price = {"prompt_rate": prompt_rate, "cached_rate": cached_rate, "completion_rate": completion_rate}
+    owner = scope.platform("a test's price list") if level != "retail" else scope.tenant(fields["tenant_id"])
+    with owner:
+        return publish_price(level=level, sku=sku, actor="test", **price, **fields)
+
+
+def make_sku(tenant: Tenant, *, retail: tuple[int, int, int] | None = None) -> str:
+    """Price a new sku for a tenant at all three levels; return it.
+
+    Unless told otherwise a million tokens cost ¥2 (prompt), ¥1 (cached) and ¥6 (completion) retail, half of that
+    wholesale, a quarter of it the platform.
+    """
+    sku = unique("sku")
+    make_price("cost", sku=sku, rates=(YUAN // 2, YUAN // 4, YUAN * 3 // 2))
+    make_price("wholesale", sku=sku, rates=(YUAN, YUAN // 2, 3 * YUAN))
+    make_price("retail", sku=sku, rates=retail or (2 * YUAN, YUAN, 6 * YUAN), tenant_id=tenant.pk)
+    return sku
+
+
+def credit(user: EndUser, amount: int, *, kind: Literal["cash", "gift"] = "cash") -> None:
+    """Credit a user, micro-yuan."""
+    ledger.credit_user(
+        tenant_id=user.tenant_id, user_id=user.pk, amount=amount, kind=kind, ref=unique("ref"), reason="", actor="test"
+    )
+
+
+def fill_wallet(tenant: Tenant, amount: int = 1000 * YUAN) -> None:
+    """Top up a tenant's wholesale wallet, micro-yuan."""
+    ledger.credit_tenant_wallet(tenant_id=tenant.pk, amount=amount, ref=unique("ref"), reason="", actor="test")
+
+
+def hold_request(user: EndUser, sku: str, **fields: Any) -> HoldRequest:
+    """Return a request of 1000 prompt and at most 1000 completion tokens, paid, with a key of its own."""
+    return HoldRequest(
+        **{
+            "tenant_id": user.tenant_id,
+            "user_id": user.pk,
+            "key": unique("key"),
+            "sku": sku,
+            "prompt_tokens": 1000,
+            "max_completion_tokens": 1000,
+            "min_completion_tokens": 10,
+            "quota_group": "default",
+            "free_per_day": 0,
+            "paid_way": True,
+            "is_guest": user.is_guest,
+            **fields,
+        }
+    )
