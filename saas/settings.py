@@ -42,8 +42,8 @@ X_FRAME_OPTIONS = "DENY"
 
 INSTALLED_APPS = [
     "saas",
-    "unfold",
-    "django.contrib.admin",
+    "unfold.apps.BasicAppConfig",
+    "tenants.apps.OperatorAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -58,11 +58,11 @@ INSTALLED_APPS = [
 # The chat path does not pass through here (saas/asgi.py): this stack serves pages and JSON.
 MIDDLEWARE = [
     "tenants.middleware.request_id",
+    "tenants.middleware.api_edge",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "tenants.middleware.enter_tenant",
     "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",

@@ -4,10 +4,12 @@ from django.contrib import admin
 from django.urls import path
 
 from saas.health import healthz
+from tenants.adminsite import tenant_site
 from tenants.api import api
 
 urlpatterns = [
     path("healthz", healthz, name="healthz"),
     path("api/", api.urls),
+    path("admin/", tenant_site.urls),
     path("platform/", admin.site.urls),
 ]

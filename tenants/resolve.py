@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import Tenant
+from tenants.models.tenant import APP_ID, HOST
 
 # How long a look-up is believed: a suspension or a new domain takes at most so long to show in every process.
 REMEMBER_SECONDS = 3.0
@@ -20,6 +21,7 @@ REMEMBER_SECONDS = 3.0
 REMEMBER_MOST = 4096
 
 _WECHAT_REFERER = re.compile(r"https://servicewechat\.com/(?P<app_id>wx[0-9a-z]{8,30})/[^/]+/page-frame\.html\Z")
+_NAMES = {"host": (HOST, "domains__host"), "app_id": (APP_ID, "mini_programs__app_id")}
 _PORT = re.compile(r":\d*\Z")
 
 _lock = Lock()
@@ -56,8 +58,18 @@ def resolve_tenant(*, host: str, app_id: str | None = None, referer: str | None 
         return _open_for_users(by_host)
     by_app_id = _look_up("app_id", app_ids.pop())
     if app_ids or (by_host is not None and by_app_id is not None and by_host.pk != by_app_id.pk):
-        raise _not_found()
+        raise not_found()
     return _open_for_users(by_app_id)
+
+
+def not_found() -> ProductError:
+    """Return the refusal where no tenant is meant, or none that serves users."""
+    return ProductError(
+        ErrorCode.NOT_FOUND,
+        _("There is no service at this address. Please check the link."),
+        type="tenant_not_found",
+        scope="tenant",
+    )
 
 
 def forget() -> None:
@@ -72,8 +84,9 @@ def _look_up(kind: str, name: str) -> Tenant | None:
         at, tenant = _remembered.get(key, (float("-inf"), None))
     if now - at < REMEMBER_SECONDS:
         return tenant
-    wanted = {"domains__host": name} if kind == "host" else {"mini_programs__app_id": name}
-    tenant = Tenant.objects.filter(**wanted).first()
+    shape, column = _NAMES[kind]
+    # What cannot be a name is not asked for: PostgreSQL refuses some characters with an exception.
+    tenant = Tenant.objects.filter(**{column: name}).first() if shape.fullmatch(name) else None
     with _lock:
         _remembered[key] = (now, tenant)
         _remembered.move_to_end(key)
@@ -84,7 +97,7 @@ def _look_up(kind: str, name: str) -> Tenant | None:
 
 def _open_for_users(tenant: Tenant | None) -> Tenant:
     if tenant is None or tenant.status == Tenant.Status.CLOSED:
-        raise _not_found()
+        raise not_found()
     if tenant.status == Tenant.Status.SUSPENDED:
         raise ProductError(
             ErrorCode.NOT_FOUND,
@@ -93,12 +106,3 @@ def _open_for_users(tenant: Tenant | None) -> Tenant:
             scope="tenant",
         )
     return tenant
-
-
-def _not_found() -> ProductError:
-    return ProductError(
-        ErrorCode.NOT_FOUND,
-        _("There is no service at this address. Please check the link."),
-        type="tenant_not_found",
-        scope="tenant",
-    )

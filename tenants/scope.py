@@ -180,10 +180,11 @@ class SameTenant(BaseConstraint):
             raise ValueError("a foreign key is between tables")
         quote = schema_editor.quote_name
         key = cast("models.ForeignKey[Any, Any]", model._meta.get_field(self.field))
-        column, target = str(key.column), key.related_model._meta.db_table
+        column, target = quote(str(key.column)), quote(key.related_model._meta.db_table)
+        target_column = quote(str(key.target_field.column))
         return (
-            f"CONSTRAINT {quote(self.name)} FOREIGN KEY (tenant_id, {quote(column)}) "
-            f"REFERENCES {quote(target)} (tenant_id, {quote(str(key.target_field.column))}) DEFERRABLE INITIALLY DEFERRED"
+            f"CONSTRAINT {quote(self.name)} FOREIGN KEY (tenant_id, {column}) "
+            f"REFERENCES {target} (tenant_id, {target_column}) DEFERRABLE INITIALLY DEFERRED"
         )
 
     def create_sql(self, model: type[models.Model] | None, schema_editor: "BaseDatabaseSchemaEditor | None") -> str:
@@ -242,7 +243,7 @@ class TenantOwned(models.Model):
 class TenantOrPlatformOwned(TenantOwned):
     """A row of one tenant, or, where the tenant is empty, of the platform; only the platform's scope sees those."""
 
-    tenant = models.ForeignKey(  # the same key, but it may be empty
+    tenant = models.ForeignKey(  # type: ignore[assignment]  # the same key, but it may be empty
         "tenants.Tenant",
         verbose_name=_("tenant"),
         on_delete=models.PROTECT,

@@ -17,6 +17,7 @@ from tenants.secrets import EncryptedTextField
 
 LANGUAGES = [("zh-hans", _("Simplified Chinese")), ("en", _("English"))]
 
+APP_ID = re.compile(r"wx[0-9a-z]{8,30}")
 HOST = re.compile(r"(?=.{1,253}\Z)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 
 

@@ -1,0 +1,251 @@
+"""The two admin sites: the tenant's at /admin/ on its own hosts, the operator's at /platform/ on the platform's.
+
+A site answers on its own hosts only, and there lets in only those with a membership. Rows on the tenant's site come
+through the scope that the middleware entered; the operator's site enters the platform's around each view.
+
+An app registers a tenant-owned model on both with `register(Model, SomeAdmin)`, its class made from `TenantModelAdmin`.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ClassVar, Never, TypeVar, cast
+
+from django.contrib import admin
+from django.contrib.auth.models import AbstractBaseUser
+from django.db import models
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.template.response import TemplateResponse
+from django.utils import translation
+from django.utils.translation import gettext_lazy as _
+from unfold.admin import ModelAdmin
+from unfold.forms import AuthenticationForm
+from unfold.sites import UnfoldAdminSite
+
+from tenants import scope
+from tenants.models import Membership, StaffUser
+from tenants.resolve import is_platform_host
+
+View = Callable[..., HttpResponseBase]
+ViewT = TypeVar("ViewT", bound=View)
+
+
+def _membership(request: HttpRequest, staff: object) -> Membership | None:
+    """Return the role of `staff` in the request's tenant; asked once per request."""
+    if getattr(request, "tenant", None) is None or not isinstance(staff, StaffUser) or not staff.is_active:
+        return None
+    known: dict[int, Membership | None] = request.__dict__.setdefault("memberships", {})
+    if staff.pk not in known:
+        known[staff.pk] = Membership.objects.filter(staff=staff).first()
+    return known[staff.pk]
+
+
+class _Site(UnfoldAdminSite):
+    """What both sites share: bound to hosts, one question who may enter."""
+
+    login_form: type["_LoginForm"]
+
+    def answers_at(self, request: HttpRequest) -> bool:
+        """Whether this site exists on the request's host."""
+        raise NotImplementedError
+
+    def admits(self, request: HttpRequest, staff: object) -> bool:
+        """Whether `staff` may enter this site here."""
+        raise NotImplementedError
+
+    def has_permission(self, request: HttpRequest) -> bool:
+        """Whether the person who is logged in may enter."""
+        return self.answers_at(request) and self.admits(request, request.user)
+
+    def admin_view(self, view: ViewT, cacheable: bool = False) -> ViewT:  # noqa: FBT001, FBT002  # Django's signature
+        """Wrap a view: nothing there on other hosts, no entry without a membership, in the staff user's language."""
+
+        @wraps(view)
+        def inside(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            if isinstance(request.user, StaffUser) and request.user.language:
+                translation.activate(request.user.language)
+            return self.show(view, request, *args, **kwargs)
+
+        checked = super().admin_view(inside, cacheable)
+
+        @wraps(checked)
+        def here(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            if not self.answers_at(request):
+                raise Http404
+            return checked(request, *args, **kwargs)
+
+        return cast("ViewT", here)
+
+    def show(self, view: View, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Run a view for someone who may enter."""
+        return view(request, *args, **kwargs)
+
+    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Show the log-in form, on this site's hosts only."""
+        if not self.answers_at(request):
+            raise Http404
+        return super().login(request, extra_context)
+
+    def each_context(self, request: HttpRequest) -> dict[str, Any]:
+        """Name the site by its own title; unfold would take one from a setting for all sites."""
+        names = {"site_title": self.site_title, "site_header": self.site_header}
+        return {**super().each_context(request), **names}
+
+    def search(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Never:
+        """Refuse: unfold caches what it finds by staff user, so a member of two tenants would see one in the other."""
+        raise Http404
+
+
+class _LoginForm(AuthenticationForm):
+    """Says the same about a wrong password and about a person who has no business here."""
+
+    def confirm_login_allowed(self, user: AbstractBaseUser) -> None:
+        """Let in whom the site of this address admits."""
+        if self.request is None or not self.site().admits(self.request, user):
+            raise self.get_invalid_login_error()
+
+    def site(self) -> _Site:
+        """Return the site that shows this form."""
+        raise NotImplementedError
+
+
+class _OperatorLoginForm(_LoginForm):
+    def site(self) -> _Site:
+        return admin.site  # type: ignore[return-value]  # tenants.apps.OperatorAdminConfig makes it one of ours
+
+
+class _TenantLoginForm(_LoginForm):
+    def site(self) -> _Site:
+        return tenant_site
+
+
+class OperatorAdminSite(_Site):
+    """The operator's: every tenant's rows, on the platform's hosts. It is Django's default site, `admin.site`."""
+
+    site_title = site_header = _("Banyan platform")
+    login_form = _OperatorLoginForm
+
+    def answers_at(self, request: HttpRequest) -> bool:
+        """Whether this is a platform host."""
+        return is_platform_host(request.get_host())
+
+    def admits(self, request: HttpRequest, staff: object) -> bool:
+        """Let in superusers and the operator's people."""
+        return isinstance(staff, StaffUser) and staff.is_operator
+
+    def show(self, view: View, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Run and render a view in the platform's scope; templates, too, read rows."""
+        with scope.platform("the operator's admin"):
+            response = view(request, *args, **kwargs)
+            return response.render() if isinstance(response, TemplateResponse) else response
+
+
+class TenantAdminSite(_Site):
+    """The tenant's: its own rows, on its own hosts."""
+
+    site_title = site_header = _("Banyan")
+    login_form = _TenantLoginForm
+
+    def answers_at(self, request: HttpRequest) -> bool:
+        """Whether the host is a tenant's."""
+        return getattr(request, "tenant", None) is not None
+
+    def admits(self, request: HttpRequest, staff: object) -> bool:
+        """Let in the tenant's members; the operator's people look from /platform/."""
+        return _membership(request, staff) is not None
+
+
+tenant_site = TenantAdminSite(name="tenant_admin")
+
+
+class OperatorModelAdmin(ModelAdmin):
+    """A model on the operator's site: its people may do everything that the class does not take away."""
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        """Show the model's app to whoever may look at the model."""
+        return self.has_view_permission(request)
+
+    def has_view_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        """Let the operator look."""
+        return _is_operator(request)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Let the operator add."""
+        return _is_operator(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        """Let the operator change."""
+        return _is_operator(request)
+
+    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        """Let the operator delete."""
+        return _is_operator(request)
+
+
+class TenantModelAdmin(OperatorModelAdmin):
+    """A tenant-owned model on both sites: on the tenant's, members of the roles in `visible_to` may look.
+
+    The column and the filter "tenant" are added on the operator's site only: the filter lists every tenant's name.
+    """
+
+    visible_to: ClassVar[frozenset[str]] = frozenset(Membership.Role.values)
+    list_select_related: ClassVar[tuple[str, ...]] = ("tenant",)
+    list_per_page = 50
+
+    @property
+    def _on_platform(self) -> bool:
+        return isinstance(self.admin_site, OperatorAdminSite)
+
+    def has_view_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        """Let the operator look, and members of a fitting role at their tenant's site."""
+        if self._on_platform:
+            return super().has_view_permission(request, obj)
+        membership = _membership(request, request.user)
+        return membership is not None and membership.role in self.visible_to
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Let the operator add."""
+        return self._on_platform and super().has_add_permission(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        """Let the operator change."""
+        return self._on_platform and super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        """Let the operator delete."""
+        return self._on_platform and super().has_delete_permission(request, obj)
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """Add the tenant on the operator's site."""
+        columns = tuple(super().get_list_display(request))
+        return (*columns, "tenant") if self._on_platform else columns
+
+    def get_list_filter(self, request: HttpRequest) -> Any:
+        """Add the tenant on the operator's site."""
+        filters = tuple(super().get_list_filter(request))
+        return ("tenant", *filters) if self._on_platform else filters
+
+
+class ReadOnlyTenantModelAdmin(TenantModelAdmin):
+    """Rows that no admin may touch, the operator's neither: what the product's own code writes."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Refuse."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        """Refuse."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        """Refuse."""
+        return False
+
+
+def _is_operator(request: HttpRequest) -> bool:
+    return isinstance(request.user, StaffUser) and request.user.is_operator
+
+
+def register(model: type[scope.TenantOwned], admin_class: type[TenantModelAdmin]) -> None:
+    """Show a tenant-owned model on both sites."""
+    admin.site.register(model, admin_class)
+    tenant_site.register(model, admin_class)

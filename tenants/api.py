@@ -1,0 +1,231 @@
+"""The JSON API: its envelope, its errors, and signing in. Other apps add their routers to `api` in saas/urls.py.
+
+Success is `{"code": 1, "msg": "ok", "data": …}`; a failure is the one error object (PROTOCOL.md, "Errors").
+"""
+
+from typing import Annotated, Any, Generic, Literal, TypeVar, cast
+
+import structlog
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse
+from django.utils import translation
+from django.utils.translation import gettext_lazy as _
+from ninja import NinjaAPI, Router, Schema
+from ninja.errors import HttpError, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints
+
+from tenants import scope
+from tenants.errors import ErrorCode, ProductError
+from tenants.login import (
+    issue_token,
+    log_in_with_password,
+    log_in_with_wechat,
+    register,
+    revoke_token,
+    start_guest,
+    token_of,
+    user_of_token,
+)
+from tenants.models import EndUser, Tenant
+from tenants.resolve import app_id_of_referer, not_found, resolve_tenant
+from tenants.wechat import client_for
+
+logger = structlog.get_logger(__name__)
+
+DataT = TypeVar("DataT")
+
+
+class Envelope(Schema, Generic[DataT]):
+    """What every success looks like."""
+
+    code: Literal[1] = 1
+    msg: Literal["ok"] = "ok"
+    data: DataT
+
+
+def ok(data: Any = None) -> dict[str, Any]:
+    """Return a success that carries `data`."""
+    return {"code": 1, "msg": "ok", "data": data}
+
+
+def _storable(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("contains a NUL character, which PostgreSQL cannot store")
+    return text
+
+
+# Text from outside that may reach the database; add a length with Field(max_length=…).
+Text = Annotated[str, StringConstraints(strip_whitespace=True), AfterValidator(_storable)]
+Password = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_storable)]
+
+
+def current_tenant(request: HttpRequest) -> Tenant:
+    """Return the request's tenant; raise NOT_FOUND on a host that is nobody's and without an app id."""
+    tenant: Tenant | None = getattr(request, "tenant", None)
+    if tenant is None:
+        raise not_found()
+    return tenant
+
+
+def _token(request: HttpRequest) -> str | None:
+    return token_of({name.lower(): value for name, value in request.headers.items()}, request.GET)
+
+
+def signed_in(request: HttpRequest) -> EndUser:
+    """Return the user of the request's token and speak their language; for `auth=`, views then call `user_of`."""
+    user = user_of_token(tenant_id=current_tenant(request).pk, token=_token(request))
+    if user.language:
+        translation.activate(user.language)  # until tenants.middleware.enter_tenant leaves its own
+    return user
+
+
+def user_of(request: HttpRequest) -> EndUser:
+    """Return the user that `auth=signed_in` found."""
+    return cast("EndUser", request.auth)  # type: ignore[attr-defined]
+
+
+# No page of documentation: ninja's loads scripts from a foreign host. The schema itself is for developers only.
+api = NinjaAPI(title="Banyan", version="1", docs_url=None, openapi_url="openapi.json" if settings.DEBUG else None)
+
+
+def _answer(request: HttpRequest, failure: ProductError) -> HttpResponse:
+    body = failure.body(getattr(request, "request_id", ""))
+    return api.create_response(request, body, status=failure.status)
+
+
+@api.exception_handler(ProductError)
+def _product_error(request: HttpRequest, failure: ProductError) -> HttpResponse:
+    return _answer(request, failure)
+
+
+@api.exception_handler(ValidationError)
+def _validation_error(request: HttpRequest, failure: ValidationError) -> HttpResponse:
+    """Name the fields, never their values: one of them may be a password."""
+    fields = sorted({str(problem["loc"][-1]) for problem in failure.errors if problem.get("loc")})
+    msg = _("Missing or wrong: %(fields)s.") % {"fields": ", ".join(fields)}
+    return _answer(request, ProductError(ErrorCode.INVALID, msg, type="invalid_request", fields=fields))
+
+
+@api.exception_handler(HttpError)
+def _http_error(request: HttpRequest, failure: HttpError) -> HttpResponse:
+    logger.info("request_refused", status=failure.status_code)
+    return _answer(
+        request, ProductError(ErrorCode.INVALID, _("The request cannot be understood."), type="invalid_request")
+    )
+
+
+@api.exception_handler(Http404)
+def _http_404(request: HttpRequest, _failure: Http404) -> HttpResponse:
+    return _answer(
+        request, ProductError(ErrorCode.NOT_FOUND, _("There is nothing at this address."), type="no_such_path")
+    )
+
+
+@api.exception_handler(Exception)
+def _fault(request: HttpRequest, failure: Exception) -> HttpResponse:
+    logger.error("unhandled_exception", path=request.path, exc_info=failure)
+    return _answer(
+        request,
+        ProductError(ErrorCode.OTHER, _("Something went wrong here. Please try again later."), type="internal"),
+    )
+
+
+class LoginIn(Schema):
+    """A user name, phone or e-mail, and the password."""
+
+    identifier: Annotated[Text, Field(min_length=1, max_length=254)]
+    password: Password
+
+
+class RegisterIn(Schema):
+    """A new user's name and password."""
+
+    username: Annotated[Text, Field(min_length=1, max_length=32)]
+    password: Password
+    nickname: Annotated[Text, Field(max_length=64)] = ""
+    language: Literal["", "zh-hans", "en"] = ""
+
+
+class WeChatIn(Schema):
+    """What `wx.login` gave; the app id is wanted where neither host nor referer tell."""
+
+    code: Annotated[Text, Field(min_length=1, max_length=128)]
+    appid: Annotated[Text, Field(max_length=32)] = ""
+
+
+class UserOut(Schema):
+    """A person, to themselves."""
+
+    id: int
+    username: str | None
+    phone: str | None
+    email: str | None
+    nickname: str
+    language: str
+    is_guest: bool
+
+
+class LoggedIn(Schema):
+    """A token, shown this once, and whose it is."""
+
+    token: str
+    user: UserOut
+
+
+auth = Router(tags=["auth"])
+
+
+def _log_in(user: EndUser, label: str) -> dict[str, Any]:
+    return ok({"token": issue_token(user=user, label=label), "user": user})
+
+
+@auth.post("/login", response=Envelope[LoggedIn])
+def login(request: HttpRequest, payload: LoginIn) -> Any:
+    """Log in with a password."""
+    user = log_in_with_password(
+        tenant=current_tenant(request), identifier=payload.identifier, password=payload.password
+    )
+    return _log_in(user, "password")
+
+
+@auth.post("/register", response=Envelope[LoggedIn])
+def sign_up(request: HttpRequest, payload: RegisterIn) -> Any:
+    """Make a user with a password, logged in."""
+    return _log_in(register(tenant=current_tenant(request), **payload.dict()), "register")
+
+
+@auth.post("/guest", response=Envelope[LoggedIn])
+def guest(request: HttpRequest) -> Any:
+    """Make a guest, where the tenant allows it."""
+    return _log_in(start_guest(tenant=current_tenant(request)), "guest")
+
+
+@auth.post("/wechat", response=Envelope[LoggedIn])
+def wechat(request: HttpRequest, payload: WeChatIn) -> Any:
+    """Log in with a mini-program's `wx.login` code."""
+    referer = request.headers.get("Referer")
+    app_id = payload.appid or request.GET.get("appid") or app_id_of_referer(referer)
+    tenant = resolve_tenant(host=request.get_host(), app_id=app_id, referer=referer)
+    if tenant != (request.tenant or tenant):  # type: ignore[attr-defined]
+        raise not_found()  # the body's app id contradicts the query's
+    with scope.tenant(tenant.pk):
+        user = log_in_with_wechat(
+            tenant=tenant, app_id=app_id, code=payload.code, client=client_for(settings.WECHAT_API_URL)
+        )
+        return _log_in(user, "wechat")
+
+
+@auth.post("/logout", response=Envelope[None], auth=signed_in)
+def logout(request: HttpRequest) -> Any:
+    """End this log-in; others of the same user go on."""
+    revoke_token(tenant_id=current_tenant(request).pk, token=_token(request) or "")
+    return ok()
+
+
+@auth.get("/me", response=Envelope[UserOut], auth=signed_in)
+def me(request: HttpRequest) -> Any:
+    """Return who is logged in."""
+    return ok(user_of(request))
+
+
+api.add_router("/auth", auth)

@@ -1,0 +1,218 @@
+"""What surrounds every page and JSON answer: the request's id, the API's edge, the tenant's scope and the language.
+
+The chat path is not below these (saas/asgi.py); it calls the same functions itself.
+
+Each is a middleware for sync and async alike, made of one context manager or function that both forms use. A streamed
+body is iterated after they have ended: it must capture what it needs.
+"""
+
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from inspect import iscoroutinefunction
+from typing import Any
+
+import structlog
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.shortcuts import render
+from django.utils import translation
+from django.utils.cache import patch_vary_headers
+from django.utils.decorators import sync_and_async_middleware
+from django.utils.translation import gettext_lazy as _
+
+from tenants import scope
+from tenants.errors import ErrorCode, ProductError
+from tenants.login import choose_language
+from tenants.models import Tenant
+from tenants.resolve import app_id_of_referer, is_platform_host, resolve_tenant
+
+Handler = Callable[[HttpRequest], Any]
+
+logger = structlog.get_logger(__name__)
+
+API_PREFIX = "/api/"
+# Asked by load balancers under whatever name the machine has: no tenant is wanted there.
+TENANTLESS_PATHS = frozenset({"/healthz"})
+# PROTOCOL.md, "Request": any origin and no credentials, because tokens are not cookies.
+CORS_HEADERS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": "X-Message-Id, X-Conversation-Id, X-Request-Id",
+}
+PREFLIGHT_HEADERS = {
+    "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Token, X-Request-Id, Accept-Language",
+    "Access-Control-Max-Age": "86400",
+}
+
+_SANE_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+
+
+def accept_request_id(given: str | None) -> str:
+    """Return the id that a proxy gave the request if it is a sane one, else a new one."""
+    return given if given and _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+@sync_and_async_middleware
+def request_id(get_response: Handler) -> Handler:
+    """Give the request an id, on the answer and on every log line until then; log the request, without its query."""
+
+    def begin(request: HttpRequest) -> tuple[str, float]:
+        request.request_id = accept_request_id(request.headers.get("X-Request-Id"))  # type: ignore[attr-defined]
+        return request.request_id, time.monotonic()  # type: ignore[attr-defined]
+
+    def end(request: HttpRequest, response: HttpResponseBase, began: float) -> HttpResponseBase:
+        response["X-Request-Id"] = request.request_id  # type: ignore[attr-defined]
+        logger.info(
+            "request",
+            method=request.method,
+            path=request.path,
+            status=response.status_code,
+            ms=round((time.monotonic() - began) * 1000),
+        )
+        return response
+
+    async def asynchronous(request: HttpRequest) -> HttpResponseBase:
+        id_, began = begin(request)
+        with structlog.contextvars.bound_contextvars(request_id=id_):
+            return end(request, await get_response(request), began)
+
+    def synchronous(request: HttpRequest) -> HttpResponseBase:
+        id_, began = begin(request)
+        with structlog.contextvars.bound_contextvars(request_id=id_):
+            return end(request, get_response(request), began)
+
+    return asynchronous if iscoroutinefunction(get_response) else synchronous
+
+
+@sync_and_async_middleware
+def api_edge(get_response: Handler) -> Handler:
+    """Answer the API's preflights, let any origin read its answers, and keep every failure in the one error object."""
+
+    def preflight(request: HttpRequest) -> HttpResponseBase | None:
+        if request.method == "OPTIONS" and request.path.startswith(API_PREFIX):
+            return HttpResponse(status=204, headers={**CORS_HEADERS, **PREFLIGHT_HEADERS})
+        return None
+
+    def finish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        if not request.path.startswith(API_PREFIX):
+            return response
+        if response.status_code >= 400 and not _is_json(response):  # noqa: PLR2004  # failures begin at 400
+            response = _as_json(request, response)
+        for name, value in CORS_HEADERS.items():
+            response[name] = value
+        response.headers.setdefault("Cache-Control", "no-store")  # answers are a person's own
+        return response
+
+    async def asynchronous(request: HttpRequest) -> HttpResponseBase:
+        return preflight(request) or finish(request, await get_response(request))
+
+    def synchronous(request: HttpRequest) -> HttpResponseBase:
+        return preflight(request) or finish(request, get_response(request))
+
+    return asynchronous if iscoroutinefunction(get_response) else synchronous
+
+
+@sync_and_async_middleware
+def enter_tenant(get_response: Handler) -> Handler:
+    """Resolve the tenant, enter its scope, and speak its language or the reader's.
+
+    `request.tenant` is None on the platform's hosts, where no scope is entered: nothing of a tenant is read there
+    by chance.
+    """
+    resolve_async = sync_to_async(_resolve, thread_sensitive=True)
+
+    async def asynchronous(request: HttpRequest) -> HttpResponseBase:
+        try:
+            request.tenant = await resolve_async(request)  # type: ignore[attr-defined]
+        except ProductError as refusal:
+            return _refuse(request, refusal)
+        with _surroundings(request):
+            return _speaking(request, await get_response(request))
+
+    def synchronous(request: HttpRequest) -> HttpResponseBase:
+        try:
+            request.tenant = _resolve(request)  # type: ignore[attr-defined]
+        except ProductError as refusal:
+            return _refuse(request, refusal)
+        with _surroundings(request):
+            return _speaking(request, get_response(request))
+
+    return asynchronous if iscoroutinefunction(get_response) else synchronous
+
+
+def _resolve(request: HttpRequest) -> Tenant | None:
+    """Return the tenant of a request. Only the API goes by app id: pages belong to their host."""
+    if request.path in TENANTLESS_PATHS:
+        return None
+    host, app_id, referer = request.get_host(), None, None
+    if request.path.startswith(API_PREFIX):
+        app_id, referer = request.GET.get("appid"), request.headers.get("Referer")
+    if is_platform_host(host) and not (app_id or app_id_of_referer(referer)):
+        return None
+    return resolve_tenant(host=host, app_id=app_id, referer=referer)
+
+
+@contextmanager
+def _surroundings(request: HttpRequest) -> Iterator[None]:
+    tenant: Tenant | None = request.tenant  # type: ignore[attr-defined]
+    with (
+        translation.override(language_of(request)),
+        scope.tenant(tenant.pk) if tenant else nullcontext(),
+        structlog.contextvars.bound_contextvars(**({"tenant": tenant.slug} if tenant else {})),
+    ):
+        yield
+
+
+def language_of(request: HttpRequest) -> str:
+    """Return the language of a request whose user is not known (yet)."""
+    tenant: Tenant | None = getattr(request, "tenant", None)
+    return choose_language(
+        request.headers.get("Accept-Language"),
+        tenant_language=tenant.language if tenant else settings.LANGUAGE_CODE,
+    )
+
+
+def _speaking(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    if not request.path.startswith(API_PREFIX):
+        patch_vary_headers(response, ("Accept-Language",))
+    response.headers.setdefault("Content-Language", translation.get_language() or settings.LANGUAGE_CODE)
+    return response
+
+
+def _refuse(request: HttpRequest, refusal: ProductError) -> HttpResponse:
+    """Answer in place of the view: there is no tenant to show anything of."""
+    with translation.override(language_of(request)):
+        body = refusal.body(request.request_id)  # type: ignore[attr-defined]
+        if request.path.startswith(API_PREFIX):
+            return JsonResponse(body, status=refusal.status)
+        return render(request, "tenants/refused.html", {"msg": body["msg"]}, status=refusal.status)
+
+
+def _is_json(response: HttpResponseBase) -> bool:
+    return response.get("Content-Type", "").startswith("application/json")
+
+
+def _as_json(request: HttpRequest, response: HttpResponseBase) -> HttpResponse:
+    """Replace the page that Django, or a library, made of a failure; the status stays, and so does Allow."""
+    match response.status_code:
+        case 404:
+            failure = ProductError(ErrorCode.NOT_FOUND, _("There is nothing at this address."), type="no_such_path")
+        case 405:
+            failure = ProductError(
+                ErrorCode.INVALID, _("This address does not take this kind of request."), type="method_not_allowed"
+            )
+        case status if status >= 500:  # noqa: PLR2004  # ours, not the client's
+            failure = ProductError(
+                ErrorCode.OTHER, _("Something went wrong here. Please try again later."), type="internal"
+            )
+        case _:
+            failure = ProductError(ErrorCode.INVALID, _("The request cannot be understood."), type="invalid_request")
+    with translation.override(language_of(request)):
+        replaced = JsonResponse(failure.body(request.request_id), status=response.status_code)  # type: ignore[attr-defined]
+    if "Allow" in response:
+        replaced["Allow"] = response["Allow"]
+    return replaced
