@@ -9,7 +9,7 @@ from chat.upstream import tokens
 def test_counts_are_those_of_o200k_base() -> None:
     assert tokens.count("") == 0
     assert tokens.count("hello world") == 2
-    assert tokens.count("你好，世界！") == 4
+    assert tokens.count("你好世界") == 2
     assert tokens.count("🧠") == 3
 
 

@@ -137,8 +137,8 @@ class AnswerParser:
             self._read_chunk(raw + _missing_end(raw) if is_cut else raw, chunk, events)
 
     def _read_chunk(self, raw: bytes, chunk: dict[str, Any], events: list[Event]) -> None:
-        usage = _usage(chunk.get("usage"))
         choice = _first(chunk.get("choices"))
+        usage = _usage(chunk.get("usage") or (choice or {}).get("usage"))  # Moonshot's is inside the choice
         if choice is not None or usage is None:
             events.append(self._delta(raw, _dict(choice.get("delta")) if choice else {}))
         if choice and isinstance(reason := choice.get("finish_reason"), str):
@@ -245,10 +245,13 @@ def _usage(value: object) -> Usage | None:
     prompt, completion = _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens"))
     if prompt is None or completion is None:
         return None
-    cached = _count(_dict(counts.get("prompt_tokens_details")).get("cached_tokens"))
-    if cached is None:
-        cached = _count(counts.get("prompt_cache_hit_tokens"))  # DeepSeek's name for it
-    return Usage(prompt=prompt, cached=min(cached or 0, prompt), completion=completion)
+    cached = (
+        _count(_dict(counts.get("prompt_tokens_details")).get("cached_tokens"))
+        or _count(counts.get("prompt_cache_hit_tokens"))  # DeepSeek's name for it
+        or _count(counts.get("cached_tokens"))  # Moonshot's
+        or 0
+    )
+    return Usage(prompt=prompt, cached=min(cached, prompt), completion=completion)
 
 
 def _count(value: object) -> int | None:

@@ -1,0 +1,343 @@
+"""A scripted provider of models: OpenAI's chat completions over real HTTP, behaving as the name of the model says.
+
+In a test:       async with ScriptedUpstream() as upstream: … upstream.base_url … upstream.requests
+As a process:    with upstream_process() as upstream: … upstream.base_url … upstream.requests()
+By hand:         python -m tests.doubles.upstream --port 9000 [--pace 1]
+
+A model is the name of a recording (chat/tests/recordings), replayed chunk by chunk, or one of
+
+    echo               the last user message, a few characters in each delta
+    count:N            the deltas "1 " … "N "
+    pace:N:MS          the same, MS milliseconds apart
+    slow:MS            three deltas after a silence of MS
+    stalls:N           N deltas, then silence until the client leaves
+    reset:N            N deltas, then the connection is aborted
+    silent             headers, then silence; mute: not even headers
+    ignores-max-tokens 2,000 deltas whatever was allowed (all others of these obey)
+    refuses-max-tokens HTTP 400, as OpenAI's reasoning models answer to that parameter
+    drip:NAME          a recording, every byte a chunk of its own
+    joined:NAME        a recording in one chunk
+    http-STATUS        a refusal in OpenAI's form; it repeats the key, as some providers do
+    html               a web page with status 200; json: an object with status 200
+    huge-event         an event of 2 MiB; redirect: HTTP 307 to echo's address
+
+One delta is one token in the usage. The last request is first to look at when a test fails: `GET /_requests`.
+"""
+
+import argparse
+import asyncio
+import base64
+import json
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+
+from chat.upstream import tokens
+
+RECORDINGS = Path(__file__).resolve().parents[2] / "chat" / "tests" / "recordings"
+MANY = 2000  # deltas of a model that ignores its limit
+PAUSE_OF_WRITTEN_EVENTS = 0.02  # seconds at pace 1, for recordings without times
+
+
+@dataclass
+class Seen:
+    """A request as it came; `left` once its client went away before the end."""
+
+    headers: dict[str, str]
+    body: dict[str, Any]
+    left: bool = False
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One answer: `chunks` are pairs of the seconds of silence before a chunk and its bytes."""
+
+    status: int
+    content_type: str
+    chunks: list[tuple[float, bytes]] = field(repr=False)
+
+    @property
+    def body(self) -> bytes:
+        """The whole body."""
+        return b"".join(data for _, data in self.chunks)
+
+
+def names_of_recordings() -> list[str]:
+    """Return every recording's name."""
+    return sorted(path.stem for path in RECORDINGS.iterdir() if path.suffix in {".jsonl", ".sse"})
+
+
+def load_recording(name: str) -> Recording:
+    """Return a recording by its name; raises FileNotFoundError."""
+    written = RECORDINGS / f"{name}.sse"
+    if written.exists():
+        events = re.findall(rb".+?(?:\r\n\r\n|\n\n|\r\r|\Z)", written.read_bytes(), re.DOTALL)
+        return Recording(200, "text/event-stream", [(PAUSE_OF_WRITTEN_EVENTS, event) for event in events])
+    head, *lines = (json.loads(line) for line in (RECORDINGS / f"{name}.jsonl").read_text().splitlines())
+    chunks = [(line["pause_ms"] / 1000, _bytes_of(line)) for line in lines]
+    return Recording(head["status"], head["headers"]["content-type"], chunks)
+
+
+def _bytes_of(line: dict[str, Any]) -> bytes:
+    return base64.b64decode(line["base64"]) if "base64" in line else str(line["data"]).encode()
+
+
+class ScriptedUpstream:
+    """The provider, serving on a port of the loopback interface (0: a free one)."""
+
+    def __init__(self, *, port: int = 0, pace: float = 0.0) -> None:
+        self.requests: list[Seen] = []
+        self.port = port
+        self._pace = pace  # how many times slower than recorded: 0 is at once
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def base_url(self) -> str:
+        """What an account's base URL would be."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    async def __aenter__(self) -> Self:
+        app = web.Application(client_max_size=64 * 1024 * 1024)
+        app.router.add_post("/v1/chat/completions", self._complete)
+        app.router.add_get("/_requests", self._show_requests)
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._runner:
+            await self._runner.cleanup()
+
+    async def _show_requests(self, _request: web.Request) -> web.Response:
+        return web.json_response([asdict(seen) for seen in self.requests])
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        seen = Seen({name.lower(): value for name, value in request.headers.items()}, await request.json())
+        self.requests.append(seen)
+        try:
+            return await _Answer(request, seen.body, self._pace).give()
+        except (asyncio.CancelledError, ConnectionResetError):
+            seen.left = True
+            raise
+
+
+class _Answer:
+    """One answer, as the model's name wants it."""
+
+    def __init__(self, request: web.Request, body: dict[str, Any], pace: float) -> None:
+        self._request = request
+        self._body = body
+        self._pace = pace
+        self._model, *self._args = str(body["model"]).split(":")
+        self._limit = int(body.get("max_tokens") or MANY)
+
+    async def give(self) -> web.StreamResponse:
+        own = getattr(self, "_give_" + self._model.replace("-", "_"), None)
+        if own is not None:
+            response = await own()
+            assert isinstance(response, web.StreamResponse)
+            return response
+        if status := re.fullmatch(r"http-([1-5]\d\d)", self._model):
+            return self._refuse(int(status[1]))
+        return await self._replay(self._model, self._pace)
+
+    # --- recordings ---
+
+    async def _replay(self, name: str, pace: float) -> web.StreamResponse:
+        try:
+            recording = load_recording(name)
+        except FileNotFoundError:
+            return self._refuse(404)
+        response = await self._begin(recording.status, recording.content_type)
+        for pause, data in recording.chunks:
+            await asyncio.sleep(pause * pace)
+            await response.write(data)
+        return response
+
+    async def _give_drip(self) -> web.StreamResponse:
+        response = await self._begin()
+        for byte in load_recording(self._args[0]).body:
+            await response.write(bytes([byte]))
+            await asyncio.sleep(0)
+        return response
+
+    async def _give_joined(self) -> web.StreamResponse:
+        response = await self._begin()
+        await response.write(load_recording(self._args[0]).body)
+        return response
+
+    # --- made up ---
+
+    async def _give_echo(self) -> web.StreamResponse:
+        text = next(
+            str(message["content"]) for message in reversed(self._body["messages"]) if message["role"] == "user"
+        )
+        return await self._stream([text[start : start + 4] for start in range(0, len(text), 4)])
+
+    async def _give_count(self) -> web.StreamResponse:
+        return await self._stream(_numbers(int(self._args[0])))
+
+    async def _give_pace(self) -> web.StreamResponse:
+        return await self._stream(_numbers(int(self._args[0])), pause=int(self._args[1]) / 1000)
+
+    async def _give_slow(self) -> web.StreamResponse:
+        return await self._stream(_numbers(3), silence=int(self._args[0]) / 1000)
+
+    async def _give_ignores_max_tokens(self) -> web.StreamResponse:
+        self._limit = MANY
+        return await self._stream(_numbers(MANY))
+
+    async def _give_stalls(self) -> web.StreamResponse:
+        await self._begin_with(_numbers(int(self._args[0])))
+        return await _wait_for_ever()
+
+    async def _give_reset(self) -> web.StreamResponse:
+        response = await self._begin_with(_numbers(int(self._args[0])))
+        await asyncio.sleep(0.05)  # an abort drops what is still on its way
+        assert self._request.transport is not None
+        self._request.transport.abort()
+        return response
+
+    async def _give_silent(self) -> web.StreamResponse:
+        await self._begin()
+        return await _wait_for_ever()
+
+    async def _give_mute(self) -> web.StreamResponse:
+        return await _wait_for_ever()
+
+    async def _give_huge_event(self) -> web.StreamResponse:
+        return await self._stream(["begins ", "x" * 2 * 1024 * 1024])
+
+    # --- refusals ---
+
+    async def _give_refuses_max_tokens(self) -> web.StreamResponse:
+        message = "Unsupported parameter: 'max_tokens' is not supported with this model."
+        return _json(400, {"message": message, "type": "invalid_request_error", "code": "unsupported_parameter"})
+
+    async def _give_html(self) -> web.StreamResponse:
+        return web.Response(text="<html><h1>Welcome to nginx</h1></html>", content_type="text/html")
+
+    async def _give_json(self) -> web.StreamResponse:
+        return _json(200, {"message": "model is loading", "type": "server_error"})
+
+    async def _give_redirect(self) -> web.StreamResponse:
+        raise web.HTTPTemporaryRedirect(self._request.url)
+
+    def _refuse(self, status: int) -> web.StreamResponse:
+        key = self._request.headers.get("Authorization", "")
+        return _json(status, {"message": f"refused with {status} for {key}", "type": "refused", "code": None})
+
+    # --- the stream ---
+
+    async def _stream(self, pieces: list[str], *, pause: float = 0.0, silence: float = 0.0) -> web.StreamResponse:
+        """Send the pieces, as many as the request allows, and end as OpenAI does."""
+        response = await self._begin()
+        await asyncio.sleep(silence)
+        await response.write(self._chunk({"role": "assistant", "content": ""}))
+        sent = pieces[: self._limit]
+        for piece in sent:
+            await asyncio.sleep(pause)
+            await response.write(self._chunk({"content": piece}))
+        await response.write(self._chunk({}, "stop" if len(sent) == len(pieces) else "length"))
+        if (self._body.get("stream_options") or {}).get("include_usage"):
+            await response.write(self._usage(len(sent)))
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def _begin(self, status: int = 200, content_type: str = "text/event-stream") -> web.StreamResponse:
+        response = web.StreamResponse(status=status, headers={"Content-Type": content_type})
+        await response.prepare(self._request)
+        return response
+
+    async def _begin_with(self, pieces: list[str]) -> web.StreamResponse:
+        response = await self._begin()
+        for piece in pieces:
+            await response.write(self._chunk({"content": piece}))
+        return response
+
+    def _chunk(self, delta: dict[str, str], finish_reason: str | None = None) -> bytes:
+        return self._event(choices=[{"index": 0, "delta": delta, "finish_reason": finish_reason}])
+
+    def _usage(self, completion: int) -> bytes:
+        prompt = tokens.count_messages(self._body["messages"])
+        usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        return self._event(choices=[], usage=usage)
+
+    def _event(self, **fields: object) -> bytes:
+        chunk = {"id": "chatcmpl-scripted", "object": "chat.completion.chunk", "created": 1700000000}
+        return f"data: {json.dumps({**chunk, 'model': self._body['model'], **fields})}\n\n".encode()
+
+
+def _numbers(count: int) -> list[str]:
+    return [f"{number} " for number in range(1, count + 1)]
+
+
+def _json(status: int, error: dict[str, Any]) -> web.Response:
+    return web.json_response({"error": error}, status=status)
+
+
+async def _wait_for_ever() -> web.StreamResponse:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+# --- as a process of its own ---
+
+
+@dataclass(frozen=True)
+class UpstreamProcess:
+    """The provider in another process."""
+
+    port: int
+
+    @property
+    def base_url(self) -> str:
+        """What an account's base URL would be."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def requests(self) -> list[Seen]:
+        """Return the requests it has seen so far."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/_requests") as answer:
+            return [Seen(**seen) for seen in json.load(answer)]
+
+
+@contextmanager
+def upstream_process(*, pace: float = 0.0) -> Iterator[UpstreamProcess]:
+    """Run the provider on a free port until the block ends."""
+    command = [sys.executable, "-m", "tests.doubles.upstream", "--port", "0", "--pace", str(pace)]
+    root = Path(__file__).resolve().parents[2]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            yield UpstreamProcess(port=int(process.stdout.readline()))
+        finally:
+            process.kill()
+
+
+async def _main() -> None:
+    parser = argparse.ArgumentParser(description="A scripted provider of models.")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--pace", type=float, default=0.0)
+    options = parser.parse_args()
+    async with ScriptedUpstream(port=options.port, pace=options.pace) as upstream:
+        sys.stdout.write(f"{upstream.port}\n")
+        sys.stdout.flush()
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())
