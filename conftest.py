@@ -1,9 +1,27 @@
 """Fixtures of every app's tests. The database and Redis are real; `make test` starts them and names their URLs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from pytest_django.plugin import DjangoDbBlocker
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(
+    django_test_environment: None, django_db_blocker: DjangoDbBlocker, django_db_modify_db_settings: None
+) -> Iterator[None]:
+    """Make the test database, once for each process.
+
+    pytest-django's own fixture makes it only where a test has the django_db mark, which `committed_db` does without.
+    """
+    from django.test.utils import setup_databases, teardown_databases  # noqa: PLC0415  settings are not ready here
+
+    with django_db_blocker.unblock():
+        made = setup_databases(verbosity=0, interactive=False, aliases={"default"}, serialized_aliases=set())
+    yield
+    with django_db_blocker.unblock():
+        teardown_databases(made, verbosity=0)
 
 
 @pytest.fixture
@@ -12,5 +30,38 @@ def committed_db(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> I
 
     The ledger is append-only, so it cannot be emptied between tests: each test opens tenants of its own.
     """
+    from django.db import connections  # noqa: PLC0415  as above
+
     with django_db_blocker.unblock():
         yield
+        connections.close_all()
+
+
+@pytest.fixture(scope="session")
+def scripted_upstream() -> Iterator[Any]:
+    """The scripted provider of models, in a process of its own."""
+    from tests.doubles.upstream import upstream_process  # noqa: PLC0415  as above
+
+    with upstream_process() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def upstream_url(scripted_upstream: Any) -> str:
+    """The scripted provider's base URL, for an upstream account."""
+    return str(scripted_upstream.base_url)
+
+
+@pytest.fixture
+def upstream_requests(scripted_upstream: Any) -> Callable[[], list[dict[str, Any]]]:
+    """A function that returns the bodies the scripted provider has seen, in this whole session."""
+    return lambda: [seen.body for seen in scripted_upstream.requests()]
+
+
+@pytest.fixture(scope="session", params=["uvicorn", "daphne"])
+def chat_port(request: pytest.FixtureRequest, django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[int]:
+    """The port of the application under a real server, on this process's test database."""
+    from tests.servers import web_server  # noqa: PLC0415  as above
+
+    with django_db_blocker.unblock(), web_server(request.param) as port:
+        yield port

@@ -15,6 +15,7 @@ import structlog
 from django.db import DatabaseError
 
 from billing import holds
+from billing.models.price import MAX_TOKENS
 from chat.events import Delta, Done, Event, Failed, FailureKind, Usage
 from chat.frames import chunk_event
 from chat.threads import in_thread
@@ -49,14 +50,21 @@ class Answer:
             self.texts.append(delta.text)
         self._wake()
 
-    def append_text(self, text: str) -> None:
-        """Add text that did not come as chunks (a stored answer) in the form of one chunk."""
-        self.append([Delta(text=text, raw=self.chunk_of(text), output=True)])
+    def append_stored(self, text: str, finish_reason: str) -> None:
+        """Add an answer that was stored as text, as two chunks: the text, and why it ended."""
+        chunks = [Delta(text=text, raw=self.chunk_of(text), output=True)] if text else []
+        if finish_reason:
+            chunks.append(Delta(text="", raw=self.chunk_of("", finish_reason=finish_reason)))
+        self.append(chunks)
 
-    def chunk_of(self, text: str) -> bytes:
+    def chunk_of(self, text: str, *, finish_reason: str | None = None) -> bytes:
         """Return `text` as an OpenAI chunk of this answer."""
         return chunk_event(
-            text, message_id=str(self.message_id), model=self.model, created=int(time.time()), finish_reason=None
+            text,
+            message_id=str(self.message_id),
+            model=self.model,
+            created=int(time.time()),
+            finish_reason=finish_reason,
         )
 
     def end(self, ending: Ending) -> None:
@@ -64,14 +72,14 @@ class Answer:
         self.ending = ending
         self._wake()
 
-    async def grown(self, seen: int, *, timeout: float) -> bool:
-        """Wait until there is more than `seen` chunks or the end; False after `timeout` seconds without."""
+    async def grown(self, seen: int, *, within: float) -> bool:
+        """Wait until there is more than `seen` chunks or the end; False after `within` seconds without."""
         if len(self.chunks) > seen or self.ending is not None:
             return True
         sleeper = asyncio.get_running_loop().create_future()
         self._sleepers.append(sleeper)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(sleeper, timeout)
+            await asyncio.wait_for(sleeper, within)
         if sleeper in self._sleepers:
             self._sleepers.remove(sleeper)
         return len(self.chunks) > seen or self.ending is not None
@@ -156,7 +164,7 @@ class Generation:
 def _trusted(usage: Usage) -> holds.Usage | None:
     """Return the upstream's figures, or None where they cannot be meant: then the offline count serves."""
     figures = (usage.prompt, usage.cached, usage.completion)
-    if not usage.prompt or any(figure < 0 or figure > holds.MAX_TOKENS for figure in figures):
+    if not usage.prompt or any(figure < 0 or figure > MAX_TOKENS for figure in figures):
         return None
     return holds.Usage(
         prompt=usage.prompt,
@@ -187,10 +195,10 @@ def running_answer(message_id: uuid.UUID) -> Answer | None:
     return found[0].answer if found else None
 
 
-async def drain(*, timeout: float) -> int:
-    """Wait at most `timeout` seconds for every pump of this process to end its turn; return how many did not."""
+async def drain(*, within: float) -> int:
+    """Wait at most `within` seconds for every pump of this process to end its turn; return how many did not."""
     tasks = [task for _generation, task in _running.values()]
     if not tasks:
         return 0
-    _done, pending = await asyncio.wait(tasks, timeout=timeout)
+    _done, pending = await asyncio.wait(tasks, timeout=within)
     return len(pending)

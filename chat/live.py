@@ -50,8 +50,7 @@ def attach(message: Message) -> Answer:
 
 
 def _fill(answer: Answer, message: Message) -> None:
-    if message.answer:
-        answer.append_text(message.answer)
+    answer.append_stored(message.answer, message.finish_reason)
     answer.end(ending_of(message))
 
 

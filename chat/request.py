@@ -115,7 +115,7 @@ def _text(values: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise invalid(name, _("This parameter must be text."))
     # The database takes neither NUL nor half a character.
-    if "\x00" in value or not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+    if "\x00" in value or (not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value)):
         raise invalid(name, _("The text holds characters that cannot be stored."))
     return value
 

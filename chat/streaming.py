@@ -7,8 +7,7 @@ These are raw ASGI: Django's own streaming response would hold a thread for each
 """
 
 import asyncio
-import uuid
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -17,6 +16,7 @@ from django.utils import translation
 
 from chat import frames
 from chat.generation import Answer
+from chat.turn import Ending
 from tenants.errors import ProductError
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -122,7 +122,7 @@ async def _write_h5(send: Send, reader: Reader, answer: Answer) -> None:
             await send(_body(b"".join(new)))
         elif answer.ending is not None:
             break
-        elif not await answer.grown(seen, timeout=PING_AFTER):
+        elif not await answer.grown(seen, within=PING_AFTER):
             await send(_body(frames.PING))
     ending = answer.ending
     tail = frames.receipt_event(ending.receipt) if ending.receipt else b""
@@ -139,7 +139,7 @@ async def _skip_chunks(send: Send, reader: Reader, answer: Answer) -> int:
         if seen == len(answer.chunks):
             if answer.ending is not None:
                 break
-            if not await answer.grown(seen, timeout=PING_AFTER):
+            if not await answer.grown(seen, within=PING_AFTER):
                 await send(_body(frames.PING))
             continue
         text = answer.texts[seen]
@@ -191,14 +191,12 @@ async def _write_mini_program(send: Send, reader: Reader, answer: Answer) -> Non
             await pacer.send(frame)
         elif answer.ending is not None:
             break
-        elif not await answer.grown(seen, timeout=HEARTBEAT_AFTER):
+        elif not await answer.grown(seen, within=HEARTBEAT_AFTER):
             await pacer.send(frames.HEARTBEAT)
-    await _end_mini_program(send, pacer, reader, answer)
+    await _end_mini_program(send, pacer, reader, answer.ending)
 
 
-async def _end_mini_program(send: Send, pacer: _Pacer, reader: Reader, answer: Answer) -> None:
-    ending = answer.ending
-    assert ending is not None
+async def _end_mini_program(send: Send, pacer: _Pacer, reader: Reader, ending: Ending) -> None:
     if ending.receipt:
         await pacer.send(frames.receipt_frame(ending.receipt))
     last = frames.END if ending.failure is None else _failure(reader, ending.failure)

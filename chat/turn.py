@@ -353,7 +353,7 @@ def _store(turn: Turn, outcome: Outcome, ending: Ending) -> None:
 def _announce_usage(turn: Turn) -> None:
     """Ask Celery to record the usage. The posted hold is the outbox: what is not heard here is swept up later."""
     try:
-        record_usage.apply_async(args=[str(turn.message_id), turn.tenant_id], retry=False)
+        record_usage.apply_async(args=(str(turn.message_id), turn.tenant_id), retry=False)
     except (OperationalError, RedisError, OSError) as fault:
         log.warning("broker_away", message_id=str(turn.message_id), fault=repr(fault))
 

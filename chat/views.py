@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
+from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 
 from chat import generation, live
@@ -26,8 +27,8 @@ from chat.threads import in_thread
 from chat.turn import AlreadyAskedError, Turn, open_turn, parse_id
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
-from tenants.login import token_of_request, user_of_token
-from tenants.middleware import choose_language, choose_request_id
+from tenants.login import choose_language, token_of, user_of_token
+from tenants.middleware import accept_request_id
 from tenants.resolve import resolve_tenant
 
 log = structlog.get_logger(__name__)
@@ -58,8 +59,8 @@ async def chat_stream(asgi_scope: MutableMapping[str, Any], receive: Receive, se
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in asgi_scope["headers"]}
     visit = _Visit(
         headers=headers,
-        request_id=choose_request_id(headers.get("x-request-id", "")),
-        language=choose_language(headers.get("accept-language", "")),
+        request_id=accept_request_id(headers.get("x-request-id")),
+        language=choose_language(headers.get("accept-language"), tenant_language=settings.LANGUAGE_CODE),
     )
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=visit.request_id)
@@ -118,10 +119,11 @@ def _admit(visit: _Visit, parameters: ChatParameters) -> Turn | Message:
         app_id=parameters.app_id or None,
         referer=visit.headers.get("referer"),
     )
-    visit.language = choose_language(visit.headers.get("accept-language", ""), default=tenant.language)
+    accepted = visit.headers.get("accept-language")
+    visit.language = choose_language(accepted, tenant_language=tenant.language)
     with scope.tenant(tenant.pk):
-        token = token_of_request(visit.headers, parameters.token)
-        user = user_of_token(tenant_id=tenant.pk, token=token)
+        user = user_of_token(tenant_id=tenant.pk, token=token_of(visit.headers, {"token": parameters.token}))
+        visit.language = choose_language(accepted, tenant_language=tenant.language, user_language=user.language)
         if parameters.resume:
             return live.find_message(user_id=user.pk, message_id=parse_id(parameters.resume))
         try:

@@ -18,7 +18,7 @@ import structlog  # noqa: E402  the lines below need Django's app registry, whic
 from django.conf import settings  # noqa: E402
 
 from chat.generation import drain  # noqa: E402
-from chat.upstream.client import close_sessions  # noqa: E402
+from chat.upstream import client  # noqa: E402
 from chat.views import CHAT_PATH, chat_stream  # noqa: E402
 
 log = structlog.get_logger(__name__)
@@ -48,9 +48,9 @@ async def _lifespan(receive: Receive, send: Send) -> None:
         if event["type"] == "lifespan.startup":
             await send({"type": "lifespan.startup.complete"})
         else:
-            left = await drain(timeout=settings.DRAIN_SECONDS)
+            left = await drain(within=settings.DRAIN_SECONDS)
             if left:
                 log.warning("answers_left_behind", count=left)
-            await close_sessions()
+            await client.close()
             await send({"type": "lifespan.shutdown.complete"})
             return
