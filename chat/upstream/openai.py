@@ -295,12 +295,16 @@ _FAULTS: Final = range(400, 600)
 
 
 def refusal(status: int, body: bytes) -> Failed:
-    """Return the failure that a refusal means: its HTTP status (0: an event inside a stream) and its body."""
+    """Return the failure that a refusal means: its body, and its HTTP status, 0 for an event inside a stream.
+
+    An object that tells a fault under status 200 is read as such an event would be.
+    """
     said = _load(body)
     said = said[0] if isinstance(said, list) and said else said  # Google's refusals are lists
     fault = _dict(said).get("error") or said
     words = fault if isinstance(fault, str) else _words(_dict(fault)) or body.decode("utf-8", "replace")
-    return Failed(_kind(status or _status_within(fault), words), _shorten(words), status)
+    means = _status_within(fault) if status == 0 or (status == HTTPStatus.OK and _tells_a_fault(said)) else status
+    return Failed(_kind(means, words), _shorten(words), status)
 
 
 def _status_within(fault: object) -> int:

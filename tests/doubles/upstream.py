@@ -12,7 +12,7 @@ A model is the name of a recording (chat/tests/recordings), replayed chunk by ch
     slow:MS            three deltas after a silence of MS
     stalls:N           N deltas, then silence until the client leaves
     reset:N            N deltas, then the connection is aborted
-    silent             headers, then silence; mute: not even headers
+    silent             headers, then silence; mute: not even headers; thinking: SSE comments and nothing else
     ignores-max-tokens 2,000 deltas whatever was allowed (all others of these obey)
     refuses-max-tokens HTTP 400, as OpenAI's reasoning models answer to that parameter
     drip:NAME          a recording, every byte a chunk of its own
@@ -50,8 +50,9 @@ PAUSE_OF_WRITTEN_EVENTS = 0.02  # seconds at pace 1, for recordings without time
 
 @dataclass
 class Seen:
-    """A request as it came; `left` once its client went away before the end."""
+    """A request as it came; `peer` is its connection's port, `left` is set once its client goes away before the end."""
 
+    peer: int
     headers: dict[str, str]
     body: dict[str, Any]
     left: bool = False
@@ -126,7 +127,9 @@ class ScriptedUpstream:
         return web.json_response([asdict(seen) for seen in self.requests])
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
-        seen = Seen({name.lower(): value for name, value in request.headers.items()}, await request.json())
+        peer = request.transport.get_extra_info("peername")[1] if request.transport else 0
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        seen = Seen(peer=peer, headers=headers, body=await request.json())
         self.requests.append(seen)
         try:
             return await _Answer(request, seen.body, self._pace).give()
@@ -215,6 +218,12 @@ class _Answer:
     async def _give_silent(self) -> web.StreamResponse:
         await self._begin()
         return await _wait_for_ever()
+
+    async def _give_thinking(self) -> web.StreamResponse:
+        response = await self._begin()
+        while True:
+            await response.write(b": still thinking\n\n")
+            await asyncio.sleep(0.02)
 
     async def _give_mute(self) -> web.StreamResponse:
         return await _wait_for_ever()
