@@ -324,7 +324,7 @@ def test_what_is_copied_exists_and_is_let_in() -> None:
 
 def test_every_part_of_the_application_is_copied() -> None:
     sources = {source for _, found, _ in dockerfile()["build"].copies() for source in found}
-    named_in_settings = [*cast("list[Path]", settings.TEMPLATES[0]["DIRS"]), *cast("list[Path]", settings.LOCALE_PATHS)]
+    named_in_settings = [*cast("list[Path]", settings.TEMPLATES[0]["DIRS"]), *settings.LOCALE_PATHS]
     ours = {app.split(".")[0] for app in settings.INSTALLED_APPS if (ROOT / app.split(".")[0]).is_dir()}
     folders = {folder.name for folder in named_in_settings}
     assert ours | folders | {"manage.py", "requirements.txt"} == sources
