@@ -1,13 +1,14 @@
 """What chat keeps: upstream accounts, a tenant's model offers, assistant roles, conversations and their messages."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from django.core.validators import MaxValueValidator, MinValueValidator
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
-from tenants.scope import SameTenant, TenantOrPlatformOwned, TenantOwned
+from tenants.scope import SameTenant, TenantOrPlatformOwned, TenantOwned, WrongScopeError
 from tenants.secrets import EncryptedTextField
 
 
@@ -15,7 +16,15 @@ class UpstreamAccount(TenantOrPlatformOwned):
     """An account with a provider that speaks OpenAI's API; without a tenant it is the platform's."""
 
     name = models.CharField(_("name"), max_length=80)
-    base_url = models.URLField(_("base URL"), help_text=_("Ends where /chat/completions begins, usually in /v1."))
+    # Not a URLField: Django's refuses host names of one label, which containers have.
+    base_url = models.CharField(
+        _("base URL"),
+        max_length=200,
+        help_text=_("Ends where /chat/completions begins, usually in /v1."),
+        validators=[
+            RegexValidator(r"\Ahttps?://[^\s/?#]+[^\s?#]*\Z", _("A URL such as https://api.example.com/v1 is wanted."))
+        ],
+    )
     api_key = EncryptedTextField(_("API key"), blank=True, default="")
     is_enabled = models.BooleanField(_("enabled"), default=True)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
@@ -23,6 +32,9 @@ class UpstreamAccount(TenantOrPlatformOwned):
     class Meta(TenantOrPlatformOwned.Meta):
         verbose_name = _("upstream account")
         verbose_name_plural = _("upstream accounts")
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class ModelOffer(TenantOwned):
@@ -72,6 +84,23 @@ class ModelOffer(TenantOwned):
             ),
         ]
 
+    def __str__(self) -> str:
+        return self.slug
+
+    def clean(self) -> None:
+        """Refuse another tenant's account, in words for a form."""
+        if self.account_id and not self._may_use_account():
+            raise ValidationError({"account": _("This account belongs to another tenant.")})
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save; refuse another tenant's account, which no composite key can, since the platform owns some."""
+        if not self._may_use_account():
+            raise WrongScopeError(f"an offer of tenant {self.tenant_id} on an account of another tenant")
+        super().save(*args, **kwargs)
+
+    def _may_use_account(self) -> bool:
+        return self.account.tenant_id in (None, self.tenant_id)
+
 
 class Role(TenantOwned):
     """An assistant of a tenant: a name for the user, instructions for the model."""
@@ -92,6 +121,9 @@ class Role(TenantOwned):
                 fields=["tenant"], condition=models.Q(is_default=True), name="chat_role_one_default"
             ),
         ]
+
+    def __str__(self) -> str:
+        return self.slug
 
 
 class Conversation(TenantOwned):

@@ -3,9 +3,12 @@
 from django.contrib import admin
 from django.urls import path
 
+from chat.history import router as history
 from saas.health import healthz
 from tenants.adminsite import tenant_site
 from tenants.api import api
+
+api.add_router("/chat", history)
 
 urlpatterns = [
     path("healthz", healthz, name="healthz"),

@@ -104,8 +104,16 @@ class Migration(migrations.Migration):
                 ("name", models.CharField(max_length=80, verbose_name="name")),
                 (
                     "base_url",
-                    models.URLField(
-                        help_text="Ends where /chat/completions begins, usually in /v1.", verbose_name="base URL"
+                    models.CharField(
+                        help_text="Ends where /chat/completions begins, usually in /v1.",
+                        max_length=200,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "\\Ahttps?://[^\\s/?#]+[^\\s?#]*\\Z",
+                                "A URL such as https://api.example.com/v1 is wanted.",
+                            )
+                        ],
+                        verbose_name="base URL",
                     ),
                 ),
                 ("api_key", tenants.secrets.EncryptedTextField(blank=True, default="", verbose_name="API key")),

@@ -352,7 +352,13 @@ def test_free_quota_then_102_where_paying_does_not_help(upstream_url: str, chat_
     shop.offer("plain", free_per_day=1, paid_way=False)
     ask(chat_port, shop.host, {"message": "x"}, token=shop.alice.token)
     told = failure_of(ask(chat_port, shop.host, {"message": "x"}, token=shop.alice.token))
-    assert (told["code"], told["type"], told["scope"], told["used"], told["limit"]) == (102, "quota_used_up", "user", 1, 1)
+    assert (told["code"], told["type"], told["scope"], told["used"], told["limit"]) == (
+        102,
+        "quota_used_up",
+        "user",
+        1,
+        1,
+    )
     assert told["reset_at"]
 
 
@@ -365,7 +371,9 @@ def test_an_empty_wallet_of_the_tenant_is_102(upstream_url: str, chat_port: int)
     assert shop.balance(shop.alice).pending == 0
 
 
-def test_the_answer_is_cut_to_the_balance(upstream_url: str, chat_port: int, upstream_requests: Callable[[], Any]) -> None:
+def test_the_answer_is_cut_to_the_balance(
+    upstream_url: str, chat_port: int, upstream_requests: Callable[[], Any]
+) -> None:
     shop = open_shop(upstream_url, cash=1_000)
     shop.offer("length", min_output_tokens=10)
     ask(chat_port, shop.host, {"message": "cut me"}, token=shop.alice.token)
@@ -467,9 +475,7 @@ def test_the_same_key_is_one_answer_and_one_charge(
     params = {"message": question, "client_msg_id": "key-1", "is_wxapp": 1}
     replies: list[Reply] = []
     threads = [
-        threading.Thread(
-            target=lambda: replies.append(ask(chat_port, shop.host, params, token=shop.alice.token))
-        )
+        threading.Thread(target=lambda: replies.append(ask(chat_port, shop.host, params, token=shop.alice.token)))
         for _ in range(8)
     ]
     for thread in threads:
