@@ -160,6 +160,10 @@ tenant_site = TenantAdminSite(name="tenant_admin")
 class OperatorModelAdmin(ModelAdmin):
     """A model on the operator's site: its people may do everything that the class does not take away."""
 
+    formfield_overrides: ClassVar[dict[Any, dict[str, Any]]] = {
+        models.URLField: {"assume_scheme": "https"},
+    }
+
     def has_module_permission(self, request: HttpRequest) -> bool:
         """Show the model's app to whoever may look at the model."""
         return self.has_view_permission(request)

@@ -274,7 +274,10 @@ def _check_model(model: type[models.Model]) -> Iterator[checks.CheckMessage]:
     managers = (model._meta.base_manager, model._meta.default_manager, *model._meta.managers)
     if not all(isinstance(manager, TenantManager) for manager in managers):
         yield checks.Error("has a manager that knows no scope", obj=model, id="tenants.E002")
-    guarded = {c.field for c in model._meta.constraints if isinstance(c, SameTenant)}
+    rules = model._meta.constraints
+    if not any(isinstance(rule, models.UniqueConstraint) and rule.fields == ("tenant", "id") for rule in rules):
+        yield checks.Error("has a Meta that drops TenantOwned's constraints", obj=model, id="tenants.E005")
+    guarded = {rule.field for rule in rules if isinstance(rule, SameTenant)}
     for key in owned_targets:
         # A key to a row that the platform may own (its tenant empty) cannot be composite; services check those.
         if not issubclass(key.related_model, TenantOrPlatformOwned) and key.name not in guarded:
