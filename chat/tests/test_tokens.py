@@ -23,7 +23,7 @@ def test_a_long_text_is_counted_whole() -> None:
 
 
 def test_messages_carry_the_formats_overhead() -> None:
-    messages = [
+    messages: list[dict[str, str | None]] = [
         {"role": "system", "content": "hello world"},
         {"role": "user", "content": "hello world"},
         {"role": "assistant", "content": None},

@@ -50,7 +50,7 @@ class EventSplitter:
             return
         start, seen = 0, max(0, len(self._buffer) - len(data) - 3)
         try:
-            while blank := _BLANK_LINE.search(self._buffer, max(start, seen)):
+            while start < len(self._buffer) and (blank := _BLANK_LINE.search(self._buffer, max(start, seen))):
                 end = blank.end()
                 _check_length(end - start)
                 event, start = bytes(self._buffer[start:end]), end
@@ -150,10 +150,11 @@ class AnswerParser:
     def _delta(self, raw: bytes, delta: dict[str, Any]) -> Delta:
         shown = _text(delta.get("content")) + _text(delta.get("refusal"))
         hidden = _text(delta.get("reasoning_content")) or _text(delta.get("reasoning"))
-        hidden += _calls(delta.get("tool_calls")) + _calls([{"function": delta.get("function_call")}])
+        if "tool_calls" in delta or "function_call" in delta:
+            hidden += _calls(delta.get("tool_calls")) + _calls([{"function": delta.get("function_call")}])
         output = bool(shown or hidden)
         self._has_output |= output
-        return Delta(text=self._whole_characters(shown), raw=raw, output=output, hidden=_mend(hidden))
+        return Delta(self._whole_characters(shown), raw, output, _mend(hidden))
 
     def _whole_characters(self, text: str) -> str:
         """Return `text` behind the half pair kept from before, and keep a half pair at its end."""
@@ -161,7 +162,7 @@ class AnswerParser:
             return ""
         text = self._half_pair + text
         self._half_pair = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""
-        return _mend(text.removesuffix(self._half_pair))
+        return _mend(text[:-1] if self._half_pair else text)
 
     def _finish(self, events: list[Event]) -> None:
         if self._has_output:
@@ -213,7 +214,7 @@ def _load(data: bytes) -> Any:
 
 def _mend(text: str) -> str:
     """Return `text` without what PostgreSQL and UTF-8 refuse: halves are joined, lone ones and NUL become U+FFFD."""
-    if _SURROGATE.search(text):
+    if not text.isascii() and _SURROGATE.search(text):
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text.replace("\0", "\ufffd")
 
@@ -241,6 +242,8 @@ def _calls(calls: object) -> str:
 
 def _usage(value: object) -> Usage | None:
     """Return the counts, or None if they are missing or impossible: then the meter's estimate holds."""
+    if value is None:
+        return None
     counts = _dict(value)
     prompt, completion = _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens"))
     if prompt is None or completion is None:
