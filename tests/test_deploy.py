@@ -182,7 +182,7 @@ def test_what_is_waited_for_can_come() -> None:
         ("migrate", "service_completed_successfully"),
         ("postgres", "service_healthy"),
         ("redis", "service_healthy"),
-        # A web is healthy when it can serve a chat; the first model is set up through nginx before that.
+        # A web is healthy when it can serve a chat; a model that is missing is set up through nginx.
         ("web", "service_started"),
     }
     assert services()["migrate"]["restart"] == "no"
