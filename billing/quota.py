@@ -38,7 +38,7 @@ def take(*, tenant_id: int, user_id: int, group: str, day: date, limit: int) -> 
         return False
     with connection.cursor() as cursor:
         cursor.execute(_TAKE, [tenant_id, user_id, group, day, limit])
-        return cursor.rowcount == 1
+        return bool(cursor.rowcount == 1)
 
 
 def give_back(*, tenant_id: int, user_id: int, group: str, day: date) -> None:

@@ -17,7 +17,7 @@ _SWEEP_BATCH: Final = 500
 def enqueue_record(*, tenant_id: int, hold_id: uuid.UUID) -> None:
     """Ask a worker to record a posted hold. Call it after the commit; a broker that is away is the sweep's business."""
     try:
-        record_usage.apply_async(args=[str(hold_id), tenant_id], retry=False)
+        record_usage.apply_async(args=(str(hold_id), tenant_id), retry=False)
     except OperationalError as fault:
         log.warning("usage not enqueued, the sweep will record it", hold_id=str(hold_id), fault=str(fault))
 

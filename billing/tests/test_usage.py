@@ -135,7 +135,7 @@ def broker_away() -> Iterator[None]:
     """A Celery application like ours whose broker refuses connections."""
     away = Celery("away")
     away.config_from_object("django.conf:settings", namespace="CELERY")
-    away.conf.broker_url = "redis://127.0.0.1:1/0"
+    away.conf.update(broker_url="redis://127.0.0.1:1/0")
     yield
     app.set_current()
     away.close()

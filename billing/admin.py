@@ -1,0 +1,168 @@
+"""Billing's rows, to look at. None is edited by hand: the ledger changes balances, a new version changes a price."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from django.contrib import admin
+from django.db import models
+from django.http import HttpRequest
+
+from billing.models import Account, DailyUsage, Entry, Hold, PriceVersion, QuotaUse, Transfer, UsageRecord
+from billing.yuan import show_yuan
+from tenants.adminsite import ReadOnlyTenantModelAdmin, register
+from tenants.models import Membership
+
+Role = Membership.Role
+
+
+def _yuan(model: type[models.Model], field: str) -> Callable[[models.Model], str]:
+    """Make a column that shows an amount of micro-yuan in yuan, and sorts by it."""
+    label = str(model._meta.get_field(field).verbose_name).partition(",")[0]  # type: ignore[union-attr]
+
+    @admin.display(description=label, ordering=field)
+    def column(row: models.Model) -> str:
+        return f"¥{show_yuan(getattr(row, field))}"
+
+    return column
+
+
+class MoneyAdmin(ReadOnlyTenantModelAdmin):
+    """Rows about money: for owners and finance."""
+
+    visible_to: ClassVar[frozenset[str]] = frozenset({Role.OWNER, Role.FINANCE})
+    list_filter_submit = False
+    show_full_result_count = False
+
+
+class CostAdmin(MoneyAdmin):
+    """Rows that know what an answer cost the platform, which is not the tenant's business; support may look."""
+
+    visible_to: ClassVar[frozenset[str]] = frozenset({Role.OWNER, Role.FINANCE, Role.SUPPORT})
+    platform_only: ClassVar[tuple[str, ...]] = ("cost", "cost_price")
+
+    def get_exclude(self, request: HttpRequest, obj: models.Model | None = None) -> tuple[str, ...]:
+        """Hide the platform's cost on the tenant's site."""
+        return () if self._on_platform else self.platform_only
+
+
+class AccountAdmin(MoneyAdmin):
+    """Balances."""
+
+    list_display = ("id", "kind", "user", "channel", _yuan(Account, "posted"), _yuan(Account, "pending"))
+    list_filter = ("kind",)
+    list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "user")
+    search_fields = ("user__username", "user__phone", "user__email")
+
+
+class TransferAdmin(MoneyAdmin):
+    """What moved money, and who did it."""
+
+    list_display = ("id", "created_at", "kind", "ref", "actor", "reason")
+    list_filter = ("kind",)
+    search_fields = ("ref", "actor", "reason")
+    ordering = ("-id",)
+
+
+class EntryAdmin(MoneyAdmin):
+    """What transfers did to accounts."""
+
+    list_display = ("id", "transfer", "account", _yuan(Entry, "amount"))
+    list_filter = ("account__kind",)
+    list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "transfer", "account")
+    search_fields = ("transfer__ref",)
+    ordering = ("-id",)
+
+
+class PriceVersionAdmin(MoneyAdmin):
+    """The price list: at a tenant's site its own retail prices."""
+
+    list_display = (
+        "id",
+        "sku",
+        "level",
+        "effective_at",
+        _yuan(PriceVersion, "prompt_rate"),
+        _yuan(PriceVersion, "cached_rate"),
+        _yuan(PriceVersion, "completion_rate"),
+        _yuan(PriceVersion, "per_call"),
+    )
+    list_filter = ("level",)
+    search_fields = ("sku",)
+    ordering = ("sku", "level", "-effective_at", "-id")
+
+
+class HoldAdmin(CostAdmin):
+    """Answers and what was frozen and charged for them."""
+
+    list_display = (
+        "id",
+        "created_at",
+        "user",
+        "sku",
+        "state",
+        "free",
+        _yuan(Hold, "amount"),
+        _yuan(Hold, "charge"),
+        _yuan(Hold, "wholesale_charge"),
+    )
+    list_filter = ("state", "free")
+    list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "user")
+    search_fields = ("id", "user__username", "sku")
+    ordering = ("-created_at",)
+
+
+class QuotaUseAdmin(MoneyAdmin):
+    """Free answers used."""
+
+    visible_to: ClassVar[frozenset[str]] = CostAdmin.visible_to
+    list_display = ("user", "quota_group", "date", "used")
+    list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "user")
+    search_fields = ("user__username",)
+    ordering = ("-date", "-id")
+
+
+class UsageRecordAdmin(CostAdmin):
+    """What was used."""
+
+    list_display = (
+        "id",
+        "created_at",
+        "user",
+        "sku",
+        "prompt_tokens",
+        "completion_tokens",
+        "free",
+        _yuan(UsageRecord, "charge"),
+    )
+    list_filter = ("usage_source", "free")
+    list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "user")
+    search_fields = ("user__username", "sku")
+    ordering = ("-id",)
+
+
+class DailyUsageAdmin(CostAdmin):
+    """Days added up."""
+
+    platform_only: ClassVar[tuple[str, ...]] = ("cost",)
+    list_display = (
+        "day",
+        "sku",
+        "answers",
+        "free_answers",
+        "prompt_tokens",
+        "completion_tokens",
+        _yuan(DailyUsage, "charge"),
+        _yuan(DailyUsage, "wholesale_charge"),
+    )
+    search_fields = ("sku",)
+    ordering = ("-day", "sku")
+
+
+register(Account, AccountAdmin)
+register(Transfer, TransferAdmin)
+register(Entry, EntryAdmin)
+register(PriceVersion, PriceVersionAdmin)
+register(Hold, HoldAdmin)
+register(QuotaUse, QuotaUseAdmin)
+register(UsageRecord, UsageRecordAdmin)
+register(DailyUsage, DailyUsageAdmin)
