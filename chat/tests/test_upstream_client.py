@@ -147,7 +147,7 @@ async def test_deltas_are_not_kept_waiting(upstream: ScriptedUpstream) -> None:
 
 
 async def test_a_connection_is_used_again(upstream: ScriptedUpstream) -> None:
-    for model in ("count:3", "plain", "http-500", "crlf", "echo"):
+    for model in ("count:3", "late-end", "plain", "http-500", "crlf", "echo"):
         await answer(upstream, model)
 
     assert len({seen.peer for seen in upstream.requests}) == 1
@@ -281,12 +281,13 @@ async def test_comments_do_not_count_as_a_first_token(upstream: ScriptedUpstream
 
 
 async def test_a_consumer_that_takes_its_time_is_no_silence(upstream: ScriptedUpstream) -> None:
-    text = ""
-    async for batch in OpenAIUpstream(target(upstream, "pace:3:20", idle=0.2)).stream(REQUEST):
-        text += text_of(batch)
-        await asyncio.sleep(0.4)
+    events: list[Event] = []
+    async for batch in OpenAIUpstream(target(upstream, "pace:5:400", idle=1.0)).stream(REQUEST):
+        events += batch
+        if text_of(batch) == "2 ":
+            await asyncio.sleep(1.4)  # the limit passes meanwhile, before the provider is done
 
-    assert text == "1 2 3 "
+    assert (text_of(events), events[-1]) == ("1 2 3 4 5 ", Done("stop"))
 
 
 async def test_a_steady_stream_outlives_the_limit_for_its_first_token(upstream: ScriptedUpstream) -> None:

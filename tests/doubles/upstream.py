@@ -10,6 +10,7 @@ A model is the name of a recording (chat/tests/recordings), replayed chunk by ch
     count:N            the deltas "1 " … "N "
     pace:N:MS          the same, MS milliseconds apart
     slow:MS            three deltas after a silence of MS
+    late-end           three deltas, [DONE], and the end of the body a little later
     stalls:N           N deltas, then silence until the client leaves
     reset:N            N deltas, then the connection is aborted
     silent             headers, then silence; mute: not even headers; thinking: SSE comments and nothing else
@@ -203,6 +204,11 @@ class _Answer:
     async def _give_ignores_max_tokens(self) -> web.StreamResponse:
         self._limit = MANY
         return await self._stream(_numbers(MANY))
+
+    async def _give_late_end(self) -> web.StreamResponse:
+        response = await self._stream(_numbers(3))
+        await asyncio.sleep(0.02)
+        return response
 
     async def _give_stalls(self) -> web.StreamResponse:
         await self._begin_with(_numbers(int(self._args[0])))
