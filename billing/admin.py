@@ -1,23 +1,26 @@
 """Billing's rows, to look at. None is edited by hand: the ledger changes balances, a new version changes a price."""
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
 
 from billing.models import Account, DailyUsage, Entry, Hold, PriceVersion, QuotaUse, Transfer, UsageRecord
 from billing.yuan import show_yuan
 from tenants.adminsite import ReadOnlyTenantModelAdmin, register
 from tenants.models import Membership
 
+if TYPE_CHECKING:
+    from django.utils.functional import _StrOrPromise
+
 Role = Membership.Role
 
 
-def _yuan(model: type[models.Model], field: str) -> Callable[[models.Model], str]:
+def _yuan(field: str, label: "_StrOrPromise") -> Callable[[models.Model], str]:
     """Make a column that shows an amount of micro-yuan in yuan, and sorts by it."""
-    label = str(model._meta.get_field(field).verbose_name).partition(",")[0]  # type: ignore[union-attr]
 
     @admin.display(description=label, ordering=field)
     def column(row: models.Model) -> str:
@@ -48,7 +51,7 @@ class CostAdmin(MoneyAdmin):
 class AccountAdmin(MoneyAdmin):
     """Balances."""
 
-    list_display = ("id", "kind", "user", "channel", _yuan(Account, "posted"), _yuan(Account, "pending"))
+    list_display = ("id", "kind", "user", "channel", _yuan("posted", _("posted")), _yuan("pending", _("frozen")))
     list_filter = ("kind",)
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "user")
     search_fields = ("user__username", "user__phone", "user__email")
@@ -66,7 +69,7 @@ class TransferAdmin(MoneyAdmin):
 class EntryAdmin(MoneyAdmin):
     """What transfers did to accounts."""
 
-    list_display = ("id", "transfer", "account", _yuan(Entry, "amount"))
+    list_display = ("id", "transfer__kind", "transfer__ref", "account__kind", _yuan("amount", _("amount")))
     list_filter = ("account__kind",)
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "transfer", "account")
     search_fields = ("transfer__ref",)
@@ -81,10 +84,10 @@ class PriceVersionAdmin(MoneyAdmin):
         "sku",
         "level",
         "effective_at",
-        _yuan(PriceVersion, "prompt_rate"),
-        _yuan(PriceVersion, "cached_rate"),
-        _yuan(PriceVersion, "completion_rate"),
-        _yuan(PriceVersion, "per_call"),
+        _yuan("prompt_rate", _("prompt, per million tokens")),
+        _yuan("cached_rate", _("cached prompt, per million tokens")),
+        _yuan("completion_rate", _("completion, per million tokens")),
+        _yuan("per_call", _("per call")),
     )
     list_filter = ("level",)
     search_fields = ("sku",)
@@ -101,9 +104,9 @@ class HoldAdmin(CostAdmin):
         "sku",
         "state",
         "free",
-        _yuan(Hold, "amount"),
-        _yuan(Hold, "charge"),
-        _yuan(Hold, "wholesale_charge"),
+        _yuan("amount", _("held")),
+        _yuan("charge", _("charge")),
+        _yuan("wholesale_charge", _("wholesale charge")),
     )
     list_filter = ("state", "free")
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "user")
@@ -132,7 +135,7 @@ class UsageRecordAdmin(CostAdmin):
         "prompt_tokens",
         "completion_tokens",
         "free",
-        _yuan(UsageRecord, "charge"),
+        _yuan("charge", _("charge")),
     )
     list_filter = ("usage_source", "free")
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "user")
@@ -151,8 +154,8 @@ class DailyUsageAdmin(CostAdmin):
         "free_answers",
         "prompt_tokens",
         "completion_tokens",
-        _yuan(DailyUsage, "charge"),
-        _yuan(DailyUsage, "wholesale_charge"),
+        _yuan("charge", _("charge")),
+        _yuan("wholesale_charge", _("wholesale charge")),
     )
     search_fields = ("sku",)
     ordering = ("-day", "sku")
