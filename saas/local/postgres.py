@@ -122,12 +122,9 @@ class Postgres:
         password_file.touch(mode=0o600)
         password_file.write_text(self.password)
         self.account.own(password_file)
-        locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"] if builtin_locale else []
-        command = [
-            self.programs / "initdb",
-            *("-D", target, "-U", USER, "-E", "UTF8", *(locale or ["--locale=C"])),
-            *("-A", "scram-sha-256", f"--pwfile={password_file}", "--no-instructions"),
-        ]
+        locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if builtin_locale else []
+        command: list[str | Path] = [self.programs / "initdb", "-D", target, "-U", USER, "-E", "UTF8", *locale]
+        command += ["--locale=C", "-A", "scram-sha-256", f"--pwfile={password_file}", "--no-instructions"]
         try:
             done = subprocess.run(
                 command, cwd=self.folder, capture_output=True, text=True, check=False, **self.account.popen_options()

@@ -61,6 +61,7 @@ def servers(folder: Path) -> Iterator[dict[str, str]]:
             running.append((start(service), service))
             if not wait_until(server.is_ready, seconds=30):
                 raise StartError(f"{service.name} did not start: {tail(service.log)}")
+        postgres.create_database()
         yield {"DATABASE_URL": postgres.url, "REDIS_URL": valkey.url}
     finally:
         for process, service in reversed(running):
