@@ -100,15 +100,14 @@ class Generation:
         self._finish_reason = ""
         self._usage: holds.Usage | None = None
         self._failure: FailureKind | None = None
-        self._had_output = False
+        self._outputs = 0
         self._hidden: list[str] = []
 
     async def run(self) -> None:
         """Pump until the upstream is done, end the turn, tell the readers."""
         try:
             if await in_thread(lambda: dispatch_turn(self.turn)):
-                async for events in stream_first_good(self.turn.targets, self.turn.request):
-                    self._take(events)
+                await self._pump()
             else:
                 self._failure = FailureKind.TIMEOUT
         except Exception:
@@ -117,13 +116,23 @@ class Generation:
             self._failure = FailureKind.PROTOCOL
         self.answer.end(await self._close())
 
+    async def _pump(self) -> None:
+        # aclosing: an answer that is stopped here is stopped at the provider too.
+        async with contextlib.aclosing(stream_first_good(self.turn.targets, self.turn.request)) as batches:
+            async for events in batches:
+                self._take(events)
+                if self._outputs > self.turn.request.max_tokens:
+                    # Each delta is a token at least, so the upstream ignores the limit, and what is held is used up.
+                    self._finish_reason = "length"
+                    break
+
     def _take(self, events: list[Event]) -> None:
         deltas: list[Delta] = []
         for event in events:
             match event:
                 case Delta():
                     deltas.append(event)
-                    self._had_output |= event.output
+                    self._outputs += event.output
                     if event.hidden:
                         self._hidden.append(event.hidden)
                 case Usage():
@@ -145,7 +154,7 @@ class Generation:
     async def _close(self) -> Ending:
         outcome = Outcome(
             text="".join(self.answer.texts),
-            had_output=self._had_output,
+            had_output=self._outputs > 0,
             hidden="".join(self._hidden),
             finish_reason=self._finish_reason,
             usage=self._usage,

@@ -5,15 +5,13 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from django.http import HttpRequest
-from django.utils.translation import gettext_lazy as _
 from ninja import Router, Schema
 from pydantic import Field
 
 from chat.live import find_message
 from chat.models import Conversation, Message
-from chat.turn import parse_id
+from chat.turn import find_conversation, parse_id
 from tenants.api import Envelope, ok, signed_in, user_of
-from tenants.errors import ErrorCode, ProductError
 
 router = Router(tags=["history"], auth=signed_in)
 
@@ -56,16 +54,7 @@ def conversations(request: HttpRequest, before: datetime | None = None, limit: L
 @router.get("/conversations/{conversation_id}/messages", response=Envelope[list[MessageOut]])
 def messages(request: HttpRequest, conversation_id: str, before: datetime | None = None, limit: Limit = 50) -> Any:
     """Return a conversation's latest messages, the oldest of them first; `before` pages backwards."""
-    user = user_of(request)
-    found = Conversation.objects.filter(pk=parse_id(conversation_id), user=user).first()
-    if found is None:
-        raise ProductError(
-            ErrorCode.NOT_FOUND,
-            _("This conversation does not exist. Please start a new one."),
-            type="conversation_not_found",
-            scope="conversation",
-            action="start_conversation",
-        )
+    found = find_conversation(user_id=user_of(request).pk, conversation_id=conversation_id)
     said = Message.objects.filter(conversation=found).order_by("-created_at")
     if before is not None:
         said = said.filter(created_at__lt=before)

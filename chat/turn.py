@@ -215,10 +215,16 @@ def _find_conversation(user: EndUser, ask: Ask) -> tuple[Conversation, bool]:
         conversation = Conversation(tenant_id=user.tenant_id, user=user, role=_find_role(ask.role), title=title)
         conversation.save(force_insert=True)
         return conversation, True
-    conversation_id = parse_id(ask.conversation)
-    found = conversation_id and (
-        Conversation.objects.select_related("role").filter(pk=conversation_id, user=user).first()
-    )
+    conversation = find_conversation(user_id=user.pk, conversation_id=ask.conversation)
+    if ask.role:
+        conversation.role = _find_role(ask.role)
+    return conversation, False
+
+
+def find_conversation(*, user_id: int, conversation_id: str) -> Conversation:
+    """Return the user's own conversation of that id; raise ProductError 404. Must run in the tenant's scope."""
+    known = parse_id(conversation_id)
+    found = known and Conversation.objects.select_related("role").filter(pk=known, user_id=user_id).first()
     if not found:
         raise ProductError(
             ErrorCode.NOT_FOUND,
@@ -227,9 +233,7 @@ def _find_conversation(user: EndUser, ask: Ask) -> tuple[Conversation, bool]:
             scope="conversation",
             action="start_conversation",
         )
-    if ask.role:
-        found.role = _find_role(ask.role)
-    return found, False
+    return found
 
 
 def parse_id(text: str) -> uuid.UUID | None:
@@ -359,11 +363,12 @@ def _announce_usage(turn: Turn) -> None:
 
 
 def _estimate_usage(turn: Turn, outcome: Outcome) -> holds.Usage:
-    """Count offline what the upstream did not report."""
+    """Count offline what the upstream did not report; never above what is held."""
+    completion = tokens.count(outcome.text) + tokens.count(outcome.hidden)
     return holds.Usage(
         prompt=tokens.count_messages(turn.request.messages),
         cached=0,
-        completion=tokens.count(outcome.text) + tokens.count(outcome.hidden),
+        completion=min(completion, turn.request.max_tokens),
         source="estimate",
     )
 

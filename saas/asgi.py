@@ -18,7 +18,8 @@ import structlog  # noqa: E402  the lines below need Django's app registry, whic
 from django.conf import settings  # noqa: E402
 
 from chat.generation import drain  # noqa: E402
-from chat.upstream import client  # noqa: E402
+from chat.threads import in_thread  # noqa: E402
+from chat.upstream import client, tokens  # noqa: E402
 from chat.views import CHAT_PATH, chat_stream  # noqa: E402
 
 log = structlog.get_logger(__name__)
@@ -46,6 +47,8 @@ async def _lifespan(receive: Receive, send: Send) -> None:
     while True:
         event = await receive()
         if event["type"] == "lifespan.startup":
+            # The first count loads the vocabulary: not on somebody's first question.
+            await in_thread(lambda: tokens.count(""))
             await send({"type": "lifespan.startup.complete"})
         else:
             left = await drain(within=settings.DRAIN_SECONDS)

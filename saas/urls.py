@@ -5,12 +5,14 @@ from django.urls import path
 
 from chat.history import router as history
 from saas.health import healthz
+from saas.pages import home
 from tenants.adminsite import tenant_site
 from tenants.api import api
 
 api.add_router("/chat", history)
 
 urlpatterns = [
+    path("", home, name="home"),
     path("healthz", healthz, name="healthz"),
     path("api/", api.urls),
     path("admin/", tenant_site.urls),

@@ -432,6 +432,17 @@ def test_an_answer_that_breaks_off_is_kept_and_charged_for_what_came(
     assert entries_sum_to_zero(shop)
 
 
+def test_an_upstream_that_ignores_the_limit_is_stopped_at_the_hold(shop: Shop, chat_port: int) -> None:
+    offer = shop.offer("ignores-max-tokens", max_output_tokens=50)
+    reply = ask(chat_port, shop.host, {"message": "x", "is_wxapp": 1}, token=shop.alice.token)
+    assert reply.body.endswith(b"0\r\n\r\n")
+    [hold] = shop.holds()
+    assert hold.posted_completion == offer.max_output_tokens
+    assert hold.charge <= hold.amount
+    assert (hold.shortfall, receipt_of(reply)["reason"]) == (0, "length")
+    assert entries_sum_to_zero(shop)
+
+
 def test_usage_that_is_not_reported_is_counted_offline(shop: Shop, chat_port: int) -> None:
     shop.offer("no-usage")
     receipt = receipt_of(ask(chat_port, shop.host, {"message": "x"}, token=shop.alice.token))

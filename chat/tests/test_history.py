@@ -39,7 +39,10 @@ def test_ones_own_history() -> None:
     listed = client.get("/api/chat/conversations").json()
     assert (listed["code"], [row["id"] for row in listed["data"]]) == (1, [str(newer.pk), str(older.pk)])
     said = client.get(f"/api/chat/conversations/{older.pk}/messages").json()["data"]
-    assert [(row["question"], row["answer"], row["model"]) for row in said] == [("a", "re: a", "m"), ("b", "re: b", "m")]
+    assert [(row["question"], row["answer"], row["model"]) for row in said] == [
+        ("a", "re: a", "m"),
+        ("b", "re: b", "m"),
+    ]
     one = client.get(f"/api/chat/messages/{said[0]['id']}").json()["data"]
     assert one == said[0]
 
