@@ -11,10 +11,12 @@ from functools import wraps
 from typing import Any, ClassVar, Never, TypeVar, cast
 
 from django.contrib import admin
+from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import models
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils import translation
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
@@ -83,6 +85,11 @@ class _Site(UnfoldAdminSite):
         """Show the log-in form, on this site's hosts only."""
         if not self.answers_at(request):
             raise Http404
+        if REDIRECT_FIELD_NAME not in request.GET:
+            # unfold's form leaves out where Django's would go on: without this it is a page that does not exist.
+            query = request.GET.copy()
+            query[REDIRECT_FIELD_NAME] = reverse("admin:index", current_app=self.name)
+            request.GET = query  # type: ignore[assignment]  # a query that can be written to
         return super().login(request, extra_context)
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
@@ -160,9 +167,7 @@ tenant_site = TenantAdminSite(name="tenant_admin")
 class OperatorModelAdmin(ModelAdmin):
     """A model on the operator's site: its people may do everything that the class does not take away."""
 
-    formfield_overrides: ClassVar[dict[Any, dict[str, Any]]] = {
-        models.URLField: {"assume_scheme": "https"},
-    }
+    formfield_overrides = {models.URLField: {"assume_scheme": "https"}}  # type: ignore[assignment,misc]  # noqa: RUF012
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         """Show the model's app to whoever may look at the model."""

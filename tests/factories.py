@@ -100,7 +100,7 @@ def make_operator() -> StaffUser:
 def make_price(level: str, *, sku: str, rates: tuple[int, int, int], **fields: Any) -> PriceVersion:
     """Publish a price; `rates` are for prompt, cached prompt and completion, in micro-yuan per million tokens."""
     prompt_rate, cached_rate, completion_rate = rates
-    price = {"prompt_rate": prompt_rate, "cached_rate": cached_rate, "completion_rate": completion_rate}
+    price: dict[str, Any] = {"prompt_rate": prompt_rate, "cached_rate": cached_rate, "completion_rate": completion_rate}
     owner = scope.platform("a test's price list") if level != "retail" else scope.tenant(fields["tenant_id"])
     with owner:
         return publish_price(level=level, sku=sku, actor="test", **price, **fields)

@@ -23,7 +23,8 @@ class House:
     token: str
 
 
-def _house() -> House:
+def make_house() -> House:
+    """Return a new tenant with its alice."""
     tenant = make_tenant()
     alice = make_user(tenant, username="alice", nickname=f"Alice of {tenant.slug}")
     return House(tenant, host_of(tenant), alice, make_token(alice))
@@ -31,12 +32,12 @@ def _house() -> House:
 
 @pytest.fixture
 def aurora(db: None) -> House:
-    return _house()
+    return make_house()
 
 
 @pytest.fixture
 def lotus(db: None) -> House:
-    return _house()
+    return make_house()
 
 
 @pytest.fixture(autouse=True)

@@ -2,11 +2,12 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.db import IntegrityError, connection, models
+from django.db.models.constraints import BaseConstraint
 from django.test.utils import isolate_apps
 from django.utils import timezone
 
@@ -103,11 +104,15 @@ def test_without_a_scope_nothing_is_read_or_written_in_async_code(use: AsyncUse,
 
 
 def test_without_a_scope_the_refused_writes_left_nothing(aurora: House) -> None:
+    def rows() -> set[tuple[object, ...]]:
+        with scope.platform("look"):
+            return set(EndUser.objects.values_list("id", "tenant", "username", "nickname"))
+
+    before = rows()
     for use in SYNC.values():
         with pytest.raises(scope.NoScopeError):
             use()
-    with scope.platform("look"):
-        assert list(EndUser.objects.values_list("username", "nickname")) == [("alice", aurora.alice.nickname)]
+    assert (rows(), (aurora.alice.pk, aurora.tenant.pk, "alice", aurora.alice.nickname) in before) == (before, True)
 
 
 READS: dict[str, Callable[[], list[str]]] = {
@@ -198,7 +203,8 @@ def test_a_scope_refuses_to_write_another_tenants_rows(
     with scope.tenant(aurora.tenant.pk), pytest.raises(scope.WrongScopeError):
         write(lotus)
     with scope.platform("look"):
-        assert set(EndUser.objects.values_list("tenant", "username", "nickname")) == {
+        rows = EndUser.objects.filter(tenant__in=[aurora.tenant, lotus.tenant])
+        assert set(rows.values_list("tenant", "username", "nickname")) == {
             (aurora.tenant.pk, "alice", aurora.alice.nickname),
             (lotus.tenant.pk, "alice", lotus.alice.nickname),
         }
@@ -251,7 +257,7 @@ def test_raw_sql_is_refused_in_any_scope(aurora: House) -> None:
 
 def test_the_platforms_scope_sees_every_tenant(aurora: House, lotus: House) -> None:
     with scope.platform("the test looks at both"):
-        assert set(EndUser.objects.all()) == {aurora.alice, lotus.alice}
+        assert set(EndUser.objects.all()) >= {aurora.alice, lotus.alice}
         assert scope.current_tenant_id() is None
 
 
@@ -357,10 +363,10 @@ def test_the_check_finds_models_that_escape_the_scope() -> None:
 
         class Meta(scope.TenantOwned.Meta):
             app_label = "tenants"
-            constraints = (
+            constraints: ClassVar[list[BaseConstraint]] = [
                 *scope.TenantOwned.Meta.constraints,
                 scope.SameTenant(field="user", name="fine_user_same_tenant"),
-            )
+            ]
 
     assert _found(Loose._meta.app_config) == [
         ("tenants.E001", "Loose"),
