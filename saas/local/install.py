@@ -80,7 +80,7 @@ def install(pip: list[str], requirements: str, *options: str) -> None:
     seen, shown, last_words = 0, time.monotonic(), ""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout or ():
-            seen += line.startswith(("Collecting ", "Requirement already satisfied: "))
+            seen += line.startswith(("Collecting ", "Ignoring "))
             last_words = line.strip() if "ERROR" in line and not last_words else last_words
             if line.startswith("Installing collected"):
                 say("  all downloaded, unpacking")

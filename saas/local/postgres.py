@@ -54,14 +54,17 @@ def programs_for(account: Account, programs: Path, servers: Path) -> Path:
     """Return programs that the account can run: these, or a copy of the wheel's in the servers' folder."""
     if account.can_enter(programs):
         return programs
-    source = programs.parent
-    target = servers / f"postgresql-{_version(programs / 'postgres').replace(' ', '-')}"
+    package = programs.parent.parent
+    target = servers / f"postgresql-{_version(programs / 'postgres')}"
     if not target.exists():
         half = target.with_suffix(".half")
         shutil.rmtree(half, ignore_errors=True)
-        shutil.copytree(source, half, symlinks=True, ignore=shutil.ignore_patterns("include"))
+        # The programs look for the wheel's libraries in the folder that lies beside the package.
+        for folder in (package, package.with_suffix(".libs")):
+            if folder.exists():
+                shutil.copytree(folder, half / folder.name, symlinks=True, ignore=shutil.ignore_patterns("include"))
         half.rename(target)
-    return target / "bin"
+    return target / programs.relative_to(package.parent)
 
 
 @functools.cache
