@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models.functions import Now
 
 from billing import holds, ledger, usage
@@ -112,6 +112,38 @@ def test_settle_void_and_expiry_of_one_hold_end_it_once(committed_shop: Shop) ->
         after = ledger.balances(tenant_id=shop.tenant.pk, user_id=shop.user.pk)
         charged = 5000 if shop.hold(hold).state == "posted" else 0
         assert after == ledger.Balances(cash=before - charged, gift=0, pending=0)
+
+
+def test_expiry_passes_by_a_hold_that_someone_is_ending(committed_shop: Shop) -> None:
+    shop = committed_shop
+    credit(shop.user, FULL)
+    hold = shop.admit()
+    locked, over = threading.Event(), threading.Event()
+
+    def someone() -> None:
+        try:
+            with scope.tenant(shop.tenant.pk), transaction.atomic():
+                Hold.objects.filter(pk=hold.pk).update(expires_at=Now() - timedelta(seconds=1))
+            with scope.tenant(shop.tenant.pk), transaction.atomic():
+                Hold.objects.select_for_update().get(pk=hold.pk)
+                locked.set()
+                over.wait(10)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(max_workers=1) as threads:
+        ending = threads.submit(someone)
+        try:
+            assert locked.wait(10)
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute("SET LOCAL lock_timeout = '1s'")  # waiting would be a fault
+                assert holds.expire_holds() == 0
+        finally:
+            over.set()
+        ending.result()
+    assert shop.hold(hold).state == "held"
+    assert holds.expire_holds() == 1
+    assert shop.hold(hold).state == "voided"
 
 
 def test_one_reference_at_the_same_time_credits_once(committed_shop: Shop) -> None:

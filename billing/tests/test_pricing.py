@@ -140,8 +140,8 @@ def test_a_reseller_s_tenants_pay_the_reseller_s_price(tenant: Tenant) -> None:
     theirs = make_tenant(reseller=reseller)
     sku = unique("sku")
     make_price("cost", sku=sku, rates=(10, 10, 10))
-    everybody = make_price("wholesale", sku=sku, rates=(20, 20, 20))
     special = make_price("wholesale", sku=sku, rates=(30, 30, 30), reseller_id=reseller.pk)
+    everybody = make_price("wholesale", sku=sku, rates=(20, 20, 20))
     make_price("retail", sku=sku, rates=(40, 40, 40), tenant_id=tenant.pk)
     make_price("retail", sku=sku, rates=(50, 50, 50), tenant_id=theirs.pk)
     assert refused("retail", sku=sku, rates=(29, 29, 29), tenant_id=theirs.pk).type == "price_below_floor"
