@@ -34,6 +34,7 @@ log = structlog.get_logger(__name__)
 
 EXPIRED: Final = "expired"
 _EXPIRE_BATCH: Final = 1000
+_REASON_LENGTH: Final = 64  # of the column
 
 
 class DuplicateKeyError(Exception):
@@ -194,6 +195,7 @@ def settle(*, tenant_id: int, hold_id: uuid.UUID, usage: Usage, reason: str) -> 
         hold = _lock_held(hold_id)
         if hold is None:
             return None
+        reason = _storable(reason)
         hold.charge = 0 if hold.free else pricing.amount(hold.retail_price, usage.quantities)
         hold.wholesale_charge = pricing.amount(hold.wholesale_price, usage.quantities)
         hold.cost = pricing.amount(hold.cost_price, usage.quantities)
@@ -230,7 +232,7 @@ def void(*, tenant_id: int, hold_id: uuid.UUID, reason: str) -> bool:
         hold = _lock_held(hold_id)
         if hold is None:
             return False
-        _void(hold, reason)
+        _void(hold, _storable(reason))
         return True
 
 
@@ -260,6 +262,11 @@ def _expire(hold_id: uuid.UUID) -> bool:
         with scope.tenant(hold.tenant_id):
             _void(hold, EXPIRED)
         return True
+
+
+def _storable(reason: str) -> str:
+    """Make a reason fit its column: it may be an upstream's words, and those must never keep a hold from ending."""
+    return reason.replace("\0", "")[:_REASON_LENGTH]
 
 
 def _clock(tenant_id: int) -> _Clock:

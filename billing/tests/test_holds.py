@@ -417,6 +417,18 @@ def database_time() -> datetime:
     return time
 
 
+def test_whatever_an_upstream_calls_its_end_the_hold_ends(shop: Shop) -> None:
+    credit(shop.user, 2 * FULL)
+    settled, voided = shop.admit(), shop.admit()
+    odd = "st\0op" + "!" * 100
+    used_up = holds.Usage(prompt=10, completion=10, source="upstream")
+    receipt = holds.settle(tenant_id=shop.tenant.pk, hold_id=settled.pk, usage=used_up, reason=odd)
+    assert receipt is not None
+    assert holds.void(tenant_id=shop.tenant.pk, hold_id=voided.pk, reason=odd)
+    kept = "stop" + "!" * 60
+    assert [receipt.reason, shop.hold(settled).reason, shop.hold(voided).reason] == [kept] * 3
+
+
 def test_a_hold_expires_by_the_database_s_clock(shop: Shop, settings: Any) -> None:
     settings.HOLD_SECONDS = 60
     credit(shop.user, 2 * FULL)
