@@ -146,13 +146,13 @@ def register(*, tenant: Tenant, username: str, password: str, nickname: str = ""
     return user
 
 
-def start_guest(*, tenant: Tenant, language: str = "") -> EndUser:
+def start_guest(*, tenant: Tenant) -> EndUser:
     """Return a new guest of `tenant`; raise ProductError LOGIN "guest_not_allowed" if it wants none."""
     if not tenant.allow_guest:
         raise ProductError(
             ErrorCode.LOGIN, _("Please log in first: there is no trial here."), type="guest_not_allowed", action="login"
         )
-    return EndUser.objects.create(tenant_id=tenant.pk, is_guest=True, language=language, last_seen_at=timezone.now())
+    return EndUser.objects.create(tenant_id=tenant.pk, is_guest=True, last_seen_at=timezone.now())
 
 
 def log_in_with_wechat(*, tenant: Tenant, app_id: str | None, code: str, client: WeChatClient) -> EndUser:

@@ -66,7 +66,9 @@ def request_id(get_response: Handler) -> Handler:
 
     def end(request: HttpRequest, response: HttpResponseBase, began: float) -> HttpResponseBase:
         response["X-Request-Id"] = request.request_id  # type: ignore[attr-defined]
-        logger.info(
+        # Health is asked every few seconds, by machines.
+        log = logger.debug if request.path in TENANTLESS_PATHS else logger.info
+        log(
             "request",
             method=request.method,
             path=request.path,

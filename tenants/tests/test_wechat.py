@@ -1,8 +1,11 @@
 """WeChat's log-in, against a double that speaks its protocol."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
+from django.db import connection
 
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
@@ -12,13 +15,13 @@ from tenants.wechat import WeChatClient
 from tests.doubles.wechat import WeChatDouble
 from tests.factories import make_mini_program, make_tenant
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("_encryption")]
+pytestmark = pytest.mark.usefixtures("_encryption")
 
 SECRET = "secret-of-the-mini-program"
 
 
 @pytest.fixture
-def tenant() -> Tenant:
+def tenant(db: None) -> Tenant:
     return make_tenant()
 
 
@@ -171,6 +174,27 @@ def test_which_mini_program_is_meant(tenant: Tenant, program: MiniProgram, wecha
     make_mini_program(tenant, secret=SECRET)
     assert refused(tenant, wechat, "code", None) == unknown
     assert wechat.asked == []
+
+
+def test_first_log_ins_at_the_same_time_make_one_user(committed_db: None, wechat: WeChatDouble) -> None:
+    tenant = make_tenant()
+    program = make_mini_program(tenant, secret=SECRET)
+    wechat.secrets[program.app_id] = SECRET
+    codes = [wechat.wx_login(app_id=program.app_id, openid="o1") for _ in range(4)]
+    together = Barrier(len(codes))
+
+    def first_log_in(code: str) -> int:
+        try:
+            together.wait()
+            return log_in(tenant, wechat, code).pk
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(len(codes)) as phones:
+        users = set(phones.map(first_log_in, codes))
+    with scope.tenant(tenant.pk):
+        assert set(EndUser.objects.values_list("pk", flat=True)) == users
+        assert [identity.user_id for identity in WeChatIdentity.objects.all()] == list(users)
 
 
 def test_the_double_answers_as_wechat_does(wechat: WeChatDouble) -> None:
