@@ -131,10 +131,22 @@ class Conversation(TenantOwned):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     user = models.ForeignKey(
-        "tenants.EndUser", on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="+"
+        "tenants.EndUser",
+        on_delete=models.PROTECT,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+        verbose_name=_("user"),
     )
     role = models.ForeignKey(
-        Role, on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="+", null=True, blank=True
+        Role,
+        on_delete=models.PROTECT,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+        null=True,
+        blank=True,
+        verbose_name=_("assistant role"),
     )
     title = models.CharField(_("title"), max_length=120)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
@@ -170,10 +182,20 @@ class Message(TenantOwned):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     conversation = models.ForeignKey(
-        Conversation, on_delete=models.CASCADE, db_constraint=False, db_index=False, related_name="messages"
+        Conversation,
+        on_delete=models.CASCADE,
+        db_constraint=False,
+        db_index=False,
+        related_name="messages",
+        verbose_name=_("conversation"),
     )
     user = models.ForeignKey(
-        "tenants.EndUser", on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="+"
+        "tenants.EndUser",
+        on_delete=models.PROTECT,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+        verbose_name=_("user"),
     )
     client_msg_id = models.CharField(_("client's message id"), max_length=64, null=True)
     offer_slug = models.CharField(_("model"), max_length=64)

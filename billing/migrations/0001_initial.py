@@ -50,6 +50,7 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
                         to="tenants.reseller",
+                        verbose_name="reseller",
                     ),
                 ),
                 (
@@ -74,6 +75,7 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
                         to="tenants.enduser",
+                        verbose_name="user",
                     ),
                 ),
             ],
@@ -152,6 +154,7 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
                         to="tenants.reseller",
+                        verbose_name="reseller",
                     ),
                 ),
                 (
@@ -264,6 +267,7 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
                         to="tenants.enduser",
+                        verbose_name="user",
                     ),
                 ),
                 (
@@ -273,6 +277,7 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
                         to="billing.priceversion",
+                        verbose_name="cost price",
                     ),
                 ),
                 (
@@ -282,6 +287,7 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
                         to="billing.priceversion",
+                        verbose_name="retail price",
                     ),
                 ),
                 (
@@ -291,6 +297,7 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
                         to="billing.priceversion",
+                        verbose_name="wholesale price",
                     ),
                 ),
             ],
@@ -327,6 +334,7 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
                         to="tenants.enduser",
+                        verbose_name="user",
                     ),
                 ),
             ],
@@ -462,6 +470,7 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
                         to="billing.priceversion",
+                        verbose_name="cost price",
                     ),
                 ),
                 (
@@ -471,6 +480,7 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="usage_record",
                         to="billing.hold",
+                        verbose_name="hold",
                     ),
                 ),
                 (
@@ -480,6 +490,7 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
                         to="billing.priceversion",
+                        verbose_name="retail price",
                     ),
                 ),
                 (
@@ -500,6 +511,7 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
                         to="tenants.enduser",
+                        verbose_name="user",
                     ),
                 ),
                 (
@@ -509,6 +521,7 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
                         to="billing.priceversion",
+                        verbose_name="wholesale price",
                     ),
                 ),
             ],

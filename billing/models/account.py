@@ -59,8 +59,16 @@ class Account(TenantOrPlatformOwned):
         related_name="+",
         null=True,
         blank=True,
+        verbose_name=_("user"),
     )
-    reseller = models.ForeignKey("tenants.Reseller", on_delete=models.PROTECT, related_name="+", null=True, blank=True)
+    reseller = models.ForeignKey(
+        "tenants.Reseller",
+        on_delete=models.PROTECT,
+        related_name="+",
+        null=True,
+        blank=True,
+        verbose_name=_("reseller"),
+    )
     channel = models.CharField(_("channel"), max_length=40, blank=True, default="")
     posted = models.BigIntegerField(_("posted, micro-yuan"), default=0)
     pending = models.BigIntegerField(_("frozen, micro-yuan"), default=0)

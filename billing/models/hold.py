@@ -35,7 +35,12 @@ class Hold(TenantOwned):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     user = models.ForeignKey(
-        "tenants.EndUser", on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="+"
+        "tenants.EndUser",
+        on_delete=models.PROTECT,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+        verbose_name=_("user"),
     )
     key = models.CharField(_("idempotency key"), max_length=160)
     sku = models.CharField(_("price list item"), max_length=80)
@@ -43,9 +48,15 @@ class Hold(TenantOwned):
     gift_amount = models.BigIntegerField(_("of it gift, micro-yuan"))
     cash_amount = models.BigIntegerField(_("of it cash, micro-yuan"))
     wholesale_amount = models.BigIntegerField(_("held of the tenant's wallet, micro-yuan"))
-    retail_price = models.ForeignKey(PriceVersion, on_delete=models.PROTECT, db_index=False, related_name="+")
-    wholesale_price = models.ForeignKey(PriceVersion, on_delete=models.PROTECT, db_index=False, related_name="+")
-    cost_price = models.ForeignKey(PriceVersion, on_delete=models.PROTECT, db_index=False, related_name="+")
+    retail_price = models.ForeignKey(
+        PriceVersion, on_delete=models.PROTECT, db_index=False, related_name="+", verbose_name=_("retail price")
+    )
+    wholesale_price = models.ForeignKey(
+        PriceVersion, on_delete=models.PROTECT, db_index=False, related_name="+", verbose_name=_("wholesale price")
+    )
+    cost_price = models.ForeignKey(
+        PriceVersion, on_delete=models.PROTECT, db_index=False, related_name="+", verbose_name=_("cost price")
+    )
     free = models.BooleanField(_("paid by the free quota"))
     quota_group = models.CharField(_("quota group"), max_length=40)
     quota_date = models.DateField(_("day in the tenant's time zone"))

@@ -41,6 +41,7 @@ class PriceVersion(TenantOrPlatformOwned):
         null=True,
         blank=True,
         help_text=_("Wholesale only: whose tenants pay this price. Empty: every tenant without a price of its own."),
+        verbose_name=_("reseller"),
     )
     sku = models.CharField(_("price list item"), max_length=80)
     prompt_rate = models.BigIntegerField(_("prompt, micro-yuan per million tokens"))

@@ -13,7 +13,12 @@ class QuotaUse(TenantOwned):
     """How many free answers of a group a user has taken on a day of the tenant's time zone."""
 
     user = models.ForeignKey(
-        "tenants.EndUser", on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="+"
+        "tenants.EndUser",
+        on_delete=models.PROTECT,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+        verbose_name=_("user"),
     )
     quota_group = models.CharField(_("quota group"), max_length=40)
     date = models.DateField(_("day in the tenant's time zone"))

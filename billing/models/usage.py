@@ -14,9 +14,16 @@ from tenants.scope import SameTenant, TenantOwned
 class UsageRecord(TenantOwned):
     """One posted hold's usage, at the prices that the hold pinned. Amounts in micro-yuan."""
 
-    hold = models.OneToOneField(Hold, on_delete=models.PROTECT, db_constraint=False, related_name="usage_record")
+    hold = models.OneToOneField(
+        Hold, on_delete=models.PROTECT, db_constraint=False, related_name="usage_record", verbose_name=_("hold")
+    )
     user = models.ForeignKey(
-        "tenants.EndUser", on_delete=models.PROTECT, db_constraint=False, db_index=False, related_name="+"
+        "tenants.EndUser",
+        on_delete=models.PROTECT,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+        verbose_name=_("user"),
     )
     day = models.DateField(_("day in the tenant's time zone"))
     sku = models.CharField(_("price list item"), max_length=80)
@@ -24,9 +31,15 @@ class UsageRecord(TenantOwned):
     cached_tokens = models.BigIntegerField(_("cached tokens"))
     completion_tokens = models.BigIntegerField(_("completion tokens"))
     usage_source = models.CharField(_("counted by"), max_length=8, choices=UsageSource.choices)
-    retail_price = models.ForeignKey(PriceVersion, on_delete=models.PROTECT, db_index=False, related_name="+")
-    wholesale_price = models.ForeignKey(PriceVersion, on_delete=models.PROTECT, db_index=False, related_name="+")
-    cost_price = models.ForeignKey(PriceVersion, on_delete=models.PROTECT, db_index=False, related_name="+")
+    retail_price = models.ForeignKey(
+        PriceVersion, on_delete=models.PROTECT, db_index=False, related_name="+", verbose_name=_("retail price")
+    )
+    wholesale_price = models.ForeignKey(
+        PriceVersion, on_delete=models.PROTECT, db_index=False, related_name="+", verbose_name=_("wholesale price")
+    )
+    cost_price = models.ForeignKey(
+        PriceVersion, on_delete=models.PROTECT, db_index=False, related_name="+", verbose_name=_("cost price")
+    )
     free = models.BooleanField(_("paid by the free quota"))
     charge = models.BigIntegerField(_("charge, micro-yuan"))
     wholesale_charge = models.BigIntegerField(_("wholesale charge, micro-yuan"))

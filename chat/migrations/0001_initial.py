@@ -74,6 +74,7 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
                         to="tenants.enduser",
+                        verbose_name="user",
                     ),
                 ),
                 (
@@ -86,6 +87,7 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
                         to="chat.role",
+                        verbose_name="assistant role",
                     ),
                 ),
             ],
@@ -296,6 +298,7 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="messages",
                         to="chat.conversation",
+                        verbose_name="conversation",
                     ),
                 ),
                 (
@@ -316,6 +319,7 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="+",
                         to="tenants.enduser",
+                        verbose_name="user",
                     ),
                 ),
             ],
