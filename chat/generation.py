@@ -167,6 +167,10 @@ class Generation:
                 log.exception("close_failed", message_id=str(self.turn.message_id), next_try_in=pause)
                 if pause is not None:
                     await asyncio.sleep(pause)
+            except Exception:
+                # Not cured by another try; the readers must not wait for ever, and the hold frees itself.
+                log.exception("close_broke", message_id=str(self.turn.message_id))
+                break
         return Ending(failure=gave_up())
 
 

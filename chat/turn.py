@@ -16,11 +16,9 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone, translation
 from django.utils.translation import gettext_lazy
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
 
 from billing import holds
-from billing.tasks import record_usage
+from billing.tasks import enqueue_record
 from chat.events import FailureKind
 from chat.models import Conversation, Message, ModelOffer, Role
 from chat.upstream import tokens
@@ -125,7 +123,10 @@ def _admit(*, tenant: Tenant, user: EndUser, ask: Ask, offer: ModelOffer, langua
     )
     # Before the hold, so that a second request with this key waits here and takes no money.
     message.save(force_insert=True)
+    if not is_new:
+        Conversation.objects.filter(pk=conversation.pk).update(updated_at=timezone.now())
     longest = min(offer.max_output_tokens, offer.context_window - prompt_tokens)
+    # Last: from here to the commit the tenant's other turns wait for its wallet's row.
     hold = holds.admit(
         holds.HoldRequest(
             hold_id=message.id,
@@ -142,8 +143,6 @@ def _admit(*, tenant: Tenant, user: EndUser, ask: Ask, offer: ModelOffer, langua
             is_guest=user.is_guest,
         )
     )
-    if not is_new:
-        Conversation.objects.filter(pk=conversation.pk).update(updated_at=timezone.now())
     return Turn(
         tenant_id=tenant.pk,
         user_id=user.pk,
@@ -309,7 +308,7 @@ def close_turn(turn: Turn, outcome: Outcome) -> Ending:
             ending = _settle(turn, outcome) if outcome.had_output else _void(turn, outcome)
             _store(turn, outcome, ending)
         if ending.receipt is not None:
-            _announce_usage(turn)
+            enqueue_record(hold_id=turn.message_id, tenant_id=turn.tenant_id)
     return ending
 
 
@@ -352,14 +351,6 @@ def _store(turn: Turn, outcome: Outcome, ending: Ending) -> None:
         failure=ending.failure.body("") if ending.failure else None,
         ended_at=timezone.now(),
     )
-
-
-def _announce_usage(turn: Turn) -> None:
-    """Ask Celery to record the usage. The posted hold is the outbox: what is not heard here is swept up later."""
-    try:
-        record_usage.apply_async(args=(str(turn.message_id), turn.tenant_id), retry=False)
-    except (OperationalError, RedisError, OSError) as fault:
-        log.warning("broker_away", message_id=str(turn.message_id), fault=repr(fault))
 
 
 def _estimate_usage(turn: Turn, outcome: Outcome) -> holds.Usage:
