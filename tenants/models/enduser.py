@@ -62,6 +62,10 @@ class EndUser(TenantOwned):
             ),
         ]
 
+    def __str__(self) -> str:
+        # What the admin's lists show; phone and e-mail stay out, since a log may hold this.
+        return self.nickname or self.username or f"#{self.pk}"
+
 
 class WeChatIdentity(TenantOwned):
     """Who WeChat says a user is, for one of the tenant's app ids."""
