@@ -69,11 +69,26 @@ class TransferAdmin(MoneyAdmin):
 class EntryAdmin(MoneyAdmin):
     """What transfers did to accounts."""
 
-    list_display = ("id", "transfer__kind", "transfer__ref", "account__kind", _yuan("amount", _("amount")))
+    list_display = ("id", "transfer_kind", "transfer_ref", "account_kind", _yuan("amount", _("amount")))
     list_filter = ("account__kind",)
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "transfer", "account")
     search_fields = ("transfer__ref",)
     ordering = ("-id",)
+
+    @admin.display(description=_("transfer"), ordering="transfer__kind")
+    def transfer_kind(self, row: Entry) -> str:
+        """Say why money moved, in the reader's language."""
+        return row.transfer.get_kind_display()
+
+    @admin.display(description=_("reference"), ordering="transfer__ref")
+    def transfer_ref(self, row: Entry) -> str:
+        """Show what the transfer was for."""
+        return row.transfer.ref
+
+    @admin.display(description=_("account"), ordering="account__kind")
+    def account_kind(self, row: Entry) -> str:
+        """Say what balance it is, in the reader's language."""
+        return row.account.get_kind_display()
 
 
 class PriceVersionAdmin(MoneyAdmin):

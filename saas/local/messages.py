@@ -1,4 +1,4 @@
-"""Brings locale/*.po up to date with the source: `make messages`, after a text for people was added, changed or dropped.
+"""Brings locale/*.po up to date with the source: `make messages`, after a text for people was added or changed.
 
 New texts come in without a translation, dropped ones move to the end of the file as obsolete, and
 tests/test_translations.py fails until a person has seen to both.
@@ -37,6 +37,7 @@ _KEYWORDS: Final[dict[str, Any]] = {
     }.items()
 } | {"_": None}
 _NOT_OURS_TO_SHOW: Final = frozenset({"tests", "migrations", "__pycache__"})
+_USED_OF_DJANGO: Final = ("conf", "contrib/admin", "contrib/auth", "contrib/contenttypes", "contrib/sessions")
 # Neither is installed: what other packages bring for unfold, and forms made with crispy-forms.
 _NOT_USED_OF_THEME: Final = frozenset({"contrib", "unfold_crispy", "__pycache__"})
 
@@ -84,15 +85,15 @@ def _texts(folder: Path, *, skipping: Collection[str]) -> Iterator[tuple[str, st
 def extract_template(
     file: IO[bytes], keywords: Mapping[str, Any], comment_tags: Collection[str], options: dict[str, Any]
 ) -> Iterable[Any]:
-    """Extract from a Django template, for babel: Django's own reading of it as calls of gettext, without indentation."""
+    """Extract from a Django template, for babel: read as Django reads it, as calls, without their indentation."""
     calls = "\n".join(line.strip() for line in templatize(file.read().decode()).split("\n"))
     return extract_python(BytesIO(calls.encode()), keywords, comment_tags, options)
 
 
 def _texts_of_django(language: str) -> set[tuple[str | None, str]]:
     known = set()
-    for path in DJANGO.glob(f"**/locale/{language}/LC_MESSAGES/django.po"):
-        with path.open("rb") as source:
+    for part in _USED_OF_DJANGO:
+        with (DJANGO / part / "locale" / language / "LC_MESSAGES" / "django.po").open("rb") as source:
             known |= {(text.context, _singular(text.id)) for text in read_po(source) if text.string and not text.fuzzy}
     return known
 

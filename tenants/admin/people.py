@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
+from django.contrib.auth.models import Group
 from django.db import models
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
@@ -32,6 +33,9 @@ class SuperuserModelAdmin(OperatorModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
         """Let superusers delete."""
         return bool(request.user.is_superuser)
+
+
+admin.site.unregister(Group)
 
 
 @admin.register(StaffUser)

@@ -100,3 +100,7 @@ class PlatformMembership(models.Model):
                 violation_error_message=_("A reseller's membership names the reseller, an operator's names none."),
             ),
         ]
+
+    def __str__(self) -> str:
+        """Name the row in the reader's language."""
+        return f"{self._meta.verbose_name} {self.pk}"
