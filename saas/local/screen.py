@@ -8,7 +8,7 @@ from typing import Final
 
 from saas.local.ports import HOST
 
-QUESTION: Final = "What is a banyan tree?"
+QUESTION: Final = "Who are you?"
 
 
 @dataclass(frozen=True, kw_only=True)
