@@ -18,7 +18,7 @@ def django_db_setup(
     from django.test.utils import setup_databases, teardown_databases  # noqa: PLC0415  settings are not ready here
 
     with django_db_blocker.unblock():
-        made = setup_databases(verbosity=0, interactive=False, aliases={"default"}, serialized_aliases=set())
+        made = setup_databases(verbosity=0, interactive=False, aliases={"default": False}, serialized_aliases=set())
     yield
     with django_db_blocker.unblock():
         teardown_databases(made, verbosity=0)
@@ -39,7 +39,7 @@ def committed_db(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> I
 
 @pytest.fixture(scope="session")
 def scripted_upstream() -> Iterator[Any]:
-    """The scripted provider of models, in a process of its own."""
+    """Run the scripted provider of models, in a process of its own."""
     from tests.doubles.upstream import upstream_process  # noqa: PLC0415  as above
 
     with upstream_process() as upstream:
@@ -48,19 +48,21 @@ def scripted_upstream() -> Iterator[Any]:
 
 @pytest.fixture
 def upstream_url(scripted_upstream: Any) -> str:
-    """The scripted provider's base URL, for an upstream account."""
+    """Return the scripted provider's base URL, for an upstream account."""
     return str(scripted_upstream.base_url)
 
 
 @pytest.fixture
 def upstream_requests(scripted_upstream: Any) -> Callable[[], list[dict[str, Any]]]:
-    """A function that returns the bodies the scripted provider has seen, in this whole session."""
+    """Return a function that returns the bodies the scripted provider has seen, in this whole session."""
     return lambda: [seen.body for seen in scripted_upstream.requests()]
 
 
 @pytest.fixture(scope="session", params=["uvicorn", "daphne"])
-def chat_port(request: pytest.FixtureRequest, django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[int]:
-    """The port of the application under a real server, on this process's test database."""
+def chat_port(
+    request: pytest.FixtureRequest, django_db_setup: None, django_db_blocker: DjangoDbBlocker
+) -> Iterator[int]:
+    """Run the application under a real server, on this process's test database; yield its port."""
     from tests.servers import web_server  # noqa: PLC0415  as above
 
     with django_db_blocker.unblock(), web_server(request.param) as port:

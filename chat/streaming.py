@@ -7,7 +7,7 @@ These are raw ASGI: Django's own streaming response would hold a thread for each
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -19,8 +19,8 @@ from chat.generation import Answer
 from chat.turn import Ending
 from tenants.errors import ProductError
 
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
 # Seconds. The first three are rules of the mini-program framing: see docs/protocol.md for what each prevents.
 FRAME_GAP = 0.05
@@ -57,7 +57,7 @@ def cors_headers() -> list[tuple[bytes, bytes]]:
     ]
 
 
-def _head(reader: Reader, answer: Answer | None) -> MutableMapping[str, Any]:
+def _head(reader: Reader, answer: Answer | None) -> Mapping[str, Any]:
     headers = [
         (b"content-type", b"text/event-stream; charset=utf-8"),
         (b"cache-control", b"no-cache, no-transform"),
@@ -71,7 +71,7 @@ def _head(reader: Reader, answer: Answer | None) -> MutableMapping[str, Any]:
     return {"type": "http.response.start", "status": 200, "headers": headers}
 
 
-def _body(data: bytes, *, more: bool = True) -> MutableMapping[str, Any]:
+def _body(data: bytes, *, more: bool = True) -> Mapping[str, Any]:
     return {"type": "http.response.body", "body": data, "more_body": more}
 
 

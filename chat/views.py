@@ -3,7 +3,7 @@
 Bytes in; who and where; then the turn, its answer, and the framing that the client asked for.
 """
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,7 +54,7 @@ class _Visit:
         return Reader(framing=self.framing, language=self.language, request_id=self.request_id, offset=offset)
 
 
-async def chat_stream(asgi_scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+async def chat_stream(asgi_scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
     """Answer one request of the chat endpoint."""
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in asgi_scope["headers"]}
     visit = _Visit(
@@ -83,7 +83,7 @@ async def chat_stream(asgi_scope: MutableMapping[str, Any], receive: Receive, se
         await stream(send, receive, visit.reader(offset), answer)
 
 
-async def _enter(visit: _Visit, asgi_scope: MutableMapping[str, Any], receive: Receive) -> tuple[Turn | Message, int]:
+async def _enter(visit: _Visit, asgi_scope: Mapping[str, Any], receive: Receive) -> tuple[Turn | Message, int]:
     """Return an admitted turn, or the message whose answer is to be read, and the reader's offset in it."""
     values = parse_query(asgi_scope["query_string"])
     # The framing first: whatever else is wrong must be said in a form that the client can read.

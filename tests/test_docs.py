@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,11 @@ def sources() -> Iterator[Path]:
                 yield path
 
 
+def constants(nodes: Iterable[ast.expr]) -> set[str]:
+    """Return the texts that stand there literally."""
+    return {str(node.value) for node in nodes if isinstance(node, ast.Constant)}
+
+
 def refusal_types() -> set[str]:
     """Return every `type` that a ProductError is made with, by reading the source."""
     found: set[str] = set()
@@ -41,13 +46,9 @@ def refusal_types() -> set[str]:
                 continue
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if name in {"ProductError", "invalid"}:
-                found |= {
-                    word.value.value
-                    for word in node.keywords
-                    if word.arg in {"type", "kind"} and isinstance(word.value, ast.Constant)
-                }
+                found |= constants(word.value for word in node.keywords if word.arg in {"type", "kind"})
             if name == "_refusing":
-                found |= {word.value for word in node.args if isinstance(word, ast.Constant)}
+                found |= constants(node.args)
     return found | {"invalid_parameter"}  # the default of chat.request.invalid
 
 

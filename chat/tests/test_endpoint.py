@@ -49,7 +49,7 @@ def failure_of(reply: Reply) -> dict[str, Any]:
 def price(rates: tuple[int, int, int], usage: dict[str, Any]) -> int:
     cached = usage.get("prompt_tokens_details", {}).get("cached_tokens", 0)
     rated = (usage["prompt_tokens"] - cached) * rates[0] + cached * rates[1] + usage["completion_tokens"] * rates[2]
-    return -(-rated // 1_000_000)
+    return int(-(-rated // 1_000_000))
 
 
 def ended(shop: Shop, count: int = 1) -> list[Message]:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import uuid
-from collections.abc import MutableMapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -27,12 +27,12 @@ class Connection:
     def __init__(self, *, slow: float = 0) -> None:
         self.sent: list[bytes] = []
         self.times: list[float] = []
-        self.head: MutableMapping[str, Any] = {}
+        self.head: Mapping[str, Any] = {}
         self.ended = False
         self.left = asyncio.Event()
         self.slow = slow
 
-    async def send(self, event: MutableMapping[str, Any]) -> None:
+    async def send(self, event: Mapping[str, Any]) -> None:
         if event["type"] == "http.response.start":
             self.head = event
             return
@@ -43,7 +43,7 @@ class Connection:
             self.times.append(asyncio.get_running_loop().time())
         self.ended = not event["more_body"]
 
-    async def receive(self) -> MutableMapping[str, Any]:
+    async def receive(self) -> Mapping[str, Any]:
         await self.left.wait()
         return {"type": "http.disconnect"}
 
@@ -207,7 +207,7 @@ async def test_a_slow_reader_gets_everything_in_few_pieces() -> None:
 
 
 async def test_a_connection_that_breaks_while_writing_is_a_reader_that_left() -> None:
-    async def broken(event: MutableMapping[str, Any]) -> None:
+    async def broken(event: Mapping[str, Any]) -> None:
         if event["type"] == "http.response.body":
             raise ConnectionResetError
 
