@@ -14,7 +14,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test run test checks lint types format pytest lock clean
+.PHONY: help install install-test run test checks lint types format pytest messages lock clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -53,6 +53,9 @@ format: install-test ## put the source into its format
 pytest: install-test ## the tests alone; ARGS="chat -k resume" chooses
 	@if [ -n "$$DATABASE_URL" ]; then exec $(BIN)/pytest -n 2 $(ARGS); \
 	else exec $(BIN)/python -m saas.local.testing -- $(BIN)/pytest -n 2 $(ARGS); fi
+
+messages: install-test ## collect new texts into locale/, to be translated there by hand
+	@$(BIN)/python -m saas.local.messages
 
 lock: install-test ## pin the requirements anew from requirements/*.in
 	$(COMPILE) requirements/run.in -o requirements.txt

@@ -6,6 +6,13 @@ from typing import Any
 import pytest
 from pytest_django.plugin import DjangoDbBlocker
 
+from saas.local.translations import compile_catalogues
+
+
+def pytest_configure() -> None:
+    """Compile the messages before Django reads them: the compiled files are not in git."""
+    compile_catalogues()
+
 
 @pytest.fixture(scope="session")
 def django_db_setup(

@@ -50,7 +50,7 @@ def texts_of_source(language: str) -> Catalog:
             catalogue.add(text, context=context, locations=[(f"{app}/{file}", 0)])
     known = _texts_of_django(language)
     for file, text, context in _texts(THEME, skipping=_NOT_USED_OF_THEME):
-        if (context, _singular(text)) not in known:
+        if (context, forms(text)[0]) not in known:
             catalogue.add(text, context=context, locations=[(f"unfold/{file}", 0)])
     return catalogue
 
@@ -83,7 +83,7 @@ def _texts(folder: Path, *, skipping: Collection[str]) -> Iterator[tuple[str, st
 
 
 def extract_template(
-    file: IO[bytes], keywords: Mapping[str, Any], comment_tags: Collection[str], options: dict[str, Any]
+    file: IO[bytes], keywords: Mapping[str, Any], comment_tags: Collection[str], options: Any
 ) -> Iterable[Any]:
     """Extract from a Django template, for babel: read as Django reads it, as calls, without their indentation."""
     calls = "\n".join(line.strip() for line in templatize(file.read().decode()).split("\n"))
@@ -94,12 +94,17 @@ def _texts_of_django(language: str) -> set[tuple[str | None, str]]:
     known = set()
     for part in _USED_OF_DJANGO:
         with (DJANGO / part / "locale" / language / "LC_MESSAGES" / "django.po").open("rb") as source:
-            known |= {(text.context, _singular(text.id)) for text in read_po(source) if text.string and not text.fuzzy}
+            known |= {
+                (text.context, forms(text.id)[0])
+                for text in read_po(source)
+                if all(forms(text.string)) and not text.fuzzy
+            }
     return known
 
 
-def _singular(text: str | Iterable[str]) -> str:
-    return text if isinstance(text, str) else next(iter(text))
+def forms(text: str | Iterable[str] | None) -> list[str]:
+    """Return a text, or its singular and plural, as babel has them."""
+    return [text or ""] if isinstance(text, str | None) else list(text)
 
 
 if __name__ == "__main__":

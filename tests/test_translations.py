@@ -1,0 +1,272 @@
+"""Chinese is complete, true to its source, and what Django serves; no page of either admin shows English beside it."""
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from babel.messages.catalog import Catalog, Message
+from babel.messages.pofile import read_po
+from cryptography.fernet import Fernet
+from django.contrib import admin
+from django.contrib.admin import AdminSite
+from django.db.models import Model
+from django.test import Client
+from django.urls import reverse
+from django.utils import translation
+from pytest_django import Settings
+
+from billing import usage
+from billing.tests.conftest import open_shop
+from chat.models import Conversation, ModelOffer, Role, UpstreamAccount
+from chat.models import Message as ChatMessage
+from saas.local.messages import forms, texts_of_source, update
+from saas.local.translations import LOCALE
+from tenants import scope
+from tenants.adminsite import tenant_site
+from tenants.models import StaffUser, WeChatIdentity
+from tests.factories import (
+    PASSWORD,
+    credit,
+    host_of,
+    make_mini_program,
+    make_reseller,
+    make_staff,
+    make_tenant,
+    make_token,
+)
+
+CATALOGUE: Final = LOCALE / "zh_Hans/LC_MESSAGES/django.po"
+# The same word in both languages: the product's name, and WeChat's names for its ids.
+SAME_IN_CHINESE: Final = {"Banyan", "open id", "union id"}
+
+# What may stand in Latin letters on a Chinese page: names that Chinese has no other word for, and the rows' own data.
+IN_CHINESE: Final = re.compile(
+    r"\b(?:Banyan|API|(?:Open|Union)?ID|tokens?)\b"
+    r"|/chat/completions|/v1"
+    r"|\bwx[0-9a-f]{16}\b|#[0-9a-f]{6}"
+    r"|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
+    r"|\b[a-z]+-[0-9a-f]{12}(?:\.test)?\b",  # names made by tests/factories.py
+    re.IGNORECASE,
+)
+WHOLE_TEXTS_IN_CHINESE: Final = {
+    *("manual", "retail", "wholesale"),  # codes of the channels that money came by
+    *("system", "test", "stop"),  # who moved it, and the finish reason
+    "default",  # the quota group of an offer that names none
+    "null",  # an empty receipt, which is shown as it is stored
+    "esc",  # the key
+    *"CRST",  # the first letter of a user name, in place of a picture
+}
+PLACEHOLDER: Final = re.compile(r"%\(\w+\)[a-z]|%[sd]|\{\w*\}")
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Catalog:
+    with CATALOGUE.open("rb") as source:
+        return read_po(source, locale="zh_Hans")
+
+
+def texts(catalogue: Catalog) -> list[Message]:
+    """Return every text but the header."""
+    return [text for text in catalogue if text.id]
+
+
+def test_the_catalogue_has_every_text_of_the_source_and_no_other(catalogue: Catalog) -> None:
+    """Run `make messages` where this fails, then translate what is new and remove what is obsolete."""
+    wanted = {(text.context, *forms(text.id)) for text in texts(texts_of_source("zh_Hans"))}
+    present = {(text.context, *forms(text.id)) for text in texts(catalogue)}
+    assert (wanted - present, present - wanted, list(catalogue.obsolete)) == (set(), set(), [])
+
+
+def test_every_text_has_its_chinese(catalogue: Catalog) -> None:
+    chinese = re.compile(r"[\u4e00-\u9fff]")
+    poor = [
+        text.id
+        for text in texts(catalogue)
+        if text.fuzzy or not all(chinese.search(form) for form in forms(text.string))
+    ]
+    assert set(poor) == SAME_IN_CHINESE
+
+
+def test_the_chinese_keeps_every_placeholder(catalogue: Catalog) -> None:
+    different = [
+        (text.id, chinese)
+        for text in texts(catalogue)
+        for chinese in forms(text.string)
+        if sorted(PLACEHOLDER.findall(forms(text.id)[-1])) != sorted(PLACEHOLDER.findall(chinese))
+    ]
+    assert different == []
+    assert len([text for text in texts(catalogue) if PLACEHOLDER.search(forms(text.id)[0])]) > 1
+
+
+def test_django_serves_the_catalogue_as_it_is(catalogue: Catalog) -> None:
+    with translation.override("zh-hans"):
+        served = {text.id: translation.gettext(text.id) for text in texts(catalogue) if isinstance(text.id, str)}
+    assert served == {text.id: text.string for text in texts(catalogue) if isinstance(text.id, str)}
+
+
+def test_english_is_served_as_it_stands_in_the_source(catalogue: Catalog) -> None:
+    with translation.override("en"):
+        changed = [
+            text.id for text in texts(catalogue) if isinstance(text.id, str) and translation.gettext(text.id) != text.id
+        ]
+    assert changed == []
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("language", "message"), [("zh-CN", "请先登录。"), ("en", "Please log in first.")])
+def test_a_refusal_speaks_the_readers_language(language: str, message: str) -> None:
+    tenant = make_tenant(language="en" if language == "zh-CN" else "zh-hans")
+    answer = Client(headers={"host": host_of(tenant), "accept-language": language}).get("/api/auth/me")
+    assert (answer.status_code, answer.json()["msg"]) == (401, message)
+
+
+def test_bringing_the_catalogue_up_to_date_adds_what_is_new_and_keeps_what_was_dropped(tmp_path: Path) -> None:
+    folder = tmp_path / "zh_Hans/LC_MESSAGES"
+    folder.mkdir(parents=True)
+    old = folder / "django.po"
+    kept = 'msgid "Please log in first."\nmsgstr "请先登录。"\n'
+    old.write_text(
+        f'msgid ""\nmsgstr "Content-Type: text/plain; charset=utf-8\\n"\n\n{kept}\nmsgid "Gone."\nmsgstr "没了。"\n'
+    )
+    update(old)
+    with old.open("rb") as source:
+        new = read_po(source, locale="zh_Hans")
+    assert {text.id for text in texts(new) if any(forms(text.string))} == {"Please log in first."}
+    assert {text.id for text in new.obsolete.values()} == {"Gone."}
+    assert len(texts(new)) == len(texts(texts_of_source("zh_Hans")))
+
+
+class VisibleTexts(HTMLParser):
+    """Collects what a person reads, or has read to them, on a page."""
+
+    WITHOUT_END: Final = frozenset({"input", "meta", "link", "br", "img", "hr", "source", "path", "col"})
+    SILENT: Final = frozenset({"script", "style", "template"})
+    ATTRIBUTES: Final = ("title", "placeholder", "aria-label", "alt")
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[tuple[str, bool]] = []
+        self.texts: set[str] = set()
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        self.texts |= {named[name] or "" for name in self.ATTRIBUTES if name in named}
+        if tag == "input" and named.get("type") in {"submit", "button", "reset"}:
+            self.texts.add(named.get("value") or "")
+        if tag not in self.WITHOUT_END:
+            # An icon is a word to the font alone.
+            silent = tag in self.SILENT or "material-symbols-outlined" in (named.get("class") or "")
+            self.open.append((tag, silent))
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.open and self.open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if not any(silent for _tag, silent in self.open):
+            self.texts.add(data.strip())
+
+
+def english_on(page: str) -> set[str]:
+    """Return the texts of a page that have Latin letters, but for those that may stand in Chinese."""
+    return {
+        text
+        for text in VisibleTexts(page).texts - WHOLE_TEXTS_IN_CHINESE
+        if re.search(r"[A-Za-z]", IN_CHINESE.sub("", text))
+    }
+
+
+def test_english_on_a_page_is_found() -> None:
+    page = """<title>登录 | Banyan</title><script>var x = "no text"</script><input type="submit" value="Save"><br>
+        <span class="material-symbols-outlined">home</span><p title="Close">缓存 token</p><b>stop</b><i>stop it</i>"""
+    assert english_on(page) == {"Save", "Close", "stop it"}
+
+
+def rows_of_every_kind() -> list[Model]:
+    """Return a row of every model that either admin shows, all of one tenant; the tenant is the first."""
+    shop = open_shop(name="示例", language="zh-hans", timezone="Asia/Shanghai")
+    tenant, user = shop.tenant, shop.user
+    credit(user, 20_000_000)
+    for free_answers in (1, 0):
+        hold = shop.admit(free_per_day=free_answers)
+        shop.settle(hold)
+        usage.record(tenant_id=tenant.pk, hold_id=hold.pk)
+    make_token(user)
+    make_staff(tenant)
+    with scope.tenant(tenant.pk):
+        WeChatIdentity.objects.create(tenant=tenant, user=user, app_id=make_mini_program(tenant).app_id, openid="1")
+        account = UpstreamAccount.objects.create(tenant=tenant, name="账号", base_url="", api_key="")
+        ModelOffer.objects.create(
+            tenant=tenant, slug="1", name="模型", sku=shop.sku, account=account, upstream_model="1"
+        )
+        Role.objects.create(tenant=tenant, slug="1", name="助手", instructions="请")
+        conversation = Conversation.objects.create(tenant=tenant, user=user, title="你好")
+        ChatMessage.objects.create(
+            tenant=tenant, conversation=conversation, user=user, offer_slug="1", question="你好", state="done"
+        )
+        owned = [model.objects.filter(tenant=tenant).first() for model in registered(tenant_site)]
+    colleague = StaffUser.objects.create_user("1")
+    membership = colleague.platform_memberships.create(role="operator")
+    return [tenant, make_reseller(), colleague, membership, *(row for row in owned if row)]
+
+
+def registered(site: AdminSite) -> dict[type[Any], Any]:
+    """Return the models on a site."""
+    return site._registry  # noqa: SLF001  # there is no public way to list them
+
+
+def pages_of(site: AdminSite, rows: list[Model]) -> Iterator[str]:
+    """Yield the path of every kind of page, and of the list and the form of every model."""
+    for name in ("index", "password_change"):
+        yield reverse(f"{site.name}:{name}")
+    for row in rows:
+        if type(row) in registered(site):
+            model = f"{site.name}:{row._meta.app_label}_{row._meta.model_name}"
+            yield reverse(f"{model}_changelist")
+            yield reverse(f"{model}_change", args=[row.pk])
+    domain = next(row for row in rows if row._meta.model_name == "domain")
+    for view in ("history", "delete"):
+        yield reverse(f"{site.name}:tenants_domain_{view}", args=[domain.pk])
+    yield reverse(f"{site.name}:tenants_domain_add")
+    yield reverse(f"{site.name}:tenants_domain_changelist") + "?q=nothing-like-it"
+    yield reverse(f"{site.name}:index") + "no/such/page/"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("site", "other_statuses"), [(admin.site, [404]), (tenant_site, [403, 403, 404])])
+def test_no_page_of_an_admin_speaks_english_to_a_chinese_reader(
+    site: AdminSite, other_statuses: list[int], settings: Settings
+) -> None:
+    settings.ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
+    rows = rows_of_every_kind()
+    assert set(registered(site)) <= {type(row) for row in rows}
+    tenant: Any = rows[0]
+    if site is tenant_site:
+        client, staff = Client(headers={"host": host_of(tenant)}), make_staff(tenant)
+    else:
+        client, staff = (
+            Client(headers={"host": "localhost"}),
+            StaffUser.objects.create_superuser("2", password=PASSWORD),
+        )
+    login = reverse(f"{site.name}:login")
+    pages = {login: client.get(login), "a refused log-in": client.post(login, {"username": "1", "password": "1"})}
+    client.force_login(staff)
+    pages |= {path: client.get(path) for path in pages_of(site, rows)}
+    pages["log-out"] = client.post(reverse(f"{site.name}:logout"))
+    english = {path: english_on(page.content.decode()) for path, page in pages.items()}
+    assert {path: texts for path, texts in english.items() if texts} == {}
+    assert sorted(page.status_code for page in pages.values() if page.status_code != 200) == other_statuses
+
+
+@pytest.mark.django_db
+def test_a_tenants_first_page_and_a_wrong_address_speak_chinese() -> None:
+    tenant = make_tenant(name="示例", language="zh-hans")
+    client = Client(headers={"host": host_of(tenant)})
+    home, wrong = client.get("/").content.decode(), client.get("/no/such/page").content.decode()
+    address = f"http://{host_of(tenant)}/api/chat/stream"
+    assert (english_on(home), english_on(wrong)) == ({address}, set())
+    assert "该地址不存在。" in wrong
