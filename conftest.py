@@ -4,9 +4,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from pytest_django.plugin import DjangoDbBlocker
 
 from saas.local.translations import compile_catalogues
+
+# Machines are small and noisy: an example that takes long is no failure.
+settings.register_profile("banyan", deadline=None)
+settings.load_profile("banyan")
 
 
 def pytest_configure() -> None:

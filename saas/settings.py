@@ -152,6 +152,9 @@ WHITENOISE_USE_FINDERS = True
 
 # People.
 TOKEN_DAYS = env.int("TOKEN_DAYS", default=30)
+# Tries to log in per account in a quarter of an hour (ten times that per address); new users per address and day.
+LOGIN_TRIES = env.int("LOGIN_TRIES", default=20)
+NEW_USERS_PER_DAY = env.int("NEW_USERS_PER_DAY", default=50)
 # WeChat's API host; tests name their double here.
 WECHAT_API_URL = env.str("WECHAT_API_URL", default="https://api.weixin.qq.com")
 

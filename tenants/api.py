@@ -14,7 +14,7 @@ from ninja import NinjaAPI, Router, Schema
 from ninja.errors import HttpError, ValidationError
 from pydantic import AfterValidator, Field, StringConstraints
 
-from tenants import scope
+from tenants import scope, throttle
 from tenants.errors import ErrorCode, ProductError
 from tenants.login import (
     issue_token,
@@ -33,6 +33,9 @@ from tenants.wechat import client_for
 logger = structlog.get_logger(__name__)
 
 DataT = TypeVar("DataT")
+
+LOGIN_WINDOW_SECONDS = 15 * 60
+DAY_SECONDS = 24 * 60 * 60
 
 
 class Envelope(Schema, Generic[DataT]):
@@ -175,6 +178,16 @@ class LoggedIn(Schema):
 auth = Router(tags=["auth"])
 
 
+def _address(request: HttpRequest) -> str:
+    """Return the client's address; behind a proxy the server has put it there (docs/deployment.md)."""
+    return str(request.META.get("REMOTE_ADDR", ""))
+
+
+def _count_newcomer(request: HttpRequest) -> None:
+    who = f"{current_tenant(request).pk}:{_address(request)}"
+    throttle.count(what="new_user", who=who, limit=settings.NEW_USERS_PER_DAY, seconds=DAY_SECONDS)
+
+
 def _log_in(user: EndUser, label: str) -> dict[str, Any]:
     return ok({"token": issue_token(user=user, label=label), "user": user})
 
@@ -182,6 +195,13 @@ def _log_in(user: EndUser, label: str) -> dict[str, Any]:
 @auth.post("/login", response=Envelope[LoggedIn])
 def login(request: HttpRequest, payload: LoginIn) -> Any:
     """Log in with a password."""
+    tenant = current_tenant(request)
+    # Many people share an address, behind a carrier's or an office's; few share an account.
+    for who, limit in (
+        (payload.identifier.lower(), settings.LOGIN_TRIES),
+        (_address(request), settings.LOGIN_TRIES * 10),
+    ):
+        throttle.count(what="login", who=f"{tenant.pk}:{who}", limit=limit, seconds=LOGIN_WINDOW_SECONDS)
     user = log_in_with_password(
         tenant=current_tenant(request), identifier=payload.identifier, password=payload.password
     )
@@ -191,12 +211,14 @@ def login(request: HttpRequest, payload: LoginIn) -> Any:
 @auth.post("/register", response=Envelope[LoggedIn])
 def sign_up(request: HttpRequest, payload: RegisterIn) -> Any:
     """Make a user with a password, logged in."""
+    _count_newcomer(request)
     return _log_in(register(tenant=current_tenant(request), **payload.dict()), "register")
 
 
 @auth.post("/guest", response=Envelope[LoggedIn])
 def guest(request: HttpRequest) -> Any:
-    """Make a guest, where the tenant allows it."""
+    """Make a guest, where the tenant allows it: each brings a free quota, so an address gets a few a day."""
+    _count_newcomer(request)
     return _log_in(start_guest(tenant=current_tenant(request)), "guest")
 
 

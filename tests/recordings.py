@@ -35,7 +35,7 @@ class Recording:
     @property
     def usage(self) -> dict[str, Any]:
         """The last usage that was reported."""
-        return [chunk["usage"] for chunk in self.chunks if chunk.get("usage")][-1]
+        return dict([chunk["usage"] for chunk in self.chunks if chunk.get("usage")][-1])
 
     @property
     def shown(self) -> bytes:

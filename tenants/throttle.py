@@ -1,0 +1,50 @@
+"""Counting what may be done only so often: guesses at a password, guests from one address.
+
+Fixed windows in Redis, which is a hint and no ledger: where it is away everybody is let through, and a log line says
+so.
+"""
+
+import hashlib
+from datetime import datetime, timedelta
+
+import structlog
+from django.core.cache import cache
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+from redis.exceptions import RedisError
+
+from tenants.errors import ErrorCode, ProductError
+
+logger = structlog.get_logger(__name__)
+
+
+def count(*, what: str, who: str, limit: int, seconds: int) -> None:
+    """Count one `what` of `who`; raise ProductError QUOTA "too_many_tries" beyond `limit` in a window of `seconds`.
+
+    `who` goes into Redis as a digest: it may be a phone number or an address.
+    """
+    window, ends_at = _window(seconds)
+    key = f"throttle:{what}:{window}:{hashlib.sha256(who.encode()).hexdigest()}"
+    try:
+        cache.add(key, 0, timeout=seconds)
+        used = cache.incr(key)
+    except (RedisError, ValueError) as away:  # ValueError: it expired between the two
+        logger.warning("throttle_away", what=what, fault=type(away).__name__)
+        return
+    if used > limit:
+        raise ProductError(
+            ErrorCode.QUOTA,
+            _("Too many tries. Please wait a while and try again."),
+            type="too_many_tries",
+            scope=what,
+            action="wait",
+            reset_at=ends_at,
+            used=limit,
+            limit=limit,
+        )
+
+
+def _window(seconds: int) -> tuple[int, datetime]:
+    now = timezone.now()
+    number = int(now.timestamp()) // seconds
+    return number, now + timedelta(seconds=(number + 1) * seconds - now.timestamp())
