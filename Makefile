@@ -51,8 +51,8 @@ format: install-test ## put the source into its format
 	@$(BIN)/ruff format .
 
 pytest: install-test ## the tests alone; ARGS="chat -k resume" chooses
-	@if [ -n "$$DATABASE_URL" ]; then exec $(BIN)/pytest -n 2 $(ARGS); \
-	else exec $(BIN)/python -m saas.local.testing -- $(BIN)/pytest -n 2 $(ARGS); fi
+	@if [ -n "$$DATABASE_URL" ]; then exec $(BIN)/pytest -n 2 --dist loadgroup $(ARGS); \
+	else exec $(BIN)/python -m saas.local.testing -- $(BIN)/pytest -n 2 --dist loadgroup $(ARGS); fi
 
 messages: install-test ## collect new texts into locale/, to be translated there by hand
 	@$(BIN)/python -m saas.local.messages

@@ -85,20 +85,16 @@ class Launch:
             for name, value in key_files(self._folders.secrets).items()
             if not local.own(name.removesuffix("_FILE"))
         }
-        for name, embedded, check in (
-            ("DATABASE_URL", self._start_postgres, require_database),
-            ("REDIS_URL", self._start_valkey, require_redis),
-        ):
-            if local.own(name):
-                check(_value(name))
-            else:
-                values[name] = embedded()
-        if not local.own("OPENAI_BASE_URL"):
+        # What the person set is looked at before anything is started for the rest.
+        own = {name for name, check in _REPLACEABLE.items() if local.own(name) and check(_value(name))}
+        if "OPENAI_BASE_URL" in own and not local.own("OPENAI_MODEL"):
+            raise StartError("OPENAI_BASE_URL is set, but not OPENAI_MODEL, the model's name there.")
+        if "DATABASE_URL" not in own:
+            values["DATABASE_URL"] = self._start_postgres()
+        if "REDIS_URL" not in own:
+            values["REDIS_URL"] = self._start_valkey()
+        if "OPENAI_BASE_URL" not in own:
             values.update(self._start_model())
-        else:
-            require_url(_value("OPENAI_BASE_URL"), "OPENAI_BASE_URL", schemes=("http", "https"))
-            if not local.own("OPENAI_MODEL"):
-                raise StartError("OPENAI_BASE_URL is set, but not OPENAI_MODEL, the model's name there.")
         local.write(values)
         return {
             "DRAIN_SECONDS": os.environ.get("DRAIN_SECONDS") or str(DRAIN_SECONDS),
@@ -260,24 +256,38 @@ def require_url(url: str, name: str, *, schemes: tuple[str, ...]) -> str:
     return where
 
 
-def require_database(url: str) -> None:
-    """Refuse a DATABASE_URL that nobody answers at. The message never holds the password."""
+def require_endpoint(url: str) -> str:
+    """Refuse an OPENAI_BASE_URL that is none. It is not asked: that could cost money, and it may come up later."""
+    return require_url(url, "OPENAI_BASE_URL", schemes=("http", "https"))
+
+
+def require_database(url: str) -> str:
+    """Refuse a DATABASE_URL that nobody answers at; return where it is. The message never holds the password."""
     where = require_url(url, "DATABASE_URL", schemes=("postgres", "postgresql"))
     try:
         psycopg.connect(url, connect_timeout=5).close()
     except psycopg.Error as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise StartError(f"DATABASE_URL: the database at {where} cannot be used: {said}") from error
+    return where
 
 
-def require_redis(url: str) -> None:
-    """Refuse a REDIS_URL that nobody answers at."""
+def require_redis(url: str) -> str:
+    """Refuse a REDIS_URL that nobody answers at; return where it is."""
     where = require_url(url, "REDIS_URL", schemes=("redis", "rediss"))
     try:
         with redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5) as client:
             client.ping()
     except (redis.RedisError, ValueError) as error:
         raise StartError(f"REDIS_URL: the server at {where} cannot be used: {error}") from error
+    return where
+
+
+_REPLACEABLE: Final = {
+    "DATABASE_URL": require_database,
+    "REDIS_URL": require_redis,
+    "OPENAI_BASE_URL": require_endpoint,
+}
 
 
 def _is_healthy(port: int) -> bool:

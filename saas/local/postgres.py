@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import psutil
 import psycopg
@@ -97,7 +98,7 @@ class Postgres:
     @property
     def url(self) -> str:
         """The value of DATABASE_URL."""
-        return f"postgres://{USER}:{self.password}@{HOST}:{self.port}/{DATABASE}"
+        return f"postgres://{USER}:{quote(self.password, safe='')}@{HOST}:{self.port}/{DATABASE}"
 
     @property
     def version(self) -> str:
@@ -189,5 +190,12 @@ class Postgres:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
 
     def _connect(self) -> psycopg.Connection:
-        url = f"postgres://{USER}:{self.password}@{HOST}:{self.port}/postgres"
-        return psycopg.connect(url, connect_timeout=2, autocommit=True)
+        return psycopg.connect(
+            host=HOST,
+            port=self.port,
+            user=USER,
+            password=self.password,
+            dbname="postgres",
+            connect_timeout=2,
+            autocommit=True,
+        )

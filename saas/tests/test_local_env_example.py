@@ -30,7 +30,7 @@ def test_every_variable_has_words_above_it() -> None:
         above = number - 1
         while variable.match(line) and variable.match(lines[above]):
             above -= 1
-        if variable.match(line) and not re.match(r"# (\w|…)", lines[above]):
+        if variable.match(line) and not re.match(r"# +(\w|…)", lines[above]):
             bare.append(line)
 
     assert bare == []
