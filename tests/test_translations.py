@@ -40,11 +40,11 @@ from tests.factories import (
 
 CATALOGUE: Final = LOCALE / "zh_Hans/LC_MESSAGES/django.po"
 # The same word in both languages: the product's name, and WeChat's names for its ids.
-SAME_IN_CHINESE: Final = {"Banyan", "open id", "union id"}
+SAME_IN_CHINESE: Final = {"Banyan", "app id", "open id", "union id"}
 
 # What may stand in Latin letters on a Chinese page: names that Chinese has no other word for, and the rows' own data.
 IN_CHINESE: Final = re.compile(
-    r"\b(?:Banyan|API|(?:Open|Union)?ID|tokens?)\b"
+    r"\b(?:Banyan|API|(?:App|Open|Union)?ID|AppSecret|tokens?)\b"
     r"|/chat/completions|/v1"
     r"|\bwx[0-9a-f]{16}\b|#[0-9a-f]{6}"
     r"|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
@@ -237,7 +237,11 @@ def pages_of(site: AdminSite, rows: list[Model]) -> Iterator[str]:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize(("site", "other_statuses"), [(admin.site, [404]), (tenant_site, [403, 403, 404])])
+@pytest.mark.parametrize(
+    ("site", "other_statuses"),
+    [(admin.site, [404]), (tenant_site, [403, 403, 404])],
+    ids=["operator", "tenant"],
+)
 def test_no_page_of_an_admin_speaks_english_to_a_chinese_reader(
     site: AdminSite, other_statuses: list[int], settings: Settings
 ) -> None:
