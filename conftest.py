@@ -1,9 +1,11 @@
 """Fixtures of every app's tests. The database and Redis are real; `make test` starts them and names their URLs."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.utils.translation.reloader import translation_file_changed
 from hypothesis import settings
 from pytest_django.plugin import DjangoDbBlocker
 
@@ -15,8 +17,9 @@ settings.load_profile("banyan")
 
 
 def pytest_configure() -> None:
-    """Compile the messages before Django reads them: the compiled files are not in git."""
-    compile_catalogues()
+    """Compile the messages, which are not in git compiled, and have Django forget what it has read of them so far."""
+    if compile_catalogues():
+        translation_file_changed(sender=None, file_path=Path("django.mo"))
 
 
 @pytest.fixture(scope="session")
