@@ -8,6 +8,7 @@ named by `X_FILE` (Docker and Kubernetes secrets).
 from pathlib import Path
 
 import environ
+from django.templatetags.static import static
 from django.utils.translation import gettext_lazy as _
 
 from saas.logging import configure_structlog, logging_config
@@ -149,6 +150,11 @@ TIME_ZONE = env.str("TIME_ZONE", default="Asia/Shanghai")
 STATIC_URL = "/static/"
 STATIC_ROOT = env.str("STATIC_ROOT", default=str(VAR_DIR / "static"))
 WHITENOISE_USE_FINDERS = True
+
+# The admin's theme: nothing from foreign hosts, our own icon.
+UNFOLD = {
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda _request: static("banyan/icon.svg")}],
+}
 
 # People.
 TOKEN_DAYS = env.int("TOKEN_DAYS", default=30)
