@@ -1,4 +1,4 @@
-"""The proof that no money is lost: MONEY.md's invariants, checked on what the database holds.
+"""The proof that no money is lost: docs/money.md's invariants, checked on what the database holds.
 
     audit_tenant    the breaches found in one tenant's books, none if they are right
 

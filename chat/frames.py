@@ -1,4 +1,4 @@
-"""Values to bytes, in both framings of an answer. Pure functions; the rules are the protocol's, PROTOCOL.md.
+"""Values to bytes, in both framings of an answer. Pure functions; the rules are the protocol's, docs/protocol.md.
 
 Mini-program frames are read by clients that look for two words anywhere in a network chunk, the ones that
 `_WORDS` names. So these words occur in a frame's own prefix and nowhere else.

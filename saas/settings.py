@@ -5,6 +5,7 @@ writes for the embedded servers so that every other command finds them. A secret
 named by `X_FILE` (Docker and Kubernetes secrets).
 """
 
+import sys
 from pathlib import Path
 
 import environ
@@ -55,6 +56,10 @@ INSTALLED_APPS = [
     "billing",
     "chat",
 ]
+
+# daphne's runserver serves ASGI. Elsewhere its event loop is not wanted.
+if sys.argv[1:2] == ["runserver"]:
+    INSTALLED_APPS.insert(0, "daphne")
 
 # The chat path does not pass through here (saas/asgi.py): this stack serves pages and JSON.
 MIDDLEWARE = [

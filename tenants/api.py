@@ -1,6 +1,6 @@
 """The JSON API: its envelope, its errors, and signing in. Other apps add their routers to `api` in saas/urls.py.
 
-Success is `{"code": 1, "msg": "ok", "data": …}`; a failure is the one error object (PROTOCOL.md, "Errors").
+Success is `{"code": 1, "msg": "ok", "data": …}`; a failure is the one error object (docs/protocol.md, "Errors").
 """
 
 from typing import Annotated, Any, Generic, Literal, TypeVar, cast

@@ -33,7 +33,7 @@ _PHONE_MARKS = re.compile(r"[\s()-]")
 
 
 def token_of(headers: Mapping[str, str], parameters: Mapping[str, Any]) -> str | None:
-    """Return the token a request carries, in the order of PROTOCOL.md; None if there is none.
+    """Return the token a request carries, in the order of docs/protocol.md; None if there is none.
 
     `headers` by lower-case name. EventSource cannot set headers, hence the parameter.
     """

@@ -37,7 +37,7 @@ logger = structlog.get_logger(__name__)
 API_PREFIX = "/api/"
 # Asked by load balancers under whatever name the machine has: no tenant is wanted there.
 TENANTLESS_PATHS = frozenset({"/healthz"})
-# PROTOCOL.md, "Request": any origin and no credentials, because tokens are not cookies.
+# docs/protocol.md, "Request": any origin and no credentials, because tokens are not cookies.
 CORS_HEADERS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Expose-Headers": "X-Message-Id, X-Conversation-Id, X-Request-Id",

@@ -18,13 +18,10 @@ import pytest
 from saas.local.ports import free_port
 from saas.tests.local_machine import Up, clean_environment, up
 
-# One at a time: each starts a database, a model and three processes of ours.
-pytestmark = pytest.mark.xdist_group("stack")
-
 UNBALANCED = "SELECT transfer_id FROM billing_entry GROUP BY transfer_id HAVING sum(amount) <> 0"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def environment() -> Iterator[dict[str, str]]:
     """Return the environment of a first start: an empty data folder that every user may enter, a free port."""
     folder = Path(tempfile.mkdtemp(prefix="banyan-stack-"))

@@ -23,7 +23,7 @@ from chat.upstream.base import ChatRequest, UpstreamTarget
 
 MAX_EVENT: Final = 1024 * 1024  # bytes; a provider's event has a few hundred
 MAX_DETAIL: Final = 500  # characters of a provider's message that a log keeps
-MAX_TOKENS: Final = 100_000_000  # MONEY.md's bound on a count; beyond it the upstream talks nonsense
+MAX_TOKENS: Final = 100_000_000  # docs/money.md's bound on a count; beyond it the upstream talks nonsense
 
 _BOM: Final = b"\xef\xbb\xbf"
 # Every pair of line ends, but for those whose end only the next byte would tell: an event is not kept waiting for it.

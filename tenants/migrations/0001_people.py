@@ -11,7 +11,7 @@ import tenants.secrets
 from django.conf import settings
 from django.db import migrations, models
 
-# MONEY.md, "Resale": at most two levels. The parent's row is locked, so that it cannot sink while a child appears.
+# docs/money.md, "Resale": at most two levels. The parent's row is locked, so that it cannot sink while a child appears.
 RESELLER_DEPTH = """
 CREATE FUNCTION tenants_reseller_depth() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

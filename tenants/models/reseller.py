@@ -11,8 +11,8 @@ from django.utils.translation import gettext_lazy as _
 class Reseller(models.Model):
     """Someone who opens tenants and sells to them, below the operator or below another reseller.
 
-    Depth is at most 2 (MONEY.md, "Resale"): a CHECK holds depth and parent together, and a trigger of migration 0001
-    refuses a parent that is not of depth 1.
+    Depth is at most 2 (docs/money.md, "Resale"): a CHECK holds depth and parent together, and a trigger of migration
+    0001 refuses a parent that is not of depth 1.
     """
 
     slug = models.SlugField(_("slug"), max_length=40, unique=True)

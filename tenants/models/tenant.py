@@ -45,7 +45,7 @@ class Tenant(models.Model):
         CLOSED = "closed", _("closed")
 
     class OnDisconnect(models.TextChoices):
-        """What an answer does when its reader leaves (MONEY.md)."""
+        """What an answer does when its reader leaves (docs/money.md)."""
 
         FINISH = "finish", _("finish the answer")
         STOP = "stop", _("stop the answer")
