@@ -18,8 +18,9 @@ from billing import holds
 from billing.models.price import MAX_TOKENS
 from chat.events import Delta, Done, Event, Failed, FailureKind, Usage
 from chat.frames import chunk_event
+from chat.refusals import gave_up
 from chat.threads import in_thread
-from chat.turn import Ending, Outcome, Turn, close_turn, dispatch_turn, gave_up
+from chat.turn import Ending, Outcome, Turn, close_turn, dispatch_turn
 from chat.upstream.pool import stream_first_good
 
 log = structlog.get_logger(__name__)

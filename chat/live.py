@@ -9,8 +9,9 @@ from django.utils.translation import gettext_lazy as _
 from chat import generation
 from chat.generation import Answer
 from chat.models import Message
+from chat.refusals import gave_up
 from chat.threads import in_thread
-from chat.turn import Ending, ending_of, gave_up
+from chat.turn import Ending, ending_of
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
 

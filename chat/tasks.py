@@ -8,7 +8,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from chat.models import Message
-from chat.turn import gave_up
+from chat.refusals import gave_up
 from tenants import scope
 
 log = structlog.get_logger(__name__)

@@ -7,7 +7,6 @@ Both run in a thread (chat.threads), inside the tenant's scope, and between them
 """
 
 import uuid
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +14,12 @@ import structlog
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone, translation
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy as _
 
 from billing import holds
 from billing.tasks import enqueue_record
+from chat import refusals
+from chat.context import build_context, estimate_tokens
 from chat.events import FailureKind
 from chat.models import Conversation, Message, ModelOffer, Role
 from chat.upstream import tokens
@@ -31,8 +32,6 @@ log = structlog.get_logger(__name__)
 
 # A question is a person's typing or a pasted page; the model's window is checked apart.
 MAX_QUESTION_CHARACTERS = 100_000
-# Turns of a conversation that are looked at when its context is built; the window usually ends it earlier.
-MAX_CONTEXT_TURNS = 100
 TITLE_CHARACTERS = 40
 
 
@@ -111,7 +110,7 @@ def open_turn(*, tenant: Tenant, user: EndUser, ask: Ask, language: str) -> Turn
 
 def _admit(*, tenant: Tenant, user: EndUser, ask: Ask, offer: ModelOffer, language: str) -> Turn:
     conversation, is_new = _find_conversation(user, ask)
-    messages = _build_context(conversation, is_new=is_new, question=ask.message, offer=offer)
+    messages = build_context(conversation, is_new=is_new, question=ask.message, offer=offer)
     prompt_tokens = estimate_tokens(messages, offer)
     message = Message(
         tenant_id=tenant.pk,
@@ -166,7 +165,7 @@ def _refuse_repeated(user: EndUser, ask: Ask) -> None:
     if known.question != ask.message:
         raise ProductError(
             ErrorCode.INVALID,
-            gettext_lazy("This message id was already used for another text. Send it again with a new id."),
+            _("This message id was already used for another text. Send it again with a new id."),
             type="client_msg_id_reused",
             scope="client_msg_id",
             action="retry_with_new_id",
@@ -181,7 +180,7 @@ def _find_offer(slug: str) -> ModelOffer:
     if offer is None:
         raise ProductError(
             ErrorCode.NOT_FOUND,
-            gettext_lazy("This model is not available. Please choose another one."),
+            _("This model is not available. Please choose another one."),
             type="model_not_found",
             scope="model",
             action="choose_model",
@@ -196,7 +195,7 @@ def _find_role(slug: str) -> Role | None:
     if slug and role is None:
         raise ProductError(
             ErrorCode.NOT_FOUND,
-            gettext_lazy("This assistant is not available. Please choose another one."),
+            _("This assistant is not available. Please choose another one."),
             type="role_not_found",
             scope="role",
             action="choose_role",
@@ -227,7 +226,7 @@ def find_conversation(*, user_id: int, conversation_id: str) -> Conversation:
     if not found:
         raise ProductError(
             ErrorCode.NOT_FOUND,
-            gettext_lazy("This conversation does not exist. Please start a new one."),
+            _("This conversation does not exist. Please start a new one."),
             type="conversation_not_found",
             scope="conversation",
             action="start_conversation",
@@ -241,43 +240,6 @@ def parse_id(text: str) -> uuid.UUID | None:
         return uuid.UUID(text)
     except ValueError:
         return None
-
-
-def estimate_tokens(messages: Iterable[dict[str, Any]], offer: ModelOffer) -> int:
-    """Return how many of the model's tokens `messages` take at most, counted offline and scaled to the model."""
-    return -(-tokens.count_messages(list(messages)) * offer.token_ratio_percent // 100)
-
-
-def _build_context(
-    conversation: Conversation, *, is_new: bool, question: str, offer: ModelOffer
-) -> list[dict[str, Any]]:
-    """Return what is sent upstream: instructions, as many of the latest turns as the window takes, the question.
-
-    Half of the window at most is kept free for the answer, so that a small window still holds some history.
-    """
-    role = conversation.role
-    system = [{"role": "system", "content": role.instructions}] if role else []
-    asked = [{"role": "user", "content": question}]
-    room = offer.context_window - min(offer.max_output_tokens, offer.context_window // 2)
-    room -= estimate_tokens(system + asked, offer)
-    if room < 0 and offer.context_window - estimate_tokens(system + asked, offer) < offer.min_output_tokens:
-        raise _too_long()
-    history: list[dict[str, Any]] = []
-    for turn in [] if is_new else _latest_turns(conversation):
-        pair = [{"role": "user", "content": turn.question}, {"role": "assistant", "content": turn.answer}]
-        room -= estimate_tokens(pair, offer)
-        if room < 0:
-            break
-        history = pair + history
-    return system + history + asked
-
-
-def _latest_turns(conversation: Conversation) -> Iterable[Message]:
-    """Return the answered turns, the latest first."""
-    answered = Message.objects.filter(conversation=conversation, state__in=[Message.State.DONE, Message.State.CUT])
-    return (
-        answered.exclude(answer="").only("tenant_id", "question", "answer").order_by("-created_at")[:MAX_CONTEXT_TURNS]
-    )
 
 
 def _target(offer: ModelOffer) -> UpstreamTarget:
@@ -323,18 +285,18 @@ def _settle(turn: Turn, outcome: Outcome) -> Ending:
         reason=reason,
     )
     if receipt is None:
-        return Ending(failure=_expired())
+        return Ending(failure=refusals.expired())
     return Ending(
         finish_reason=outcome.finish_reason,
         receipt={"model": turn.model, **receipt.as_json()},
-        failure=_cut_short() if outcome.failure else None,
+        failure=refusals.cut_short() if outcome.failure else None,
     )
 
 
 def _void(turn: Turn, outcome: Outcome) -> Ending:
     kind = outcome.failure or FailureKind.EMPTY
     holds.void(tenant_id=turn.tenant_id, hold_id=turn.message_id, reason=f"upstream_{kind}")
-    return Ending(failure=_upstream_failed(kind))
+    return Ending(failure=refusals.upstream_failed(kind))
 
 
 def _store(turn: Turn, outcome: Outcome, ending: Ending) -> None:
@@ -377,66 +339,4 @@ def stored_failure(body: dict[str, Any]) -> ProductError:
     """Return the exception that `body`, an error object of the wire, was made from."""
     return ProductError(
         ErrorCode(body["code"]), body["msg"], type=body["type"], scope=body["scope"], action=body["action"]
-    )
-
-
-def _upstream_failed(kind: FailureKind) -> ProductError:
-    """Return what the user is told: the provider's own words stay in the log."""
-    if kind is FailureKind.CONTEXT_TOO_LONG:
-        return _too_long()
-    if kind is FailureKind.CONTENT:
-        return ProductError(
-            ErrorCode.MODERATED,
-            gettext_lazy("The model refused this content. Please put it another way; nothing was charged."),
-            type="content_refused",
-            scope="message",
-            action="rephrase",
-        )
-    return ProductError(
-        ErrorCode.UPSTREAM,
-        gettext_lazy("The model cannot answer at the moment. Nothing was charged; please try again."),
-        type="upstream_failed",
-        scope="model",
-        action="retry",
-    )
-
-
-def _too_long() -> ProductError:
-    return ProductError(
-        ErrorCode.INVALID,
-        gettext_lazy("The message is too long for this model. Please shorten it or split it up."),
-        type="message_too_long",
-        scope="message",
-        action="shorten",
-    )
-
-
-def _cut_short() -> ProductError:
-    return ProductError(
-        ErrorCode.OTHER,
-        gettext_lazy("The answer broke off. Only what was generated has been charged; please send the message again."),
-        type="answer_cut_short",
-        scope="model",
-        action="retry",
-    )
-
-
-def gave_up() -> ProductError:
-    """Return what a reader is told when the turn could not be ended: its hold frees itself."""
-    return ProductError(
-        ErrorCode.OTHER,
-        gettext_lazy("The answer could not be saved. Please look at your history in a few minutes."),
-        type="turn_not_saved",
-        scope="message",
-        action="wait",
-    )
-
-
-def _expired() -> ProductError:
-    return ProductError(
-        ErrorCode.OTHER,
-        gettext_lazy("The answer took too long and was given up. Nothing was charged; please try again."),
-        type="turn_expired",
-        scope="message",
-        action="retry",
     )

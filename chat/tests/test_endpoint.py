@@ -376,11 +376,12 @@ def test_the_answer_is_cut_to_the_balance(
 ) -> None:
     shop = open_shop(upstream_url, cash=1_000)
     shop.offer("length", min_output_tokens=10)
-    ask(chat_port, shop.host, {"message": "cut me"}, token=shop.alice.token)
+    question = f"cut {shop.host}"
+    ask(chat_port, shop.host, {"message": question}, token=shop.alice.token)
     [hold] = shop.holds()
     assert hold.amount <= 1_000
     assert 10 <= hold.max_completion_tokens < 1000
-    [sent] = [body for body in upstream_requests() if body["messages"][-1]["content"] == "cut me"]
+    [sent] = [body for body in upstream_requests() if body["messages"][-1]["content"] == question]
     assert sent["max_tokens"] == hold.max_completion_tokens
     assert sent["stream_options"] == {"include_usage": True}
 

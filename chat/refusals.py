@@ -1,0 +1,71 @@
+"""What a turn's people are told when it fails, in their language; the upstream's own words stay in the log."""
+
+from django.utils.translation import gettext_lazy as _
+
+from chat.events import FailureKind
+from tenants.errors import ErrorCode, ProductError
+
+
+def upstream_failed(kind: FailureKind) -> ProductError:
+    """500, or what the provider's refusal is to the person who asked; nothing was charged."""
+    if kind is FailureKind.CONTEXT_TOO_LONG:
+        return too_long()
+    if kind is FailureKind.CONTENT:
+        return ProductError(
+            ErrorCode.MODERATED,
+            _("The model refused this content. Please put it another way; nothing was charged."),
+            type="content_refused",
+            scope="message",
+            action="rephrase",
+        )
+    return ProductError(
+        ErrorCode.UPSTREAM,
+        _("The model cannot answer at the moment. Nothing was charged; please try again."),
+        type="upstream_failed",
+        scope="model",
+        action="retry",
+    )
+
+
+def too_long() -> ProductError:
+    """10001: the text, or the conversation with it, does not fit the model's window."""
+    return ProductError(
+        ErrorCode.INVALID,
+        _("The message is too long for this model. Please shorten it or split it up."),
+        type="message_too_long",
+        scope="message",
+        action="shorten",
+    )
+
+
+def cut_short() -> ProductError:
+    """0: the upstream broke off after its first output; what came is kept and charged (docs/adr/0003)."""
+    return ProductError(
+        ErrorCode.OTHER,
+        _("The answer broke off. Only what was generated has been charged; please send the message again."),
+        type="answer_cut_short",
+        scope="model",
+        action="retry",
+    )
+
+
+def gave_up() -> ProductError:
+    """0: the turn could not be ended; its hold frees itself."""
+    return ProductError(
+        ErrorCode.OTHER,
+        _("The answer could not be saved. Please look at your history in a few minutes."),
+        type="turn_not_saved",
+        scope="message",
+        action="wait",
+    )
+
+
+def expired() -> ProductError:
+    """0: the hold was freed before the answer was whole."""
+    return ProductError(
+        ErrorCode.OTHER,
+        _("The answer took too long and was given up. Nothing was charged; please try again."),
+        type="turn_expired",
+        scope="message",
+        action="retry",
+    )
