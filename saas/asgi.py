@@ -26,9 +26,6 @@ from chat.views import CHAT_PATH, chat_stream  # noqa: E402
 
 log = structlog.get_logger(__name__)
 
-# Seconds between looks at the spool.
-SPOOL_SECONDS = 15.0
-
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -55,7 +52,7 @@ async def _sweep_spool() -> None:
             await in_thread(spool.settle)
         except Exception:
             log.exception("spool_sweep_broke")
-        await asyncio.sleep(SPOOL_SECONDS)
+        await asyncio.sleep(settings.SWEEP_SECONDS)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""The Celery application and what beat starts: `celery -A saas worker`, `celery -A saas beat`."""
+"""The Celery application: `celery -A saas worker`, `celery -A saas beat`. Beat's schedule is in the settings."""
 
 import os
 
@@ -9,10 +9,3 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "saas.settings")
 app = Celery("banyan")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
-
-# Seconds between runs. Every task here is idempotent: a second beat, or a late one, does no harm.
-app.conf.beat_schedule = {
-    "record usage that the broker lost": {"task": "billing.tasks.sweep_unrecorded", "schedule": 30.0},
-    "free expired holds": {"task": "billing.tasks.expire_holds", "schedule": 60.0},
-    "close messages whose process died": {"task": "chat.tasks.close_orphans", "schedule": 60.0},
-}

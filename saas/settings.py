@@ -100,6 +100,8 @@ DATABASES = {"default": environ.Env.db_url_config(DATABASE_URL)}
 DATABASES["default"].update(
     ENGINE="django.db.backends.postgresql",
     CONN_MAX_AGE=0,
+    # A connection that died in the pool, with its server or a firewall, is replaced before anyone gets it.
+    CONN_HEALTH_CHECKS=True,
     ATOMIC_REQUESTS=False,
     DISABLE_SERVER_SIDE_CURSORS=True,
 )
@@ -109,6 +111,8 @@ DATABASES["default"].setdefault("OPTIONS", {}).update(
         "max_size": env.int("DATABASE_POOL", default=16),
         "timeout": env.float("DATABASE_TIMEOUT", default=10.0),
         "max_idle": 60,
+        # The pool's waits double while the database is away; without a bound it would go on waiting when it is back.
+        "reconnect_timeout": 1,
     },
     prepare_threshold=None,
 )
@@ -140,6 +144,13 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 }
 CELERY_TASK_TIME_LIMIT = 600
 CELERY_TIMEZONE = "UTC"
+# Every task here is idempotent: a second beat, or a late one, does no harm.
+SWEEP_SECONDS = env.float("SWEEP_SECONDS", default=30.0)
+CELERY_BEAT_SCHEDULE = {
+    "record usage that the broker lost": {"task": "billing.tasks.sweep_unrecorded", "schedule": SWEEP_SECONDS},
+    "end expired holds": {"task": "billing.tasks.expire_holds", "schedule": SWEEP_SECONDS},
+    "close messages whose process died": {"task": "chat.tasks.close_orphans", "schedule": SWEEP_SECONDS},
+}
 
 AUTH_USER_MODEL = "tenants.StaffUser"
 AUTH_PASSWORD_VALIDATORS = [

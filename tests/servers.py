@@ -9,8 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from django.db import connection
+
+if TYPE_CHECKING:
+    from django.db.backends.postgresql.base import DatabaseWrapper
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 60
@@ -28,6 +32,12 @@ def database_url_of_this_test() -> str:
     found = connection.settings_dict
     password = f":{found['PASSWORD']}" if found["PASSWORD"] else ""
     return f"postgres://{found['USER']}{password}@{found['HOST']}:{found['PORT']}/{found['NAME']}"
+
+
+def forget_connections() -> None:
+    """Drop this process's connections to the database, after something ended them at the other side."""
+    connection.close()
+    cast("DatabaseWrapper", connection).close_pool()
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -25,7 +25,7 @@ from chat.turn import Ask, Outcome, dispatch_turn, open_turn
 from tenants import scope
 from tenants.models import Tenant
 from tests.clients.raw import Chunk, RawConnection, Reply, ask, request_bytes
-from tests.servers import database_url_of_this_test, web_process
+from tests.servers import database_url_of_this_test, forget_connections, web_process
 from tests.shop import RETAIL, YUAN, Shop, open_shop
 
 pytestmark = pytest.mark.usefixtures("committed_db")
@@ -243,13 +243,15 @@ def test_a_database_that_is_away_at_the_end_loses_nothing(upstream_url: str, tmp
     shop = open_shop(upstream_url)
     offer = shop.offer("pace:40:30")
     spooled = tmp_path / "spool"
-    with web_process("uvicorn", BANYAN_VAR=str(tmp_path), DATABASE_TIMEOUT="0.5") as (port, _process):
+    web = web_process("uvicorn", BANYAN_VAR=str(tmp_path), DATABASE_TIMEOUT="0.5", SWEEP_SECONDS="1")
+    with web as (port, _process):
         with begin(port, shop, offer.slug) as rest:
             try:
                 allow_connections(allow=False)
                 told = b"".join(chunk.data for chunk in rest)
             finally:
                 allow_connections(allow=True)
+                forget_connections()  # ours were ended too
         [file] = list(spooled.glob("*.json"))
         assert file.stat().st_mode & 0o777 == 0o600
         assert b'"type":"turn_not_saved"' in told
