@@ -3,6 +3,7 @@
 import os
 
 from celery import Celery
+from celery.schedules import crontab
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "saas.settings")
 
@@ -10,9 +11,11 @@ app = Celery("banyan")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 
-# Seconds between runs. Every task here is idempotent: a second beat, or a late one, does no harm.
+# Seconds between runs, or a time of day in TIME_ZONE. Every task here is idempotent: a second beat, or a late one,
+# does no harm.
 app.conf.beat_schedule = {
     "record usage that the broker lost": {"task": "billing.tasks.sweep_unrecorded", "schedule": 30.0},
     "free expired holds": {"task": "billing.tasks.expire_holds", "schedule": 60.0},
     "close messages whose process died": {"task": "chat.tasks.close_orphans", "schedule": 60.0},
+    "audit the ledger": {"task": "billing.tasks.audit_ledger", "schedule": crontab(hour="3", minute="30")},
 }

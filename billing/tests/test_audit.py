@@ -129,5 +129,7 @@ def test_a_breach_names_its_row(shop: Shop, posted: Hold) -> None:
     with unguarded(), connection.cursor() as cursor:
         cursor.execute("DELETE FROM billing_usagerecord WHERE tenant_id = %s", [shop.tenant.pk])
         assert audit.audit_tenant(tenant_id=shop.tenant.pk) == [
-            audit.Breach(invariant="I6", row=f"hold {posted.pk}", found="posted, usage records 0")
+            audit.Breach(
+                invariant="I6", tenant=shop.tenant.slug, row=f"hold {posted.pk}", found="posted, usage records 0"
+            )
         ]
