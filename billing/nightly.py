@@ -83,6 +83,6 @@ def _lines(kept: AuditRun, broken: Iterable[Result]) -> Iterator[str]:
         yield f"{result.check.invariant} · {result.check.meaning}"
         yield from (f"  {breach.tenant or _('platform')}: {breach.row}: {breach.found}" for breach in result.shown)
         if rest := result.breaches - len(result.shown):
-            yield "  " + ngettext("… and %(count)d more", "… and %(count)d more", rest) % {"count": rest}
+            yield "  " + _("… and %(count)d more") % {"count": rest}
     yield ""
     yield _("`manage.py audit_ledger` checks again. docs/money.md says what each of these means.")
