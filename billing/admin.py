@@ -1,16 +1,29 @@
 """Billing's rows, to look at. None is edited by hand: the ledger changes balances, a new version changes a price."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from billing.models import Account, DailyUsage, Entry, Hold, PriceVersion, QuotaUse, Transfer, UsageRecord
+from billing import audit
+from billing.models import (
+    Account,
+    AuditRun,
+    DailyUsage,
+    Entry,
+    Hold,
+    PriceVersion,
+    QuotaUse,
+    Transfer,
+    UsageRecord,
+)
 from billing.yuan import show_yuan
-from tenants.adminsite import ReadOnlyTenantModelAdmin, register
+from tenants.adminsite import ReadOnlyOperatorModelAdmin, ReadOnlyTenantModelAdmin, register
 from tenants.models import Membership
 
 if TYPE_CHECKING:
@@ -174,6 +187,56 @@ class DailyUsageAdmin(CostAdmin):
     )
     search_fields = ("sku",)
     ordering = ("-day", "sku")
+
+
+@admin.register(AuditRun)
+class AuditRunAdmin(ReadOnlyOperatorModelAdmin):
+    """What the nightly audit found: on the operator's site only, since it speaks of every tenant."""
+
+    list_display = ("started_at", "ended_at", "breaches", "rows_checked")
+    fields = ("started_at", "ended_at", "breaches", "what_was_checked", "which_rows_break")
+    ordering = ("-started_at",)
+
+    @admin.display(description=_("rows checked"))
+    def rows_checked(self, run: AuditRun) -> int:
+        """Add the checks' rows up."""
+        return sum(check["rows"] for check in run.checked)
+
+    @admin.display(description=_("checked"))
+    def what_was_checked(self, run: AuditRun) -> SafeString:
+        """Show each check: what is always true, of how many rows, and for how many it is not."""
+        meanings = {check.invariant: check.meaning for check in audit.CHECKS}
+        return _table(
+            (_("invariant"), "", _("rows checked"), _("breaches")),
+            [
+                (check["invariant"], meanings.get(check["invariant"], ""), check["rows"], check["breaches"])
+                for check in run.checked
+            ],
+        )
+
+    @admin.display(description=_("breaking rows"))
+    def which_rows_break(self, run: AuditRun) -> SafeString | str:
+        """Show the first breaches of each check, as they were found."""
+        if not run.details:
+            return "-"
+        return _table(
+            (_("invariant"), _("tenant"), _("row"), _("found")),
+            [
+                (breach["invariant"], breach["tenant"] or _("platform"), breach["row"], breach["found"])
+                for breach in run.details
+            ],
+        )
+
+
+def _table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> SafeString:
+    """Return a table as HTML, every cell escaped."""
+    return format_html(
+        "<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>",
+        format_html_join("", "<th>{}</th>", ((cell,) for cell in head)),
+        format_html_join(
+            "", "<tr>{}</tr>", ((format_html_join("", "<td>{}</td>", ((c,) for c in row)),) for row in rows)
+        ),
+    )
 
 
 register(Account, AccountAdmin)

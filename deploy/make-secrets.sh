@@ -41,4 +41,7 @@ printf 'redis://:%s@redis:6379/0' "$(sed 's/^requirepass //' "$folder/valkey.con
 # The key of the upstream that new tenants get first; empty unless you write one into it.
 printf '' | keep openai_api_key
 
+# The mail server for alerts. As it stands mail is printed by the worker; .env.example says what to write instead.
+printf 'consolemail://' | keep email_url
+
 echo "Now name this folder in .env: BANYAN_SECRETS=$(cd "$folder" && pwd)"

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import environ
+from celery.schedules import crontab
 from django.templatetags.static import static
 from django.utils.translation import gettext_lazy as _
 
@@ -143,13 +144,13 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "visibility_timeout": 600,
 }
 CELERY_TASK_TIME_LIMIT = 600
-CELERY_TIMEZONE = "UTC"
 # Every task here is idempotent: a second beat, or a late one, does no harm.
 SWEEP_SECONDS = env.float("SWEEP_SECONDS", default=30.0)
 CELERY_BEAT_SCHEDULE = {
     "record usage that the broker lost": {"task": "billing.tasks.sweep_unrecorded", "schedule": SWEEP_SECONDS},
     "end expired holds": {"task": "billing.tasks.expire_holds", "schedule": SWEEP_SECONDS},
     "close messages whose process died": {"task": "chat.tasks.close_orphans", "schedule": SWEEP_SECONDS},
+    "audit the ledger": {"task": "billing.tasks.audit_ledger", "schedule": crontab(hour="3", minute="30")},
 }
 
 AUTH_USER_MODEL = "tenants.StaffUser"
@@ -167,6 +168,8 @@ LOCALE_PATHS = [BASE_DIR / "locale"]
 USE_I18N = True
 USE_TZ = True
 TIME_ZONE = env.str("TIME_ZONE", default="Asia/Shanghai")
+# Beat's times of day are the operator's.
+CELERY_TIMEZONE = TIME_ZONE
 
 STATIC_URL = "/static/"
 STATIC_ROOT = env.str("STATIC_ROOT", default=str(VAR_DIR / "static"))
@@ -199,6 +202,15 @@ UPSTREAM_TOTAL_TIMEOUT = env.float("UPSTREAM_TOTAL_TIMEOUT", default=600.0)
 DRAIN_SECONDS = env.float("DRAIN_SECONDS", default=30.0)
 # How long a hold lives without a sign of life; then it is charged at its checkpoint, or freed.
 HOLD_SECONDS = env.int("HOLD_SECONDS", default=120)
+
+# Who is told by mail when the ledger does not add up, and how mail is sent: by default it is printed.
+ALERT_EMAILS: list[str] = env.list("ALERT_EMAILS", default=[])
+_MAIL = env.email_url("EMAIL_URL", default="consolemail://")
+EMAIL_BACKEND, EMAIL_HOST, EMAIL_PORT = _MAIL["EMAIL_BACKEND"], _MAIL["EMAIL_HOST"], _MAIL["EMAIL_PORT"]
+EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _MAIL["EMAIL_HOST_USER"], _MAIL["EMAIL_HOST_PASSWORD"]
+EMAIL_USE_TLS, EMAIL_USE_SSL = _MAIL.get("EMAIL_USE_TLS", False), _MAIL.get("EMAIL_USE_SSL", False)
+EMAIL_TIMEOUT = 20
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="banyan@localhost")
 
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
 LOG_JSON = env.bool("LOG_JSON", default=not DEBUG)

@@ -234,8 +234,8 @@ class TenantModelAdmin(OperatorModelAdmin):
         return ("tenant", *filters) if self._on_platform else filters
 
 
-class ReadOnlyTenantModelAdmin(TenantModelAdmin):
-    """Rows that no admin may touch, the operator's neither: what the product's own code writes."""
+class _NobodyWrites:
+    """What the product's own code writes: no admin may touch it, the operator's neither."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Refuse."""
@@ -248,6 +248,14 @@ class ReadOnlyTenantModelAdmin(TenantModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
         """Refuse."""
         return False
+
+
+class ReadOnlyOperatorModelAdmin(_NobodyWrites, OperatorModelAdmin):  # type: ignore[misc]  # unfold's mix-ins
+    """The platform's own rows, on the operator's site, to look at."""
+
+
+class ReadOnlyTenantModelAdmin(_NobodyWrites, TenantModelAdmin):  # type: ignore[misc]  # as above
+    """A tenant's rows, on both sites, to look at."""
 
 
 def _is_operator(request: HttpRequest) -> bool:

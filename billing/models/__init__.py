@@ -1,6 +1,7 @@
 """Billing's tables."""
 
 from billing.models.account import Account, AccountKind, Entry, Transfer
+from billing.models.audit_run import AuditRun
 from billing.models.hold import Hold, UsageSource
 from billing.models.price import PriceVersion
 from billing.models.quota import QuotaUse
@@ -9,6 +10,7 @@ from billing.models.usage import DailyUsage, UsageRecord
 __all__ = [
     "Account",
     "AccountKind",
+    "AuditRun",
     "DailyUsage",
     "Entry",
     "Hold",
