@@ -99,6 +99,29 @@ _CHECKS: Final = {
         SELECT 'entry ' || entry.id, 'account of tenant ' || account.tenant_id
         FROM billing_entry entry JOIN billing_account account ON account.id = entry.account_id
         WHERE entry.tenant_id = %(tenant)s AND account.tenant_id <> entry.tenant_id""",
+    # A redeemed code has one transfer, which gave its redeemer what it is worth; no other code has one, and no transfer
+    # of the kind is without its code.
+    "I8": """
+        SELECT 'redeem code ' || code.id, CASE WHEN code.redeemed_at IS NULL THEN 'open' ELSE 'redeemed' END
+            || ', transfers ' || books.transfers || ', credited ' || books.credited || ' of ' || batch.amount
+        FROM billing_redeemcode code
+        JOIN billing_redeembatch batch ON batch.tenant_id = code.tenant_id AND batch.id = code.batch_id
+        CROSS JOIN LATERAL (
+            SELECT count(DISTINCT transfer.id) AS transfers, coalesce(sum(entry.amount) FILTER (
+                WHERE account.user_id = code.redeemed_by_id AND account.kind = 'user_' || batch.kind), 0) AS credited
+            FROM billing_transfer transfer
+            LEFT JOIN billing_entry entry ON entry.tenant_id = transfer.tenant_id AND entry.transfer_id = transfer.id
+            LEFT JOIN billing_account account ON account.id = entry.account_id
+            WHERE transfer.tenant_id = code.tenant_id AND transfer.kind = 'redeem' AND transfer.ref = code.id::text
+        ) books
+        WHERE code.tenant_id = %(tenant)s AND (books.transfers, books.credited)
+            <> CASE WHEN code.redeemed_at IS NULL THEN (0, 0::numeric) ELSE (1, batch.amount::numeric) END
+        UNION ALL
+        SELECT 'transfer ' || transfer.id, 'redeems no code'
+        FROM billing_transfer transfer
+        WHERE transfer.tenant_id = %(tenant)s AND transfer.kind = 'redeem' AND NOT EXISTS (
+            SELECT FROM billing_redeemcode code
+            WHERE code.tenant_id = transfer.tenant_id AND code.id::text = transfer.ref)""",
 }
 
 

@@ -4,6 +4,7 @@ from billing.models.account import Account, AccountKind, Entry, Transfer
 from billing.models.hold import Hold, UsageSource
 from billing.models.price import PriceVersion
 from billing.models.quota import QuotaUse
+from billing.models.redeem import RedeemBatch, RedeemCode
 from billing.models.usage import DailyUsage, UsageRecord
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "Hold",
     "PriceVersion",
     "QuotaUse",
+    "RedeemBatch",
+    "RedeemCode",
     "Transfer",
     "UsageRecord",
     "UsageSource",
