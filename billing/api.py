@@ -10,7 +10,7 @@ from pydantic import Field
 from billing import ledger, redeem
 from billing.models import AccountKind
 from tenants import throttle
-from tenants.api import Envelope, Text, address_of, ok, signed_in, user_of
+from tenants.api import Envelope, Text, address_of, current_tenant, ok, signed_in, user_of
 
 router = Router(tags=["billing"], auth=signed_in)
 
@@ -51,10 +51,10 @@ def balance(request: HttpRequest) -> Any:
 @router.post("/redeem", response=Envelope[RedeemedOut])
 def redeem_code(request: HttpRequest, payload: RedeemIn) -> Any:
     """Turn a code into balance, once."""
-    user = user_of(request)
+    user, slug = user_of(request), current_tenant(request).slug
     # Many people share an address; a guesser who has many accounts has few addresses.
     for who, limit in ((f"user {user.pk}", settings.REDEEM_TRIES), (address_of(request), settings.REDEEM_TRIES * 10)):
-        throttle.count(what="redeem", who=f"{user.tenant_id}:{who}", limit=limit, seconds=REDEEM_WINDOW_SECONDS)
+        throttle.count(what="redeem", who=f"{slug}:{who}", limit=limit, seconds=REDEEM_WINDOW_SECONDS)
     transfer = redeem.redeem(tenant_id=user.tenant_id, user_id=user.pk, code=payload.code)
     received = transfer.entries.select_related("account").get(account__user=user)
     return ok(

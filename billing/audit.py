@@ -114,8 +114,9 @@ _CHECKS: Final = {
             LEFT JOIN billing_account account ON account.id = entry.account_id
             WHERE transfer.tenant_id = code.tenant_id AND transfer.kind = 'redeem' AND transfer.ref = code.id::text
         ) books
-        WHERE code.tenant_id = %(tenant)s AND (books.transfers, books.credited)
-            <> CASE WHEN code.redeemed_at IS NULL THEN (0, 0::numeric) ELSE (1, batch.amount::numeric) END
+        WHERE code.tenant_id = %(tenant)s
+          AND (books.transfers <> CASE WHEN code.redeemed_at IS NULL THEN 0 ELSE 1 END
+               OR books.credited <> CASE WHEN code.redeemed_at IS NULL THEN 0 ELSE batch.amount END)
         UNION ALL
         SELECT 'transfer ' || transfer.id, 'redeems no code'
         FROM billing_transfer transfer

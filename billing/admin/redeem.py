@@ -148,7 +148,6 @@ class RedeemBatchAdmin(TenantModelAdmin):
         response = HttpResponse(content_type="text/csv; charset=utf-8")
         names = "-".join(str(batch.pk) for batch in chosen)
         response["Content-Disposition"] = f'attachment; filename="redeem-codes-{names}.csv"'
-        response["Cache-Control"] = "no-store"
         response.write("\ufeff")  # without it spreadsheets take the Chinese for another encoding
         sheet = csv.writer(response)
         sheet.writerow([str(title) for title in (_("batch"), _("code"), _("link"), _("yuan"), _("state"))])
