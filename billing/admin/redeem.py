@@ -235,7 +235,7 @@ def _state(code: RedeemCode) -> str:
     if code.redeemed_at is not None:
         return str(_("redeemed"))
     if code.revoked_at is not None:
-        return str(_("revoked"))
+        return str(_("withdrawn"))
     expires_at = code.batch.expires_at
     return str(_("expired") if expires_at is not None and expires_at <= timezone.now() else _("open"))
 

@@ -95,7 +95,7 @@ class Migration(migrations.Migration):
                         db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="created"
                     ),
                 ),
-                ("revoked_at", models.DateTimeField(blank=True, editable=False, null=True, verbose_name="revoked")),
+                ("revoked_at", models.DateTimeField(blank=True, editable=False, null=True, verbose_name="revoked at")),
                 (
                     "tenant",
                     models.ForeignKey(
@@ -121,8 +121,8 @@ class Migration(migrations.Migration):
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("code", tenants.secrets.EncryptedTextField(editable=False, verbose_name="code")),
                 ("digest", models.CharField(editable=False, max_length=64, verbose_name="digest")),
-                ("redeemed_at", models.DateTimeField(blank=True, null=True, verbose_name="redeemed")),
-                ("revoked_at", models.DateTimeField(blank=True, null=True, verbose_name="revoked")),
+                ("redeemed_at", models.DateTimeField(blank=True, null=True, verbose_name="redeemed at")),
+                ("revoked_at", models.DateTimeField(blank=True, null=True, verbose_name="revoked at")),
                 (
                     "batch",
                     models.ForeignKey(

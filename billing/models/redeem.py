@@ -42,7 +42,7 @@ class RedeemBatch(TenantOwned):
     )
     created_by = models.CharField(_("created by"), max_length=160, editable=False)
     created_at = models.DateTimeField(_("created"), db_default=Now(), editable=False)
-    revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True, editable=False)
+    revoked_at = models.DateTimeField(_("revoked at"), null=True, blank=True, editable=False)
 
     if TYPE_CHECKING:
         codes: RelatedManager["RedeemCode"]
@@ -86,8 +86,8 @@ class RedeemCode(TenantOwned):
         blank=True,
         verbose_name=_("redeemed by"),
     )
-    redeemed_at = models.DateTimeField(_("redeemed"), null=True, blank=True)
-    revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
+    redeemed_at = models.DateTimeField(_("redeemed at"), null=True, blank=True)
+    revoked_at = models.DateTimeField(_("revoked at"), null=True, blank=True)
 
     class Meta(TenantOwned.Meta):
         verbose_name = _("redeem code")

@@ -124,7 +124,7 @@ def test_an_export_has_every_code_and_is_written_down(shop: Shop, theirs: Shop) 
     assert lines == [
         ["batch", "code", "link", "yuan", "state"],
         [str(batch.pk), used, link + used, "10.00", "redeemed"],
-        [str(batch.pk), revoked, link + revoked, "10.00", "revoked"],
+        [str(batch.pk), revoked, link + revoked, "10.00", "withdrawn"],
         [str(batch.pk), late, link + late, "10.00", "open"],
     ]
     staff = int(client.session["_auth_user_id"])
