@@ -33,7 +33,7 @@ RUN pip uninstall --yes pip setuptools wheel \
     && useradd --uid 10001 --gid 10001 --home-dir /var/lib/banyan --create-home --shell /usr/sbin/nologin banyan
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
-# BANYAN_VAR is the only place of its own that a process writes to (beat's schedule): a volume in docker-compose.yml.
+# BANYAN_VAR is the only place of its own that a process writes to (beat's schedule, the web's spool): a volume in docker-compose.yml.
 ENV PATH=/opt/venv/bin:$PATH \
     DJANGO_SETTINGS_MODULE=saas.settings \
     BANYAN_VAR=/var/lib/banyan \

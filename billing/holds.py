@@ -2,9 +2,10 @@
 
     admit      freeze what the answer may cost at most, or refuse
     dispatch   note that the upstream is about to be called; from then on a crash is not free of charge
+    checkpoint note what was generated so far, and that somebody still is at it
     settle     charge what was used, unfreeze the rest
     void       unfreeze everything: nothing was put out
-    expire_holds    void what nobody ended in time
+    expire_holds    end what nobody ended in time: charged at the checkpoint, or void
 
 A hold ends once: `settle` and `void` both begin by locking it and look whether it is still held. Lock order: see
 `billing.ledger`.
@@ -18,6 +19,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 from django.conf import settings
 from django.db import transaction
+from django.db.models import QuerySet
 from django.db.models.functions import Coalesce, Now
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
@@ -33,6 +35,8 @@ from tenants.models import Tenant
 log = structlog.get_logger(__name__)
 
 EXPIRED: Final = "expired"
+# The process that generated the answer died, or lost the database for longer than a hold lives.
+INTERRUPTED: Final = "interrupted"
 _EXPIRE_BATCH: Final = 1000
 _REASON_LENGTH: Final = 64  # of the column
 
@@ -185,6 +189,26 @@ def dispatch(*, tenant_id: int, hold_id: uuid.UUID) -> bool:
         return held.update(dispatched_at=Coalesce("dispatched_at", Now())) == 1
 
 
+def checkpoint(*, tenant_id: int, hold_id: uuid.UUID, quantities: Quantities) -> bool:
+    """Note what was generated so far, and let the hold live `HOLD_SECONDS` from now; False if it has ended.
+
+    The quantities are an offline count. They are what is charged if nobody ends the hold any more.
+    """
+    with scope.tenant(tenant_id):
+        held = Hold.objects.filter(pk=hold_id, state=Hold.State.HELD)
+        lease = timedelta(seconds=settings.HOLD_SECONDS)
+        return (
+            held.update(
+                checkpoint_prompt=quantities.prompt,
+                checkpoint_cached=quantities.cached,
+                checkpoint_completion=quantities.completion,
+                heartbeat_at=Now(),
+                expires_at=Now() + lease,
+            )
+            == 1
+        )
+
+
 def settle(*, tenant_id: int, hold_id: uuid.UUID, usage: Usage, reason: str) -> Receipt | None:
     """Charge what was used, at the prices that the hold pinned; None if the hold had ended before.
 
@@ -193,37 +217,7 @@ def settle(*, tenant_id: int, hold_id: uuid.UUID, usage: Usage, reason: str) -> 
     """
     with scope.tenant(tenant_id), transaction.atomic():
         hold = _lock_held(hold_id)
-        if hold is None:
-            return None
-        reason = _storable(reason)
-        hold.charge = 0 if hold.free else pricing.amount(hold.retail_price, usage.quantities)
-        hold.wholesale_charge = pricing.amount(hold.wholesale_price, usage.quantities)
-        hold.cost = pricing.amount(hold.cost_price, usage.quantities)
-        accounts = ledger.lock_user_accounts(tenant_id=tenant_id, user_id=hold.user_id)
-        tenant = ledger.tenant_accounts(tenant_id=tenant_id)
-        movements = [*_charge_user(hold, accounts, tenant), *_charge_wallet(hold, tenant)]
-        if any(movement.amount for movement in movements):
-            ledger.move(
-                tenant_id=tenant_id,
-                kind=Transfer.Kind.ANSWER,
-                ref=str(hold.pk),
-                reason=reason,
-                actor="system",
-                movements=movements,
-            )
-        else:
-            ledger.release(movements=movements)
-        _post(hold, usage, reason)
-        return Receipt(
-            usage=usage,
-            charge=hold.charge,
-            free=hold.free,
-            gift=hold.gift_charge,
-            cash=hold.cash_charge,
-            shortfall=hold.shortfall,
-            balance=accounts.available + hold.amount - hold.gift_charge - hold.cash_charge,
-            reason=reason,
-        )
+        return _settle(hold, usage, _storable(reason)) if hold else None
 
 
 def void(*, tenant_id: int, hold_id: uuid.UUID, reason: str) -> bool:
@@ -237,10 +231,11 @@ def void(*, tenant_id: int, hold_id: uuid.UUID, reason: str) -> bool:
 
 
 def expire_holds() -> int:
-    """Void holds past their expiry, of all tenants; return how many. Several may run at once.
+    """End holds past their expiry, of all tenants; return how many. Several may run at once.
 
+    One whose answer had begun is charged at its last checkpoint; one that was never sent, or had no output, is void.
     Each in a transaction of its own, since the lock order of `billing.ledger` is one user's rows, then the tenant's. A
-    hold that cannot be voided is logged and must not keep the others frozen.
+    hold that cannot be ended is logged and must not keep the others frozen.
     """
     expired = 0
     with scope.platform("holds nobody ended, in every tenant"):
@@ -249,19 +244,48 @@ def expire_holds() -> int:
             try:
                 expired += _expire(hold_id)
             except ledger.LedgerError:
-                log.exception("hold cannot be voided", hold_id=str(hold_id))
+                log.exception("hold cannot be ended", hold_id=str(hold_id))
     return expired
 
 
 def _expire(hold_id: uuid.UUID) -> bool:
     with transaction.atomic():
-        past = Hold.objects.filter(pk=hold_id, state=Hold.State.HELD, expires_at__lt=Now())
-        hold = past.select_for_update(skip_locked=True).first()
+        past = _with_prices(Hold.objects.filter(pk=hold_id, state=Hold.State.HELD, expires_at__lt=Now()))
+        hold = past.select_for_update(of=("self",), skip_locked=True).first()
         if hold is None:
             return False
         with scope.tenant(hold.tenant_id):
-            _void(hold, EXPIRED)
+            if hold.dispatched_at and hold.checkpoint_completion:
+                _settle(hold, _usage_at_checkpoint(hold), INTERRUPTED)
+            else:
+                _void(hold, EXPIRED)
         return True
+
+
+def _usage_at_checkpoint(hold: Hold) -> Usage:
+    """Return what was counted before the hold was left alone; like every offline count never more than is held."""
+    return Usage(
+        prompt=min(hold.checkpoint_prompt, hold.prompt_tokens),
+        cached=min(hold.checkpoint_cached, hold.checkpoint_prompt, hold.prompt_tokens),
+        completion=min(hold.checkpoint_completion, hold.max_completion_tokens),
+        source=UsageSource.ESTIMATE,
+    )
+
+
+def receipt_of(*, tenant_id: int, hold_id: uuid.UUID) -> Receipt | None:
+    """Return the receipt of a posted hold, with today's balance; None for a hold that is open or void."""
+    with scope.tenant(tenant_id):
+        hold = Hold.objects.filter(pk=hold_id, state=Hold.State.POSTED).first()
+        if hold is None:
+            return None
+        usage = Usage(
+            prompt=hold.posted_prompt,
+            cached=hold.posted_cached,
+            completion=hold.posted_completion,
+            source=hold.usage_source,
+        )
+        balance = ledger.balances(tenant_id=tenant_id, user_id=hold.user_id).available
+        return _receipt(hold, usage, balance=balance, reason=hold.reason)
 
 
 def _storable(reason: str) -> str:
@@ -354,8 +378,49 @@ def _freeze_wallet(tenant_id: int, wholesale: int) -> None:
 
 def _lock_held(hold_id: uuid.UUID) -> Hold | None:
     """Lock the hold if it is still held. Its prices come by a join: two of them belong to the platform."""
-    held = Hold.objects.filter(pk=hold_id, state=Hold.State.HELD)
-    return held.select_for_update(of=("self",)).select_related("retail_price", "wholesale_price", "cost_price").first()
+    held = _with_prices(Hold.objects.filter(pk=hold_id, state=Hold.State.HELD))
+    return held.select_for_update(of=("self",)).first()
+
+
+def _with_prices(holds: QuerySet[Hold]) -> QuerySet[Hold]:
+    return holds.select_related("retail_price", "wholesale_price", "cost_price")
+
+
+def _settle(hold: Hold, usage: Usage, reason: str) -> Receipt:
+    """End a locked hold with what was used, and move the money."""
+    hold.charge = 0 if hold.free else pricing.amount(hold.retail_price, usage.quantities)
+    hold.wholesale_charge = pricing.amount(hold.wholesale_price, usage.quantities)
+    hold.cost = pricing.amount(hold.cost_price, usage.quantities)
+    accounts = ledger.lock_user_accounts(tenant_id=hold.tenant_id, user_id=hold.user_id)
+    tenant = ledger.tenant_accounts(tenant_id=hold.tenant_id)
+    movements = [*_charge_user(hold, accounts, tenant), *_charge_wallet(hold, tenant)]
+    if any(movement.amount for movement in movements):
+        ledger.move(
+            tenant_id=hold.tenant_id,
+            kind=Transfer.Kind.ANSWER,
+            ref=str(hold.pk),
+            reason=reason,
+            actor="system",
+            movements=movements,
+        )
+    else:
+        ledger.release(movements=movements)
+    _post(hold, usage, reason)
+    balance = accounts.available + hold.amount - hold.gift_charge - hold.cash_charge
+    return _receipt(hold, usage, balance=balance, reason=reason)
+
+
+def _receipt(hold: Hold, usage: Usage, *, balance: int, reason: str) -> Receipt:
+    return Receipt(
+        usage=usage,
+        charge=hold.charge,
+        free=hold.free,
+        gift=hold.gift_charge,
+        cash=hold.cash_charge,
+        shortfall=hold.shortfall,
+        balance=balance,
+        reason=reason,
+    )
 
 
 def _charge_user(hold: Hold, accounts: UserAccounts, tenant: TenantAccounts) -> list[Movement]:

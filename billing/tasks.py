@@ -45,5 +45,5 @@ def sweep_unrecorded() -> int:
 
 @shared_task(name="billing.tasks.expire_holds")
 def expire_holds() -> int:
-    """Void holds that nobody ended in time; return how many."""
+    """End holds that nobody ended in time; return how many."""
     return holds.expire_holds()

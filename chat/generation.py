@@ -9,24 +9,32 @@ import asyncio
 import contextlib
 import time
 import uuid
+from collections.abc import Callable, Iterator
 from contextvars import Context
 
 import structlog
+from django.conf import settings
 from django.db import DatabaseError
 
 from billing import holds
 from billing.models.price import MAX_TOKENS
+from chat import spool
 from chat.events import Delta, Done, Event, Failed, FailureKind, Usage
 from chat.frames import chunk_event
 from chat.refusals import gave_up
 from chat.threads import in_thread
-from chat.turn import Ending, Outcome, Turn, close_turn, dispatch_turn
+from chat.turn import Ending, Outcome, Turn, checkpoint_turn, close_turn, dispatch_turn
 from chat.upstream.pool import stream_first_good
 
 log = structlog.get_logger(__name__)
 
-# Seconds between tries to end a turn while the database is away; after the last the hold's expiry frees the money.
-CLOSE_RETRIES = (0.2, 1.0, 3.0, 10.0)
+# Seconds between tries to end a turn while the database is away; after the last it is spooled to disk.
+CLOSE_RETRIES = (0.2, 1.0, 3.0)
+# Whichever comes first makes a checkpoint due, if there is anything new.
+CHECKPOINT_SECONDS = 2.0
+CHECKPOINT_OUTPUTS = 512
+# A silent upstream's hold is kept alive at a quarter of its lease.
+HEARTBEATS_PER_LEASE = 4
 
 
 class Answer:
@@ -42,6 +50,9 @@ class Answer:
         self.chunks: list[bytes] = []
         self.texts: list[str] = []
         self.ending: Ending | None = None
+        self.readers = 0
+        # Called when the last reader has left before the end.
+        self.on_abandoned: Callable[[], None] | None = None
         self._sleepers: list[asyncio.Future[None]] = []
 
     def append(self, deltas: list[Delta]) -> None:
@@ -85,6 +96,17 @@ class Answer:
             self._sleepers.remove(sleeper)
         return len(self.chunks) > seen or self.ending is not None
 
+    @contextlib.contextmanager
+    def read(self) -> Iterator[None]:
+        """Count as a reader while the block runs."""
+        self.readers += 1
+        try:
+            yield
+        finally:
+            self.readers -= 1
+            if not self.readers and self.ending is None and self.on_abandoned is not None:
+                self.on_abandoned()
+
     def _wake(self) -> None:
         sleepers, self._sleepers = self._sleepers, []
         for sleeper in sleepers:
@@ -103,12 +125,23 @@ class Generation:
         self._failure: FailureKind | None = None
         self._outputs = 0
         self._hidden: list[str] = []
+        self._stopped = ""
+        self._pumping: asyncio.Task[None] | None = None
+        self._checkpoint_due = asyncio.Event()
+        if turn.stop_when_left:
+            self.answer.on_abandoned = lambda: self.stop("client_left")
+
+    def stop(self, reason: str) -> None:
+        """End the answer here, at the provider too; what was generated is charged, with `reason` on the receipt."""
+        self._stopped = self._stopped or reason
+        if self._pumping is not None:
+            self._pumping.cancel()
 
     async def run(self) -> None:
         """Pump until the upstream is done, end the turn, tell the readers."""
         try:
             if await in_thread(lambda: dispatch_turn(self.turn)):
-                await self._pump()
+                await self._pump_with_checkpoints()
             else:
                 self._failure = FailureKind.TIMEOUT
         except Exception:
@@ -117,11 +150,53 @@ class Generation:
             self._failure = FailureKind.PROTOCOL
         self.answer.end(await self._close())
 
+    async def _pump_with_checkpoints(self) -> None:
+        if self._stopped:
+            return
+        self._pumping = asyncio.ensure_future(self._pump())
+        keeper = asyncio.ensure_future(self._keep())
+        try:
+            await self._pumping
+        except asyncio.CancelledError:
+            if not self._stopped:
+                raise
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+
+    async def _keep(self) -> None:
+        """Write checkpoints while there is something new, and heartbeats while there is not."""
+        kept, beat = 0, settings.HOLD_SECONDS / HEARTBEATS_PER_LEASE
+        last = asyncio.get_running_loop().time()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._checkpoint_due.wait(), CHECKPOINT_SECONDS)
+            self._checkpoint_due.clear()
+            now = asyncio.get_running_loop().time()
+            if self._outputs == kept and now - last < beat:
+                continue
+            kept, last = self._outputs, now
+            if not await self.checkpoint():
+                self.stop("expired")
+
+    async def checkpoint(self) -> bool:
+        """Keep what there is so far; False where the hold has ended. A database that is away is tried again later."""
+        outcome = self._outcome()
+        try:
+            return await in_thread(lambda: checkpoint_turn(self.turn, outcome))
+        except DatabaseError:
+            log.warning("checkpoint_failed", message_id=str(self.turn.message_id), exc_info=True)
+            return True
+
     async def _pump(self) -> None:
+        outputs = 0
         # aclosing: an answer that is stopped here is stopped at the provider too.
         async with contextlib.aclosing(stream_first_good(self.turn.targets, self.turn.request)) as batches:
             async for events in batches:
                 self._take(events)
+                if self._outputs // CHECKPOINT_OUTPUTS != outputs // CHECKPOINT_OUTPUTS:
+                    self._checkpoint_due.set()
+                outputs = self._outputs
                 if self._outputs > self.turn.request.max_tokens:
                     # Each delta is a token at least, so the upstream ignores the limit, and what is held is used up.
                     self._finish_reason = "length"
@@ -152,15 +227,19 @@ class Generation:
         if deltas:
             self.answer.append(deltas)
 
-    async def _close(self) -> Ending:
-        outcome = Outcome(
+    def _outcome(self) -> Outcome:
+        return Outcome(
             text="".join(self.answer.texts),
             had_output=self._outputs > 0,
             hidden="".join(self._hidden),
             finish_reason=self._finish_reason,
+            stopped=self._stopped,
             usage=self._usage,
             failure=self._failure,
         )
+
+    async def _close(self) -> Ending:
+        outcome = self._outcome()
         for pause in (*CLOSE_RETRIES, None):
             try:
                 return await in_thread(lambda: close_turn(self.turn, outcome))
@@ -169,9 +248,10 @@ class Generation:
                 if pause is not None:
                     await asyncio.sleep(pause)
             except Exception:
-                # Not cured by another try; the readers must not wait for ever, and the hold frees itself.
+                # Not cured by another try; the readers must not wait for ever, and the hold ends itself.
                 log.exception("close_broke", message_id=str(self.turn.message_id))
-                break
+                return Ending(failure=gave_up())
+        await in_thread(lambda: spool.keep(self.turn, outcome))
         return Ending(failure=gave_up())
 
 
@@ -210,9 +290,13 @@ def running_answer(message_id: uuid.UUID) -> Answer | None:
 
 
 async def drain(*, within: float) -> int:
-    """Wait at most `within` seconds for every pump of this process to end its turn; return how many did not."""
-    tasks = [task for _generation, task in _running.values()]
-    if not tasks:
+    """Wait at most `within` seconds for this process's pumps to end their turns; return how many did not.
+
+    Those are checkpointed: what they had generated is what their holds will be charged.
+    """
+    if not _running:
         return 0
-    _done, pending = await asyncio.wait(tasks, timeout=within)
-    return len(pending)
+    await asyncio.wait([task for _generation, task in _running.values()], timeout=within)
+    left = [generation for generation, _task in _running.values()]
+    await asyncio.gather(*(generation.checkpoint() for generation in left))
+    return len(left)

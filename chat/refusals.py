@@ -49,6 +49,17 @@ def cut_short() -> ProductError:
     )
 
 
+def stopped() -> ProductError:
+    """0: the answer was stopped before its first output."""
+    return ProductError(
+        ErrorCode.OTHER,
+        _("The answer was stopped before it began. Nothing was charged."),
+        type="answer_stopped",
+        scope="message",
+        action="resend",
+    )
+
+
 def gave_up() -> ProductError:
     """0: the turn could not be ended; its hold frees itself."""
     return ProductError(

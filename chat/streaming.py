@@ -90,6 +90,11 @@ async def refuse(send: Send, reader: Reader, failure: ProductError) -> None:
 
 async def stream(send: Send, receive: Receive, reader: Reader, answer: Answer) -> None:
     """Send `answer` until it ends or the reader leaves; the generation goes on without the reader."""
+    with answer.read():
+        await _stream(send, receive, reader, answer)
+
+
+async def _stream(send: Send, receive: Receive, reader: Reader, answer: Answer) -> None:
     await send(_head(reader, answer))
     write = _write_h5 if reader.framing is Framing.H5 else _write_mini_program
     writer = asyncio.ensure_future(write(send, reader, answer))

@@ -1,27 +1,44 @@
 """Chat's background work: it touches messages, never money."""
 
-from datetime import timedelta
-
 import structlog
 from celery import shared_task
-from django.conf import settings
-from django.utils import timezone
+from django.db.models import Exists, OuterRef
+from django.utils import timezone, translation
 
+from billing import holds
+from billing.models import Hold
+from chat import refusals
 from chat.models import Message
-from chat.refusals import gave_up
 from tenants import scope
 
 log = structlog.get_logger(__name__)
 
+_BATCH = 500
+
 
 @shared_task
 def close_orphans() -> int:
-    """Mark as failed the messages whose process died in mid-answer; their holds free themselves. Returns how many."""
-    overdue = timezone.now() - timedelta(seconds=settings.HOLD_SECONDS)
+    """End the messages whose process died in mid-answer, once the sweep has ended their holds; return how many.
+
+    What the last checkpoint kept of an answer stays, with a receipt of what it cost.
+    """
     with scope.platform("sweep of every tenant's unfinished messages"):
-        closed = Message.objects.filter(state=Message.State.RUNNING, created_at__lt=overdue).update(
-            state=Message.State.FAILED, failure=gave_up().body(""), ended_at=timezone.now()
+        is_open = Hold.objects.filter(pk=OuterRef("pk"), state=Hold.State.HELD)
+        running = Message.objects.filter(~Exists(is_open), state=Message.State.RUNNING).select_related("tenant")
+        orphans = list(running.order_by("created_at")[:_BATCH])
+    return sum(_close(message) for message in orphans)
+
+
+def _close(message: Message) -> bool:
+    receipt = holds.receipt_of(tenant_id=message.tenant_id, hold_id=message.pk)
+    failure = refusals.cut_short() if receipt else refusals.expired()
+    with scope.tenant(message.tenant_id), translation.override(message.tenant.language):
+        closed = Message.objects.filter(pk=message.pk, state=Message.State.RUNNING).update(
+            state=Message.State.CUT if receipt else Message.State.FAILED,
+            answer=message.answer if receipt else "",
+            receipt={"model": message.offer_slug, **receipt.as_json()} if receipt else None,
+            failure=failure.body(""),
+            ended_at=timezone.now(),
         )
-    if closed:
-        log.warning("orphans_closed", count=closed)
-    return closed
+    log.warning("orphan_closed", message_id=str(message.pk), charged=receipt is not None)
+    return closed == 1

@@ -60,6 +60,8 @@ class Turn:
     request: ChatRequest
     # True where the balance, not the offer, set the longest answer.
     cut_to_balance: bool
+    # The tenant's policy for an answer whose last reader has left: stop it, or (False) finish it.
+    stop_when_left: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,8 @@ class Outcome:
     # Billable output that is not shown: reasoning, tool calls. Counted where the upstream reports no usage.
     hidden: str = ""
     finish_reason: str = ""
+    # Why we ended it before the upstream did: "client_left".
+    stopped: str = ""
     usage: holds.Usage | None = None
     failure: FailureKind | None = None
 
@@ -152,6 +156,7 @@ def _admit(*, tenant: Tenant, user: EndUser, ask: Ask, offer: ModelOffer, langua
         targets=(_target(offer),),
         request=ChatRequest(messages=messages, max_tokens=hold.max_completion_tokens),
         cut_to_balance=hold.max_completion_tokens < longest,
+        stop_when_left=tenant.on_disconnect == Tenant.OnDisconnect.STOP,
     )
 
 
@@ -263,6 +268,16 @@ def dispatch_turn(turn: Turn) -> bool:
         return holds.dispatch(tenant_id=turn.tenant_id, hold_id=turn.message_id)
 
 
+def checkpoint_turn(turn: Turn, outcome: Outcome) -> bool:
+    """Keep what was generated so far, should this process die; False where the hold has ended meanwhile."""
+    usage = _estimate_usage(turn, outcome)
+    with scope.tenant(turn.tenant_id), transaction.atomic():
+        if not holds.checkpoint(tenant_id=turn.tenant_id, hold_id=turn.message_id, quantities=usage.quantities):
+            return False
+        Message.objects.filter(pk=turn.message_id, state=Message.State.RUNNING).update(answer=outcome.text)
+        return True
+
+
 def close_turn(turn: Turn, outcome: Outcome) -> Ending:
     """End the turn in one transaction: settle what was generated, or void; then hand the usage to Celery."""
     with scope.tenant(turn.tenant_id), translation.override(turn.language):
@@ -275,25 +290,30 @@ def close_turn(turn: Turn, outcome: Outcome) -> Ending:
 
 
 def _settle(turn: Turn, outcome: Outcome) -> Ending:
-    reason = "upstream_broken" if outcome.failure else outcome.finish_reason
+    reason = outcome.stopped or ("upstream_broken" if outcome.failure else outcome.finish_reason)
     if reason == "length" and turn.cut_to_balance:
         reason = "balance"
     receipt = holds.settle(
         tenant_id=turn.tenant_id,
         hold_id=turn.message_id,
-        usage=outcome.usage or _estimate_usage(turn, outcome),
+        usage=usage_of(turn, outcome),
         reason=reason,
     )
+    # A hold that ended by itself, at its checkpoint, stays as it is; the text is here whole all the same.
+    receipt = receipt or holds.receipt_of(tenant_id=turn.tenant_id, hold_id=turn.message_id)
     if receipt is None:
         return Ending(failure=refusals.expired())
     return Ending(
         finish_reason=outcome.finish_reason,
         receipt={"model": turn.model, **receipt.as_json()},
-        failure=refusals.cut_short() if outcome.failure else None,
+        failure=refusals.cut_short() if outcome.failure and not outcome.stopped else None,
     )
 
 
 def _void(turn: Turn, outcome: Outcome) -> Ending:
+    if outcome.stopped:
+        holds.void(tenant_id=turn.tenant_id, hold_id=turn.message_id, reason=outcome.stopped)
+        return Ending(failure=refusals.stopped())
     kind = outcome.failure or FailureKind.EMPTY
     holds.void(tenant_id=turn.tenant_id, hold_id=turn.message_id, reason=f"upstream_{kind}")
     return Ending(failure=refusals.upstream_failed(kind))
@@ -302,7 +322,7 @@ def _void(turn: Turn, outcome: Outcome) -> Ending:
 def _store(turn: Turn, outcome: Outcome, ending: Ending) -> None:
     """Write the answer's final state; only a message that still runs has one to come."""
     if ending.failure is None:
-        state = Message.State.DONE
+        state = Message.State.CUT if outcome.stopped else Message.State.DONE
     else:
         state = Message.State.CUT if ending.receipt else Message.State.FAILED
     Message.objects.filter(pk=turn.message_id, state=Message.State.RUNNING).update(
@@ -313,6 +333,11 @@ def _store(turn: Turn, outcome: Outcome, ending: Ending) -> None:
         failure=ending.failure.body("") if ending.failure else None,
         ended_at=timezone.now(),
     )
+
+
+def usage_of(turn: Turn, outcome: Outcome) -> holds.Usage:
+    """Return what the answer used: the upstream's figures, or an offline count where there are none."""
+    return outcome.usage or _estimate_usage(turn, outcome)
 
 
 def _estimate_usage(turn: Turn, outcome: Outcome) -> holds.Usage:

@@ -4,6 +4,7 @@ The same under uvicorn and daphne. Under a server that speaks the lifespan proto
 that are being generated.
 """
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -17,12 +18,16 @@ django_application = get_asgi_application()
 import structlog  # noqa: E402  the lines below need Django's app registry, which the line above fills
 from django.conf import settings  # noqa: E402
 
+from chat import spool  # noqa: E402
 from chat.generation import drain  # noqa: E402
 from chat.threads import in_thread  # noqa: E402
 from chat.upstream import client, tokens  # noqa: E402
 from chat.views import CHAT_PATH, chat_stream  # noqa: E402
 
 log = structlog.get_logger(__name__)
+
+# Seconds between looks at the spool.
+SPOOL_SECONDS = 15.0
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -43,17 +48,31 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await django_application(scope, receive, send)
 
 
+async def _sweep_spool() -> None:
+    """End what an earlier process, or this one, could not write because the database was away."""
+    while True:
+        try:
+            await in_thread(spool.settle)
+        except Exception:
+            log.exception("spool_sweep_broke")
+        await asyncio.sleep(SPOOL_SECONDS)
+
+
 async def _lifespan(receive: Receive, send: Send) -> None:
+    sweep: asyncio.Task[None] | None = None
     while True:
         event = await receive()
         if event["type"] == "lifespan.startup":
             # The first count loads the vocabulary: not on somebody's first question.
             await in_thread(lambda: tokens.count(""))
+            sweep = asyncio.create_task(_sweep_spool())
             await send({"type": "lifespan.startup.complete"})
         else:
             left = await drain(within=settings.DRAIN_SECONDS)
             if left:
                 log.warning("answers_left_behind", count=left)
             await client.close()
+            if sweep is not None:
+                sweep.cancel()
             await send({"type": "lifespan.shutdown.complete"})
             return

@@ -106,7 +106,12 @@ DATABASES["default"].update(
     DISABLE_SERVER_SIDE_CURSORS=True,
 )
 DATABASES["default"].setdefault("OPTIONS", {}).update(
-    pool={"min_size": 0, "max_size": env.int("DATABASE_POOL", default=16), "timeout": 10, "max_idle": 60},
+    pool={
+        "min_size": 0,
+        "max_size": env.int("DATABASE_POOL", default=16),
+        "timeout": env.float("DATABASE_TIMEOUT", default=10.0),
+        "max_idle": 60,
+    },
     prepare_threshold=None,
 )
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -185,8 +190,8 @@ UPSTREAM_IDLE_TIMEOUT = env.float("UPSTREAM_IDLE_TIMEOUT", default=60.0)
 UPSTREAM_TOTAL_TIMEOUT = env.float("UPSTREAM_TOTAL_TIMEOUT", default=600.0)
 # How long a stopping web process waits for the answers that it is generating.
 DRAIN_SECONDS = env.float("DRAIN_SECONDS", default=30.0)
-# How long a hold lives without a heartbeat before it may be freed; longer than the longest answer.
-HOLD_SECONDS = env.int("HOLD_SECONDS", default=900)
+# How long a hold lives without a sign of life; then it is charged at its checkpoint, or freed.
+HOLD_SECONDS = env.int("HOLD_SECONDS", default=120)
 
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
 LOG_JSON = env.bool("LOG_JSON", default=not DEBUG)

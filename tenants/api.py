@@ -184,7 +184,7 @@ def address_of(request: HttpRequest) -> str:
 
 
 def _count_newcomer(request: HttpRequest) -> None:
-    who = f"{current_tenant(request).pk}:{address_of(request)}"
+    who = f"{current_tenant(request).slug}:{address_of(request)}"
     throttle.count(what="new_user", who=who, limit=settings.NEW_USERS_PER_DAY, seconds=DAY_SECONDS)
 
 
@@ -201,7 +201,7 @@ def login(request: HttpRequest, payload: LoginIn) -> Any:
         (payload.identifier.lower(), settings.LOGIN_TRIES),
         (address_of(request), settings.LOGIN_TRIES * 10),
     ):
-        throttle.count(what="login", who=f"{tenant.pk}:{who}", limit=limit, seconds=LOGIN_WINDOW_SECONDS)
+        throttle.count(what="login", who=f"{tenant.slug}:{who}", limit=limit, seconds=LOGIN_WINDOW_SECONDS)
     user = log_in_with_password(
         tenant=current_tenant(request), identifier=payload.identifier, password=payload.password
     )

@@ -23,7 +23,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_database_url() -> str:
+def database_url_of_this_test() -> str:
     """Return the URL of the database that this test process made."""
     found = connection.settings_dict
     password = f":{found['PASSWORD']}" if found["PASSWORD"] else ""
@@ -78,11 +78,21 @@ def _until_done(process: subprocess.Popen[bytes], port: int) -> Iterator[subproc
 @contextmanager
 def web_server(kind: str, *, log: Path | None = None, **environment: str) -> Iterator[int]:
     """Run the application under uvicorn or daphne, on this test's database; yields the port."""
+    with web_process(kind, log=log, **environment) as (port, _process):
+        yield port
+
+
+@contextmanager
+def web_process(
+    kind: str, *, log: Path | None = None, **environment: str
+) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """Do the same for a test that kills the process; yields it too."""
     port = free_port()
     serve = {
         "uvicorn": ["-m", "uvicorn", "saas.asgi:application", "--port", str(port)],
         # Its own access log would have the query string, and no setting of ours reaches it (docs/deployment.md).
         "daphne": ["-m", "daphne", "--access-log", "/dev/null", "-p", str(port), "saas.asgi:application"],
     }[kind]
-    with running(serve, port, log=log, DATABASE_URL=test_database_url(), DRAIN_SECONDS="5", **environment):
-        yield port
+    values = {"DATABASE_URL": database_url_of_this_test(), "DRAIN_SECONDS": "5", **environment}
+    with running(serve, port, log=log, **values) as process:
+        yield port, process

@@ -455,10 +455,6 @@ def test_nginx_closes_an_idle_connection_before_the_web_does() -> None:
     assert float(option(services()["web"]["command"], "--timeout-keep-alive")) > seconds(idle)
 
 
-def test_a_hold_outlives_what_runs_on_it() -> None:
-    assert seconds(services()["web"]["stop_grace_period"]) < settings.HOLD_SECONDS
-
-
 # Size
 
 
