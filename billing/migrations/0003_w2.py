@@ -29,7 +29,7 @@ DROP FUNCTION billing_refuse_second_redemption();
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0002_ledger_triggers"),
+        ("billing", "0003_auditrun"),
         ("tenants", "0001_people"),
     ]
 
