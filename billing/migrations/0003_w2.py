@@ -29,7 +29,7 @@ DROP FUNCTION billing_refuse_second_redemption();
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0003_auditrun"),
+        ("billing", "0002_ledger_triggers"),
         ("tenants", "0001_people"),
     ]
 
