@@ -4,7 +4,7 @@
     audit_tenant    the breaches found in one tenant's books, none if they are right
 
 Each check is one statement and so sees one moment: it may run while chats do. Rows are counted where they lie; what
-comes back is figures and the first few breaches, whatever the size of the ledger. I7, I8 and I11 come with payments.
+comes back is figures and the first few breaches, whatever the size of the ledger. I7 and I11 come with payments.
 
 **A new check** is one more `Check`. Its query returns a row for each thing checked: `tenant_id` (NULL is the platform),
 `subject` (which row), `fault` (what is wrong with it, NULL where nothing is). Its parameters are `tenant` (NULL
@@ -186,6 +186,42 @@ _USAGE: Final = Check(
         cost=_AMOUNT.format(price="cost"),
     ),
 )
+# Both sides are joined whole, so that a transfer without its code is found like a code without its transfer.
+_CODES: Final = Check(
+    invariant="I8",
+    meaning=_("a code is redeemed at most once"),
+    query="""
+        SELECT coalesce(code.tenant_id, books.tenant_id) AS tenant_id,
+            coalesce('redeem code ' || code.id, 'transfer ' || books.id) AS subject,
+            CASE
+                WHEN code.id IS NULL THEN 'redeems no code'
+                WHEN coalesce(books.transfers, 0) <> code.times
+                    OR coalesce(credited.amount, 0) <> code.times * code.amount
+                THEN CASE code.times WHEN 0 THEN 'open' ELSE 'redeemed' END || ', transfers '
+                    || coalesce(books.transfers, 0) || ', credited ' || coalesce(credited.amount, 0)
+                    || ' of ' || code.amount
+            END AS fault
+        FROM (
+            SELECT code.tenant_id, code.id, code.redeemed_by_id, batch.amount, 'user_' || batch.kind AS kind,
+                (code.redeemed_at IS NOT NULL)::int AS times
+            FROM billing_redeemcode code
+            JOIN billing_redeembatch batch ON batch.tenant_id = code.tenant_id AND batch.id = code.batch_id
+            WHERE %(tenant)s::bigint IS NULL OR code.tenant_id = %(tenant)s
+        ) code FULL JOIN (
+            SELECT tenant_id, ref, max(id) AS id, count(*) AS transfers
+            FROM billing_transfer
+            WHERE kind = 'redeem' AND (%(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s)
+            GROUP BY tenant_id, ref
+        ) books ON books.tenant_id = code.tenant_id AND books.ref = code.id::text
+        LEFT JOIN LATERAL (
+            SELECT sum(entry.amount) AS amount
+            FROM billing_transfer transfer
+            JOIN billing_entry entry ON entry.tenant_id = transfer.tenant_id AND entry.transfer_id = transfer.id
+            JOIN billing_account account ON account.id = entry.account_id
+            WHERE transfer.tenant_id = books.tenant_id AND transfer.kind = 'redeem' AND transfer.ref = books.ref
+                AND account.user_id = code.redeemed_by_id AND account.kind = code.kind
+        ) credited ON books.id IS NOT NULL""",
+)
 # The user's charge is the tenant's revenue, the wholesale charge the platform's, and someone paid each of them.
 _SHARES: Final = Check(
     invariant="I9",
@@ -237,7 +273,7 @@ _BORDERS: Final = Check(
         WHERE %(tenant)s::bigint IS NULL OR entry.tenant_id = %(tenant)s""",
 )
 
-CHECKS: Final = (_TRANSFERS, _BALANCES, _AVAILABLE, _PENDING, _ENDS, _USAGE, _SHARES, _BORDERS)
+CHECKS: Final = (_TRANSFERS, _BALANCES, _AVAILABLE, _PENDING, _ENDS, _USAGE, _CODES, _SHARES, _BORDERS)
 
 # The shorter text first, so that numbers in them count up.
 _SUMMARY: Final = """

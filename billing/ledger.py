@@ -102,10 +102,18 @@ class Movement:
     release: int = 0
 
 
-def credit_user(  # noqa: PLR0913  who, what, and the three things an auditor asks for
-    *, tenant_id: int, user_id: int, amount: int, kind: Literal["cash", "gift"], ref: str, reason: str, actor: str
+def credit_user(  # noqa: PLR0913  who, what, and the things an auditor asks for
+    *,
+    tenant_id: int,
+    user_id: int,
+    amount: int,
+    kind: Literal["cash", "gift"],
+    ref: str,
+    reason: str,
+    actor: str,
+    source: Literal["manual", "redeem"] = "manual",
 ) -> Transfer:
-    """Credit a user by hand. The same `ref` credits once, and returns the first transfer again.
+    """Credit a user, by hand or for a redeem code. The same `ref` credits once, and returns the first transfer again.
 
     Raises ValueError for an amount outside 1…10¹⁵ or an unknown kind, RefConflictError for a `ref` that was used for
     another user or amount.
@@ -115,11 +123,14 @@ def credit_user(  # noqa: PLR0913  who, what, and the three things an auditor as
         raise ValueError(f"unknown kind of credit: {kind!r}")
     with scope.tenant(tenant_id), transaction.atomic():
         accounts = lock_user_accounts(tenant_id=tenant_id, user_id=user_id)
+        # Money stands against the channel that it came by, a gift against what was given away.
         to, transfer_kind, channel = (
             (accounts.gift, Transfer.Kind.GIFT, "gift")
             if kind == "gift"
-            else (accounts.cash, Transfer.Kind.CREDIT, "manual")
+            else (accounts.cash, Transfer.Kind.CREDIT, source)
         )
+        if source == "redeem":
+            transfer_kind = Transfer.Kind.REDEEM
         clearing = clearing_account(tenant_id=tenant_id, channel=channel)
         return move(
             tenant_id=tenant_id,

@@ -28,6 +28,8 @@ keep() {
 hex() { head -c "$1" /dev/urandom | od -An -v -tx1 | tr -d ' \n'; }
 
 hex 32 | keep secret_key
+# The keys before it, with commas between: empty at first.
+printf '' | keep secret_key_fallbacks
 # A Fernet key: 32 bytes in URL-safe base64. To rotate, put a new one in front, with a comma between.
 head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '\n' | keep encryption_keys
 

@@ -16,6 +16,7 @@ _SECRET_TEXT = re.compile(
     r"(?P<lead>(?:[?&]|\b)(?:token|secret|password|api_?key|js_code|access_token|authorization)[\"']?\s*[=:]\s*[\"']?)"
     r"(?P<value>(?:Bearer\s+)?[^\s&\"',;)}]+)"
     r"|(?P<bearer>\bBearer\s+)[^\s\"',;)}]+"
+    r"|(?P<link>/r/)[^\s/?#\"']+"  # a redeem code's page
     r"|\b(?:bny_|sk-)[A-Za-z0-9_\-]{8,}",
     re.IGNORECASE,
 )
@@ -25,7 +26,7 @@ def hide_in_text(text: str) -> str:
     """Return `text` with the values of credentials in it replaced."""
 
     def replace(match: re.Match[str]) -> str:
-        return f"{match['lead'] or match['bearer'] or ''}{HIDDEN}"
+        return f"{match['lead'] or match['bearer'] or match['link'] or ''}{HIDDEN}"
 
     return _SECRET_TEXT.sub(replace, text)
 

@@ -1,24 +1,39 @@
-"""The first page of every host: a tenant's brand on its own hosts, the operator's admin on the platform's."""
+"""The pages of a tenant's own hosts, in its brand; a platform host's first page is the operator's admin."""
 
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from billing import codes
 from chat.views import CHAT_PATH
-from tenants.models import Branding
+from tenants.models import Branding, Tenant
 
 
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
     """Show whose service this is; the chat itself is in the tenant's apps."""
-    if request.tenant is None:  # type: ignore[attr-defined]
+    tenant: Tenant | None = request.tenant  # type: ignore[attr-defined]
+    if tenant is None:
         return redirect("admin:index")
-    brand = Branding.objects.filter(tenant=request.tenant).first()  # type: ignore[attr-defined]
-    return render(
-        request,
-        "pages/home.html",
-        {
-            "brand": brand or Branding(title=request.tenant.name),  # type: ignore[attr-defined]
-            "chat_url": request.build_absolute_uri(CHAT_PATH),
-        },
-    )
+    context = {"brand": _brand(tenant), "chat_url": request.build_absolute_uri(CHAT_PATH)}
+    return render(request, "pages/home.html", context)
+
+
+@require_safe
+@never_cache
+def redeem_link(request: HttpRequest, code: str) -> HttpResponse:
+    """Say what to do with a redeem code that came as a link.
+
+    Nothing is redeemed, since messengers open links to preview them, nor looked up: whether a code exists is told to
+    people who are logged in, and counted, only.
+    """
+    tenant: Tenant | None = request.tenant  # type: ignore[attr-defined]
+    known = codes.normal(code)
+    if tenant is None or known is None:
+        raise Http404
+    return render(request, "pages/redeem.html", {"brand": _brand(tenant), "code": codes.grouped(known)})
+
+
+def _brand(tenant: Tenant) -> Branding:
+    return Branding.objects.filter(tenant=tenant).first() or Branding(title=tenant.name)

@@ -25,6 +25,8 @@ environ.Env.read_env(VAR_DIR / "local.env")
 DEBUG = env.bool("DEBUG", default=False)
 INSECURE_SECRET_KEY = "insecure-only-for-tests-and-checks-never-for-people"  # noqa: S105  refused by saas.checks
 SECRET_KEY = env.str("SECRET_KEY", default=INSECURE_SECRET_KEY)
+# Keys from before: what they signed, and redeem codes made under them, stay good.
+SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", default=[])
 # Fernet keys, comma-separated; the first encrypts, all decrypt (rotation: put the new one in front).
 ENCRYPTION_KEYS: list[str] = env.list("ENCRYPTION_KEYS", default=[])
 
@@ -185,6 +187,8 @@ TOKEN_DAYS = env.int("TOKEN_DAYS", default=30)
 # Tries to log in per account in a quarter of an hour (ten times that per address); new users per address and day.
 LOGIN_TRIES = env.int("LOGIN_TRIES", default=20)
 NEW_USERS_PER_DAY = env.int("NEW_USERS_PER_DAY", default=50)
+# Tries to redeem a code, for each user in a quarter of an hour; ten times that per address.
+REDEEM_TRIES = env.int("REDEEM_TRIES", default=20)
 # WeChat's API host; tests name their double here.
 WECHAT_API_URL = env.str("WECHAT_API_URL", default="https://api.weixin.qq.com")
 

@@ -3,16 +3,19 @@
 from django.contrib import admin
 from django.urls import path
 
+from billing.api import router as billing
 from chat.history import router as history
 from saas.health import healthz
-from saas.pages import home
+from saas.pages import home, redeem_link
 from tenants.adminsite import tenant_site
 from tenants.api import api
 
 api.add_router("/chat", history)
+api.add_router("/billing", billing)
 
 urlpatterns = [
     path("", home, name="home"),
+    path("r/<str:code>", redeem_link, name="redeem_link"),
     path("healthz", healthz, name="healthz"),
     path("api/", api.urls),
     path("admin/", tenant_site.urls),

@@ -193,10 +193,13 @@ class OperatorModelAdmin(ModelAdmin):
 class TenantModelAdmin(OperatorModelAdmin):
     """A tenant-owned model on both sites: on the tenant's, members of the roles in `visible_to` may look.
 
-    The column and the filter "tenant" are added on the operator's site only: the filter lists every tenant's name.
+    Those in `editable_by`, nobody unless a class says so, may also add, change and delete there; what they add is the
+    tenant's. The column and the filter "tenant" are added on the operator's site only, and so is the field where
+    members may edit: both list every tenant's name.
     """
 
     visible_to: ClassVar[frozenset[str]] = frozenset(Membership.Role.values)
+    editable_by: ClassVar[frozenset[str]] = frozenset()
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant",)
     list_per_page = 50
 
@@ -206,22 +209,41 @@ class TenantModelAdmin(OperatorModelAdmin):
 
     def has_view_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
         """Let the operator look, and members of a fitting role at their tenant's site."""
-        if self._on_platform:
-            return super().has_view_permission(request, obj)
-        membership = _membership(request, request.user)
-        return membership is not None and membership.role in self.visible_to
+        return self._admits(request, self.visible_to)
+
+    def may_edit(self, request: HttpRequest) -> bool:
+        """Whether rows of this kind are the person's to edit here: the operator's, or a member's in `editable_by`."""
+        return self._admits(request, self.editable_by)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Let the operator add."""
-        return self._on_platform and super().has_add_permission(request)
+        """Let those add who may edit."""
+        return self.may_edit(request)
 
     def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
-        """Let the operator change."""
-        return self._on_platform and super().has_change_permission(request, obj)
+        """Let those change who may edit."""
+        return self.may_edit(request)
 
     def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
-        """Let the operator delete."""
-        return self._on_platform and super().has_delete_permission(request, obj)
+        """Let those delete who may edit."""
+        return self.may_edit(request)
+
+    def get_exclude(self, request: HttpRequest, obj: models.Model | None = None) -> Any:
+        """Leave the tenant out of the forms that members edit."""
+        excluded = tuple(super().get_exclude(request, obj) or ())
+        return excluded if self._on_platform or not self.editable_by else (*excluded, "tenant")
+
+    def save_form(self, request: HttpRequest, form: Any, change: Any) -> Any:
+        """Give what a member adds to the tenant whose site it is."""
+        row = super().save_form(request, form, change)
+        if not self._on_platform and not change:
+            row.tenant = request.tenant  # type: ignore[attr-defined]
+        return row
+
+    def _admits(self, request: HttpRequest, roles: frozenset[str]) -> bool:
+        if self._on_platform:
+            return _is_operator(request)
+        membership = _membership(request, request.user)
+        return membership is not None and membership.role in roles
 
     def get_list_display(self, request: HttpRequest) -> Any:
         """Add the tenant on the operator's site."""

@@ -178,13 +178,13 @@ class LoggedIn(Schema):
 auth = Router(tags=["auth"])
 
 
-def _address(request: HttpRequest) -> str:
+def address_of(request: HttpRequest) -> str:
     """Return the client's address; behind a proxy the server has put it there (docs/deployment.md)."""
     return str(request.META.get("REMOTE_ADDR", ""))
 
 
 def _count_newcomer(request: HttpRequest) -> None:
-    who = f"{current_tenant(request).slug}:{_address(request)}"
+    who = f"{current_tenant(request).slug}:{address_of(request)}"
     throttle.count(what="new_user", who=who, limit=settings.NEW_USERS_PER_DAY, seconds=DAY_SECONDS)
 
 
@@ -199,7 +199,7 @@ def login(request: HttpRequest, payload: LoginIn) -> Any:
     # Many people share an address, behind a carrier's or an office's; few share an account.
     for who, limit in (
         (payload.identifier.lower(), settings.LOGIN_TRIES),
-        (_address(request), settings.LOGIN_TRIES * 10),
+        (address_of(request), settings.LOGIN_TRIES * 10),
     ):
         throttle.count(what="login", who=f"{tenant.slug}:{who}", limit=limit, seconds=LOGIN_WINDOW_SECONDS)
     user = log_in_with_password(

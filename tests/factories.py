@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from django.contrib.auth.hashers import make_password
 
-from billing import ledger
+from billing import ledger, redeem
 from billing.holds import HoldRequest
 from billing.models import PriceVersion
 from billing.pricing import publish_price
@@ -129,6 +129,14 @@ def credit(user: EndUser, amount: int, *, kind: Literal["cash", "gift"] = "cash"
 def fill_wallet(tenant: Tenant, amount: int = 1000 * YUAN) -> None:
     """Top up a tenant's wholesale wallet, micro-yuan."""
     ledger.credit_tenant_wallet(tenant_id=tenant.pk, amount=amount, ref=unique("ref"), reason="", actor="test")
+
+
+def make_codes(tenant: Tenant, count: int = 1, **fields: Any) -> list[str]:
+    """Return the codes of a new batch, ¥10 each, as their buyers have them; they need settings.ENCRYPTION_KEYS."""
+    batch = {"name": unique("batch"), "amount": 10 * YUAN, "kind": "cash", "created_by": "test", **fields}
+    with scope.tenant(tenant.pk):
+        made = redeem.create_batch(tenant_id=tenant.pk, count=count, **batch)
+        return [code.written for code in made.codes.order_by("pk")]
 
 
 def hold_request(user: EndUser, sku: str, **fields: Any) -> HoldRequest:

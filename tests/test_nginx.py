@@ -262,6 +262,13 @@ def test_a_token_is_in_no_log(pair: Pair) -> None:
     assert TOKEN not in pair.nginx.access_log() + pair.nginx.error_log()
 
 
+def test_a_redeem_code_is_in_no_log(pair: Pair) -> None:
+    code = "7KQM-X2VB-9RTC-4WHN"
+    headers_that_arrive(pair, {"X-Request-Id": "linked-1"}, f"/r/{code}")
+    assert json.loads(log_with(pair.nginx, "linked-1"))["path"] == "/r/[hidden]"
+    assert code not in pair.nginx.access_log() + pair.nginx.error_log()
+
+
 def test_a_token_is_in_no_log_when_the_web_breaks_off(pair: Pair) -> None:
     with RawConnection(pair.nginx.port) as client:
         client.send("GET", f"{CHAT}?token={TOKEN}", headers={"X-Request-Id": "broken-1"})

@@ -31,6 +31,7 @@ from tests.factories import (
     PASSWORD,
     credit,
     host_of,
+    make_codes,
     make_mini_program,
     make_reseller,
     make_staff,
@@ -49,7 +50,8 @@ IN_CHINESE: Final = re.compile(
     r"|\bI\d+\b"  # the invariants' names
     r"|\bwx[0-9a-f]{16}\b|#[0-9a-f]{6}"
     r"|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
-    r"|\b[a-z]+-[0-9a-f]{12}(?:\.test)?\b",  # names made by tests/factories.py
+    r"|\b[a-z]+-[0-9a-f]{12}(?:\.test)?\b"  # names made by tests/factories.py
+    r"|…[0-9A-Z]{4}\b",  # how a redeem code ends
     re.IGNORECASE,
 )
 WHOLE_TEXTS_IN_CHINESE: Final = {
@@ -197,6 +199,7 @@ def rows_of_every_kind() -> list[Model]:
         shop.settle(hold)
         usage.record(tenant_id=tenant.pk, hold_id=hold.pk)
     make_token(user)
+    make_codes(tenant, name="春节", per_user_limit=1)
     make_staff(tenant)
     with scope.tenant(tenant.pk):
         WeChatIdentity.objects.create(tenant=tenant, user=user, app_id=make_mini_program(tenant).app_id, openid="1")

@@ -5,6 +5,7 @@ from billing.models.audit_run import AuditRun
 from billing.models.hold import Hold, UsageSource
 from billing.models.price import PriceVersion
 from billing.models.quota import QuotaUse
+from billing.models.redeem import RedeemBatch, RedeemCode
 from billing.models.usage import DailyUsage, UsageRecord
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "Hold",
     "PriceVersion",
     "QuotaUse",
+    "RedeemBatch",
+    "RedeemCode",
     "Transfer",
     "UsageRecord",
     "UsageSource",

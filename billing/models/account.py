@@ -108,6 +108,7 @@ class Transfer(TenantOwned):
         GIFT = "gift", _("gift")
         WALLET_TOPUP = "wallet_topup", _("wholesale wallet top-up")
         ANSWER = "answer", _("answer")
+        REDEEM = "redeem", _("redeem code")
 
     kind = models.CharField(_("kind"), max_length=20, choices=Kind.choices)
     ref = models.CharField(_("reference"), max_length=120)
