@@ -74,6 +74,33 @@ _CHECKS: Final = {
         HAVING count(record.id) <> CASE WHEN hold.recorded_at IS NULL THEN 0 ELSE 1 END
             OR (hold.state = 'posted' AND hold.recorded_at IS NULL
                 AND hold.ended_at < now() - make_interval(secs => %(grace)s))""",
+    # A paid order has one top-up of its own amounts, another none; and a top-up has a paid order.
+    "I7": """
+        SELECT 'order ' || orders.id, orders.state || ', top-ups ' || books.topups || ' of ' || books.collected
+            || ' for ' || books.cash || ', bonus ' || books.bonus
+        FROM billing_order orders CROSS JOIN LATERAL (
+            SELECT count(DISTINCT transfer.id) FILTER (WHERE transfer.kind = 'topup') AS topups,
+                coalesce(-sum(entry.amount) FILTER (WHERE account.kind = 'psp_clearing'
+                    AND account.channel = orders.channel || ':' || orders.merchant_id), 0) AS collected,
+                coalesce(sum(entry.amount) FILTER (
+                    WHERE account.kind = 'user_cash' AND account.user_id = orders.user_id), 0) AS cash,
+                coalesce(sum(entry.amount) FILTER (
+                    WHERE account.kind = 'user_gift' AND account.user_id = orders.user_id), 0) AS bonus
+            FROM billing_transfer transfer
+            JOIN billing_entry entry ON entry.tenant_id = transfer.tenant_id AND entry.transfer_id = transfer.id
+            JOIN billing_account account ON account.id = entry.account_id
+            WHERE transfer.tenant_id = orders.tenant_id
+              AND (transfer.kind, transfer.ref) IN (('topup', orders.id::text), ('gift', 'order:' || orders.id))
+        ) books
+        WHERE orders.tenant_id = %(tenant)s
+          AND (books.topups, books.collected, books.cash, books.bonus) <> CASE WHEN orders.state = 'paid'
+              THEN ROW(1::bigint, orders.price::numeric, orders.credits::numeric, orders.bonus::numeric)
+              ELSE ROW(0::bigint, 0::numeric, 0::numeric, 0::numeric) END
+        UNION ALL
+        SELECT 'transfer ' || transfer.id, 'a top-up without a paid order'
+        FROM billing_transfer transfer LEFT JOIN billing_order orders ON orders.tenant_id = transfer.tenant_id
+            AND orders.id::text = transfer.ref AND orders.state = 'paid'
+        WHERE transfer.tenant_id = %(tenant)s AND transfer.kind = 'topup' AND orders.id IS NULL""",
     # The user's charge is the tenant's revenue, the wholesale charge the platform's, and someone paid each of them.
     "I9": """
         SELECT 'hold ' || hold.id, 'charges ' || hold.charge || ' and ' || hold.wholesale_charge

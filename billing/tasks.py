@@ -7,7 +7,7 @@ import structlog
 from celery import shared_task
 from kombu.exceptions import OperationalError
 
-from billing import holds, usage
+from billing import holds, recharge, usage
 
 log = structlog.get_logger(__name__)
 
@@ -47,3 +47,9 @@ def sweep_unrecorded() -> int:
 def expire_holds() -> int:
     """Void holds that nobody ended in time; return how many."""
     return holds.expire_holds()
+
+
+@shared_task(name="billing.tasks.poll_orders")
+def poll_orders() -> int:
+    """Ask providers for pending orders that are due, and close those whose time is over; return how many."""
+    return recharge.poll_orders()

@@ -168,6 +168,7 @@ LOGIN_TRIES = env.int("LOGIN_TRIES", default=20)
 NEW_USERS_PER_DAY = env.int("NEW_USERS_PER_DAY", default=50)
 # WeChat's API host; tests name their double here.
 WECHAT_API_URL = env.str("WECHAT_API_URL", default="https://api.weixin.qq.com")
+WECHAT_PAY_API_URL = env.str("WECHAT_PAY_API_URL", default="https://api.mch.weixin.qq.com")
 
 # The default upstream of tenants that are opened: any OpenAI-compatible endpoint. Empty: the built-in model.
 OPENAI_BASE_URL = env.str("OPENAI_BASE_URL", default="")

@@ -3,6 +3,8 @@
 from django.contrib import admin
 from django.urls import path
 
+from billing.api_recharge import payments
+from billing.api_recharge import router as recharge
 from chat.history import router as history
 from saas.health import healthz
 from saas.pages import home
@@ -10,6 +12,8 @@ from tenants.adminsite import tenant_site
 from tenants.api import api
 
 api.add_router("/chat", history)
+api.add_router("/billing", recharge)
+api.add_router("/payments", payments)
 
 urlpatterns = [
     path("", home, name="home"),
