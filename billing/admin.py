@@ -234,7 +234,19 @@ class MerchantAccountForm(_MerchantAccountForm):
 
     class Meta:
         model = MerchantAccount
-        fields = "__all__"
+        fields: ClassVar[list[str]] = [
+            "tenant",
+            "channel",
+            "merchant_id",
+            "app_id",
+            "certificate_serial",
+            "platform_key_id",
+            "platform_public_key",
+            "platform_certificates",
+            "is_enabled",
+            "private_key",
+            "api_v3_key",
+        ]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -255,14 +267,25 @@ class MerchantAccountAdmin(TenantModelAdmin):
     """A tenant's accounts with payment providers."""
 
     visible_to = frozenset({Role.OWNER, Role.FINANCE})
+    shown: ClassVar[tuple[str, ...]] = (
+        "tenant",
+        "channel",
+        "merchant_id",
+        "app_id",
+        "certificate_serial",
+        "platform_key_id",
+        "platform_public_key",
+        "platform_certificates",
+        "is_enabled",
+    )
     secrets: ClassVar[tuple[str, ...]] = ("private_key", "api_v3_key")
     form = MerchantAccountForm
     list_display = ("id", "channel", "merchant_id", "app_id", "is_enabled", "created_at")
 
-    def get_exclude(self, request: HttpRequest, obj: models.Model | None = None) -> tuple[str, ...]:
+    def get_fields(self, request: HttpRequest, obj: MerchantAccount | None = None) -> Any:
         """Leave the secrets out wherever the form would only show them."""
         editing = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
-        return () if editing else self.secrets
+        return (*self.shown, *self.secrets) if editing else self.shown
 
 
 class OrderAdmin(MoneyAdmin):

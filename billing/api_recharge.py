@@ -14,7 +14,7 @@ from billing import recharge
 from billing.models import MerchantAccount, Order, Package
 from billing.payments.provider import NotificationRefusedError, PaymentError
 from tenants import scope, throttle
-from tenants.api import Envelope, Text, ok, signed_in, user_of
+from tenants.api import Envelope, Text, current_tenant, ok, signed_in, user_of
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import Tenant
 from tenants.resolve import host_name
@@ -85,7 +85,7 @@ def packages(request: HttpRequest) -> Any:  # noqa: ARG001  # ninja hands it ove
 def create(request: HttpRequest, payload: OrderIn) -> Any:
     """Order a package; an open order of the same kind is given again."""
     user = user_of(request)
-    throttle.count(what="order", who=f"{user.tenant_id}:{user.pk}", limit=ORDERS_PER_HOUR, seconds=3600)
+    throttle.count(what="order", who=f"{current_tenant(request).slug}:{user.pk}", limit=ORDERS_PER_HOUR, seconds=3600)
     purchase = recharge.Purchase(
         **payload.dict(),
         address=str(request.META.get("REMOTE_ADDR", "")),
@@ -107,7 +107,7 @@ def recheck(request: HttpRequest, order_id: str) -> Any:
     """Ask the provider about an order, for the one who has paid and sees no credit; return the order."""
     found = _mine(request, order_id)
     if found.state != Order.State.PAID:
-        throttle.count(what="recheck", who=f"{found.tenant_id}:{found.pk}", limit=RECHECKS_PER_MINUTE, seconds=60)
+        throttle.count(what="recheck", who=str(found.pk), limit=RECHECKS_PER_MINUTE, seconds=60)
         try:
             recharge.check_order(found)
         except PaymentError as fault:

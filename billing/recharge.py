@@ -16,8 +16,7 @@ from typing import Final
 
 import structlog
 from django.db import transaction
-from django.db.models import F, Q, QuerySet
-from django.db.models.expressions import Combinable
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
@@ -292,17 +291,17 @@ def _close(order: Order, *, overdue_seconds: int = 0) -> None:
 def _claim_due() -> list[Order]:
     """Return the orders that are due, after setting when each is due next; others' claims are passed by."""
     pending = Order.objects.filter(state=Order.State.PENDING, next_poll_at__lte=Now())
-    due = list(pending.select_for_update(skip_locked=True).order_by("next_poll_at")[:_POLL_BATCH])
+    due = list(pending.annotate(now=Now()).select_for_update(skip_locked=True).order_by("next_poll_at")[:_POLL_BATCH])
     for order in due:
-        Order.objects.filter(pk=order.pk).update(polls=F("polls") + 1, next_poll_at=_next_poll(order))
-    return due
+        Order.objects.filter(pk=order.pk).update(next_poll_at=_next_poll(order, order.now))
+    return list(due)
 
 
-def _next_poll(order: Order) -> datetime | Combinable:
-    done = order.polls + 1
-    if done < len(POLL_SECONDS):
-        return min(order.created_at + timedelta(seconds=POLL_SECONDS[done]), order.expires_at)
-    return order.expires_at if done == len(POLL_SECONDS) else Now() + timedelta(seconds=RETRY_SECONDS)
+def _next_poll(order: Order, now: datetime) -> datetime:
+    """Return when to ask next; what was missed, because nobody polled, is not made up for."""
+    planned = [order.created_at + timedelta(seconds=seconds) for seconds in POLL_SECONDS]
+    ahead = [at for at in (*planned, order.expires_at) if at > now]
+    return min(ahead, default=now + timedelta(seconds=RETRY_SECONDS))
 
 
 def unavailable() -> ProductError:

@@ -198,7 +198,6 @@ class Migration(migrations.Migration):
                 ("expires_at", models.DateTimeField(verbose_name="expires")),
                 ("paid_at", models.DateTimeField(blank=True, null=True, verbose_name="paid at")),
                 ("closed_at", models.DateTimeField(blank=True, null=True, verbose_name="closed at")),
-                ("polls", models.PositiveIntegerField(default=0, verbose_name="times asked for")),
                 ("next_poll_at", models.DateTimeField(verbose_name="asked for next")),
                 (
                     "merchant_account",

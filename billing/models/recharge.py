@@ -156,7 +156,6 @@ class Order(TenantOwned):
     expires_at = models.DateTimeField(_("expires"))
     paid_at = models.DateTimeField(_("paid at"), null=True, blank=True)
     closed_at = models.DateTimeField(_("closed at"), null=True, blank=True)
-    polls = models.PositiveIntegerField(_("times asked for"), default=0)
     next_poll_at = models.DateTimeField(_("asked for next"))
 
     class Meta(TenantOwned.Meta):

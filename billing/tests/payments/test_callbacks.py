@@ -1,6 +1,7 @@
 """Notifications of WeChat Pay: what is taken, what is refused; nothing is credited twice or to the wrong one."""
 
 import base64
+from typing import Any
 
 import pytest
 from django.db import IntegrityError, connection, transaction
@@ -124,7 +125,7 @@ def test_another_currency_credits_nothing(till: Till) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"mchid": "1900009999"}, {"appid": "wx00000000000000ff"}])
-def test_another_merchant_s_or_app_s_payment_credits_nothing(till: Till, changes: dict[str, str]) -> None:
+def test_another_merchant_s_or_app_s_payment_credits_nothing(till: Till, changes: dict[str, Any]) -> None:
     assert till.deliver(till.wechat.notification(paid(till), **changes)) == fail("other_merchant")
     assert (untouched(till), till.events()) == (True, ["other_merchant"])
 
@@ -185,7 +186,7 @@ def test_one_payment_pays_one_order(till: Till) -> None:
     "changes",
     [{"trade_state": "NOTPAY"}, {"trade_state": "REFUND"}, {"event_type": "REFUND.SUCCESS"}, {"transaction_id": ""}],
 )
-def test_what_is_no_payment_is_not_taken(till: Till, changes: dict[str, str]) -> None:
+def test_what_is_no_payment_is_not_taken(till: Till, changes: dict[str, Any]) -> None:
     assert till.deliver(till.wechat.notification(paid(till), **changes)) == NOT_BELIEVED
     assert untouched(till)
 

@@ -182,10 +182,10 @@ def test_polls_notifications_and_re_checks_at_once_credit_once(committed_till: T
             Order.objects.filter(out_trade_no=number).update(next_poll_at=Now())
         same = till.wechat.notification(number)
         jobs = [
-            *[lambda m=same: till.deliver(m)[0]] * 4,  # type: ignore[misc]
-            *[lambda n=number: till.deliver(till.wechat.notification(n))[0]] * 3,  # type: ignore[misc]
+            *[lambda m=same: till.deliver(m)[0]] * 4,
+            *[lambda n=number: till.deliver(till.wechat.notification(n))[0]] * 3,
             *[lambda: 200 + 0 * recharge.poll_orders()] * 2,
-            *[lambda i=bought: till.api("POST", f"/api/billing/orders/{i['order']['id']}/recheck")[0]] * 2,  # type: ignore[misc]
+            *[lambda i=bought: till.api("POST", f"/api/billing/orders/{i['order']['id']}/recheck")[0]] * 2,
         ]
         assert Counter(together(jobs)) == {200: 11}
         assert till.books() == till.bought(times)
