@@ -72,7 +72,7 @@ class WeChatPay:
             body["payer"] = {"openid": payer.openid}
         if order.method == Method.H5:
             body["scene_info"] = {"payer_client_ip": payer.address, "h5_info": {"type": "Wap"}}
-        answer = self._ask("POST", f"/v3/pay/transactions/{order.method}", body)
+        answer = _object(self._ask("POST", f"/v3/pay/transactions/{order.method}", body))
         if order.method == Method.JSAPI:
             return self._request_payment(order, _text(answer, "prepay_id"))
         wanted = "code_url" if order.method == Method.NATIVE else "h5_url"
@@ -103,7 +103,7 @@ class WeChatPay:
                 return None
             raise
         try:
-            return _notice(answer, event_id="", body=orjson.dumps(answer))
+            return _notice(_object(answer), event_id="", body=answer)
         except (AttributeError, KeyError, TypeError, ValueError) as fault:
             raise ProviderAwayError(f"not readable: {type(fault).__name__}") from None
 
@@ -131,7 +131,7 @@ class WeChatPay:
             "paySign": signed,
         }
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
         """Make a signed request; return the verified answer, empty where WeChat has nothing to say."""
         content = orjson.dumps(body) if body is not None else b""
         headers = {
@@ -150,12 +150,9 @@ class WeChatPay:
             raise _failure(answer)
         try:
             self._verify(answer.content, answer.headers)
-            said = orjson.loads(answer.content) if answer.content else {}
-        except (NotificationRefusedError, orjson.JSONDecodeError) as fault:
+        except NotificationRefusedError as fault:
             raise ProviderAwayError(f"an answer that cannot be believed: {fault}") from None
-        if not isinstance(said, dict):
-            raise ProviderAwayError("an answer that is no object")
-        return said
+        return answer.content
 
     def _authorization(self, method: str, path: str, content: bytes) -> str:
         stamp, nonce = str(int(time.time())), secrets.token_hex(16)
@@ -246,6 +243,16 @@ def _failure(answer: httpx.Response) -> ProviderAwayError | ProviderRefusedError
     if answer.is_server_error or answer.status_code == httpx.codes.TOO_MANY_REQUESTS or not code:
         return ProviderAwayError(f"status {answer.status_code} {code}")
     return ProviderRefusedError(code)
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    try:
+        said = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        said = None
+    if not isinstance(said, dict):
+        raise ProviderAwayError("an answer that is no object")
+    return said
 
 
 def _text(answer: dict[str, Any], name: str) -> str:

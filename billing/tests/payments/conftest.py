@@ -199,7 +199,12 @@ def other(db: None, wechat: WeChatPayDouble) -> Iterator[Till]:
 @pytest.fixture
 def committed_till(committed_db: None, wechat: WeChatPayDouble) -> Iterator[Till]:
     with audited(open_till(wechat)) as opened:
-        yield opened
+        try:
+            yield opened
+        finally:
+            # They stay, and other tests must not poll them.
+            with scope.tenant(opened.tenant.pk):
+                Order.objects.filter(state="pending").update(state="closed", closed_at=Now())
 
 
 def path_of(url: str) -> str:
