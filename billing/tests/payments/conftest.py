@@ -182,6 +182,7 @@ def wechat(settings: Settings) -> Iterator[WeChatPayDouble]:
         settings.WECHAT_PAY_API_URL = double.url
         yield double
         client_for(double.url).close()
+        client_for.cache_clear()
 
 
 @pytest.fixture

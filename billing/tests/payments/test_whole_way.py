@@ -12,10 +12,10 @@ from tests.servers import web_server
 @pytest.mark.parametrize("server", ["uvicorn", "daphne"])
 def test_order_pay_and_be_credited(committed_till: Till, server: str) -> None:
     till = committed_till
-    shared = {"ENCRYPTION_KEYS": settings.ENCRYPTION_KEYS[0], "WECHAT_PAY_API_URL": till.wechat.url}
     headers = {"host": host_of(till.tenant), "authorization": f"Bearer {till.token}"}
     wanted = {"package": till.package.slug, "channel": "wechat", "method": "native"}
-    with web_server(server, **shared) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+    serving = web_server(server, ENCRYPTION_KEYS=settings.ENCRYPTION_KEYS[0], WECHAT_PAY_API_URL=till.wechat.url)
+    with serving as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
         bought = http.post("/api/billing/orders", json=wanted, headers=headers).json()["data"]
         number = till.number(bought)
         till.wechat.pay(number)
