@@ -180,9 +180,10 @@ def wechat(settings: Settings) -> Iterator[WeChatPayDouble]:
     resolve.forget()
     with running_wechatpay() as double:
         settings.WECHAT_PAY_API_URL = double.url
+        client = client_for(double.url)  # now, since threads that ask first together would each make one
         yield double
-        client_for(double.url).close()
-        client_for.cache_clear()
+        client.close()
+        client_for.cache_clear()  # the port may come again
 
 
 @pytest.fixture
