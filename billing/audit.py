@@ -4,7 +4,8 @@
     audit_tenant    the breaches found in one tenant's books, none if they are right
 
 Each check is one statement and so sees one moment: it may run while chats do. Rows are counted where they lie; what
-comes back is figures and the first few breaches, whatever the size of the ledger. I7 and I11 come with payments.
+comes back is figures and the first few breaches, whatever the size of the ledger. I11 comes with the providers'
+daily bills.
 
 **A new check** is one more `Check`. Its query returns a row for each thing checked: `tenant_id` (NULL is the platform),
 `subject` (which row), `fault` (what is wrong with it, NULL where nothing is). Its parameters are `tenant` (NULL
@@ -186,6 +187,46 @@ _USAGE: Final = Check(
         cost=_AMOUNT.format(price="cost"),
     ),
 )
+# Both sides are joined whole, so that a top-up without its order is found like an order without its top-up. The bonus
+# is a gift of its own.
+_ORDERS: Final = Check(
+    invariant="I7",
+    meaning=_("a paid order has one top-up, of its own amounts"),
+    query="""
+        SELECT coalesce(orders.tenant_id, topups.tenant_id) AS tenant_id,
+            coalesce('order ' || orders.id, 'transfer ' || topups.id) AS subject,
+            CASE
+                WHEN orders.id IS NULL THEN 'a top-up without an order'
+                WHEN (coalesce(topups.transfers, 0), books.collected, books.cash, books.bonus)
+                    <> (orders.times, orders.times * orders.price, orders.times * orders.credits,
+                        orders.times * orders.bonus)
+                THEN orders.state || ', top-ups ' || coalesce(topups.transfers, 0) || ' of ' || books.collected
+                    || ' for ' || books.cash || ', bonus ' || books.bonus
+            END AS fault
+        FROM (
+            SELECT *, (state = 'paid')::int AS times FROM billing_order
+            WHERE %(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s
+        ) orders FULL JOIN (
+            SELECT tenant_id, ref, max(id) AS id, count(*) AS transfers
+            FROM billing_transfer
+            WHERE kind = 'topup' AND (%(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s)
+            GROUP BY tenant_id, ref
+        ) topups ON topups.tenant_id = orders.tenant_id AND topups.ref = orders.id::text
+        LEFT JOIN LATERAL (
+            SELECT
+                coalesce(-sum(entry.amount) FILTER (WHERE account.kind = 'psp_clearing'
+                    AND account.channel = orders.channel || ':' || orders.merchant_id), 0) AS collected,
+                coalesce(sum(entry.amount) FILTER (
+                    WHERE account.kind = 'user_cash' AND account.user_id = orders.user_id), 0) AS cash,
+                coalesce(sum(entry.amount) FILTER (
+                    WHERE account.kind = 'user_gift' AND account.user_id = orders.user_id), 0) AS bonus
+            FROM billing_transfer transfer
+            JOIN billing_entry entry ON entry.tenant_id = transfer.tenant_id AND entry.transfer_id = transfer.id
+            JOIN billing_account account ON account.id = entry.account_id
+            WHERE transfer.tenant_id = orders.tenant_id
+              AND (transfer.kind, transfer.ref) IN (('topup', orders.id::text), ('gift', 'order:' || orders.id))
+        ) books ON orders.id IS NOT NULL""",
+)
 # Both sides are joined whole, so that a transfer without its code is found like a code without its transfer.
 _CODES: Final = Check(
     invariant="I8",
@@ -273,7 +314,7 @@ _BORDERS: Final = Check(
         WHERE %(tenant)s::bigint IS NULL OR entry.tenant_id = %(tenant)s""",
 )
 
-CHECKS: Final = (_TRANSFERS, _BALANCES, _AVAILABLE, _PENDING, _ENDS, _USAGE, _CODES, _SHARES, _BORDERS)
+CHECKS: Final = (_TRANSFERS, _BALANCES, _AVAILABLE, _PENDING, _ENDS, _USAGE, _ORDERS, _CODES, _SHARES, _BORDERS)
 
 # The shorter text first, so that numbers in them count up.
 _SUMMARY: Final = """

@@ -31,6 +31,9 @@ MAX_AMOUNT: Final = 10**15  # one billion yuan: more is a typing mistake
 RETAIL_SHORTFALL: Final = "retail"
 WHOLESALE_SHORTFALL: Final = "wholesale"
 
+# The clearing account of what a tenant sold for less than its worth.
+DISCOUNT: Final = "discount"
+
 _LOCK_ORDER: Final = (
     AccountKind.USER_GIFT,
     AccountKind.USER_CASH,
@@ -102,6 +105,14 @@ class Movement:
     release: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Payment:
+    """Money that a payment channel collected: `amount` stands on the clearing account of `channel`."""
+
+    channel: str
+    amount: int
+
+
 def credit_user(  # noqa: PLR0913  who, what, and the things an auditor asks for
     *,
     tenant_id: int,
@@ -112,8 +123,12 @@ def credit_user(  # noqa: PLR0913  who, what, and the things an auditor asks for
     reason: str,
     actor: str,
     source: Literal["manual", "redeem"] = "manual",
+    payment: Payment | None = None,
 ) -> Transfer:
-    """Credit a user, by hand or for a redeem code. The same `ref` credits once, and returns the first transfer again.
+    """Credit a user, by hand, for a redeem code or for a `payment`.
+
+    The same `ref` credits once, and returns the first transfer again. Where a payment is not the amount credited, the
+    rest is the tenant's: its revenue, or a discount that it gives.
 
     Raises ValueError for an amount outside 1…10¹⁵ or an unknown kind, RefConflictError for a `ref` that was used for
     another user or amount.
@@ -131,15 +146,36 @@ def credit_user(  # noqa: PLR0913  who, what, and the things an auditor asks for
         )
         if source == "redeem":
             transfer_kind = Transfer.Kind.REDEEM
-        clearing = clearing_account(tenant_id=tenant_id, channel=channel)
+        if payment is None:
+            payment = Payment(channel=channel, amount=amount)
+        else:
+            _require_amount(payment.amount)
+            transfer_kind = Transfer.Kind.TOPUP
         return move(
             tenant_id=tenant_id,
             kind=transfer_kind,
             ref=ref,
             reason=reason,
             actor=actor,
-            movements=[Movement(account=clearing, amount=-amount), Movement(account=to, amount=amount)],
+            movements=[
+                *_collected(tenant_id=tenant_id, payment=payment, credited=amount),
+                Movement(account=to, amount=amount),
+            ],
         )
+
+
+def _collected(*, tenant_id: int, payment: Payment, credited: int) -> list[Movement]:
+    """Return where a credit comes from."""
+    rest = payment.amount - credited
+    movements = []
+    if rest < 0:
+        discount = clearing_account(tenant_id=tenant_id, channel=DISCOUNT)
+        movements.append(Movement(account=discount, amount=rest))
+    clearing = clearing_account(tenant_id=tenant_id, channel=payment.channel)
+    movements.append(Movement(account=clearing, amount=-payment.amount))
+    if rest > 0:
+        movements.append(Movement(account=tenant_accounts(tenant_id=tenant_id).revenue, amount=rest))
+    return movements
 
 
 def credit_tenant_wallet(*, tenant_id: int, amount: int, ref: str, reason: str, actor: str) -> Transfer:

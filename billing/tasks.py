@@ -7,7 +7,7 @@ import structlog
 from celery import shared_task
 from kombu.exceptions import OperationalError
 
-from billing import holds, nightly, usage
+from billing import holds, nightly, recharge, usage
 
 log = structlog.get_logger(__name__)
 
@@ -53,3 +53,9 @@ def expire_holds() -> int:
 def audit_ledger() -> int:
     """Audit the whole ledger and keep the run; return how many breaches. Delivered twice, it looks twice: no harm."""
     return nightly.run().breaches
+
+
+@shared_task(name="billing.tasks.poll_orders")
+def poll_orders() -> int:
+    """Ask providers for pending orders that are due, and close those whose time is over; return how many."""
+    return recharge.poll_orders()

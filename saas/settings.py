@@ -152,6 +152,7 @@ CELERY_BEAT_SCHEDULE = {
     "record usage that the broker lost": {"task": "billing.tasks.sweep_unrecorded", "schedule": SWEEP_SECONDS},
     "end expired holds": {"task": "billing.tasks.expire_holds", "schedule": SWEEP_SECONDS},
     "close messages whose process died": {"task": "chat.tasks.close_orphans", "schedule": SWEEP_SECONDS},
+    "ask for payments that nobody told of": {"task": "billing.tasks.poll_orders", "schedule": 10.0},
     "audit the ledger": {"task": "billing.tasks.audit_ledger", "schedule": crontab(hour="3", minute="30")},
 }
 
@@ -191,6 +192,7 @@ NEW_USERS_PER_DAY = env.int("NEW_USERS_PER_DAY", default=50)
 REDEEM_TRIES = env.int("REDEEM_TRIES", default=20)
 # WeChat's API host; tests name their double here.
 WECHAT_API_URL = env.str("WECHAT_API_URL", default="https://api.weixin.qq.com")
+WECHAT_PAY_API_URL = env.str("WECHAT_PAY_API_URL", default="https://api.mch.weixin.qq.com")
 
 # The default upstream of tenants that are opened: any OpenAI-compatible endpoint. Empty: the built-in model.
 OPENAI_BASE_URL = env.str("OPENAI_BASE_URL", default="")

@@ -4,6 +4,8 @@ from django.contrib import admin
 from django.urls import path
 
 from billing.api import router as billing
+from billing.api_recharge import payments
+from billing.api_recharge import router as recharge
 from chat.history import router as history
 from saas.health import healthz
 from saas.pages import home, redeem_link
@@ -12,6 +14,8 @@ from tenants.api import api
 
 api.add_router("/chat", history)
 api.add_router("/billing", billing)
+api.add_router("/billing", recharge)
+api.add_router("/payments", payments)
 
 urlpatterns = [
     path("", home, name="home"),

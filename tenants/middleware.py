@@ -37,6 +37,8 @@ logger = structlog.get_logger(__name__)
 API_PREFIX = "/api/"
 # Asked by load balancers under whatever name the machine has: no tenant is wanted there.
 TENANTLESS_PATHS = frozenset({"/healthz"})
+# Payment providers name the tenant in the path, and may come by any host, for a suspended tenant too: money was paid.
+CALLBACK_PREFIX = "/api/payments/"
 # docs/protocol.md, "Request": any origin and no credentials, because tokens are not cookies.
 CORS_HEADERS = {
     "Access-Control-Allow-Origin": "*",
@@ -148,7 +150,7 @@ def enter_tenant(get_response: Handler) -> Handler:
 
 def _resolve(request: HttpRequest) -> Tenant | None:
     """Return the tenant of a request. Only the API goes by app id: pages belong to their host."""
-    if request.path in TENANTLESS_PATHS:
+    if request.path in TENANTLESS_PATHS or request.path.startswith(CALLBACK_PREFIX):
         return None
     host, app_id, referer = request.get_host(), None, None
     if request.path.startswith(API_PREFIX):

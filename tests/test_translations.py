@@ -13,12 +13,14 @@ from cryptography.fernet import Fernet
 from django.contrib import admin
 from django.contrib.admin import AdminSite
 from django.db.models import Model
+from django.db.models.functions import Now
 from django.test import Client
 from django.urls import reverse
 from django.utils import translation
 from pytest_django import Settings
 
 from billing import nightly, usage
+from billing.models import MerchantAccount, Order, Package, PaymentEvent
 from billing.tests.conftest import open_shop
 from chat.models import Conversation, ModelOffer, Role, UpstreamAccount
 from chat.models import Message as ChatMessage
@@ -26,7 +28,7 @@ from saas.local.messages import forms, texts_of_source, update
 from saas.local.translations import LOCALE
 from tenants import scope
 from tenants.adminsite import tenant_site
-from tenants.models import StaffUser, WeChatIdentity
+from tenants.models import EndUser, StaffUser, Tenant, WeChatIdentity
 from tests.factories import (
     PASSWORD,
     credit,
@@ -45,7 +47,7 @@ SAME_IN_CHINESE: Final = {"Banyan", "app id", "open id", "union id"}
 
 # What may stand in Latin letters on a Chinese page: names that Chinese has no other word for, and the rows' own data.
 IN_CHINESE: Final = re.compile(
-    r"\b(?:Banyan|API|(?:App|Open|Union)?ID|AppSecret|tokens?)\b"
+    r"\b(?:Banyan|API(?:v3)?|(?:App|Open|Union)?ID|AppSecret|tokens?)\b"
     r"|/chat/completions|/v1"
     r"|\bI\d+\b"  # the invariants' names
     r"|\bwx[0-9a-f]{16}\b|#[0-9a-f]{6}"
@@ -212,10 +214,39 @@ def rows_of_every_kind() -> list[Model]:
         ChatMessage.objects.create(
             tenant=tenant, conversation=conversation, user=user, offer_slug="1", question="你好", state="done"
         )
+        sell(tenant, user)
         owned = [model.objects.filter(tenant=tenant).first() for model in registered(tenant_site)]
     colleague = StaffUser.objects.create_user("1")
     membership = colleague.platform_memberships.create(role="operator")
     return [tenant, make_reseller(), colleague, membership, nightly.run(), *(row for row in owned if row)]
+
+
+def sell(tenant: Tenant, user: EndUser) -> None:
+    """Give a tenant a package, a merchant account, and an order with what WeChat Pay said of it."""
+    package = Package.objects.create(tenant=tenant, slug="1", name="十元", price=10_000_000, credits=10_000_000)
+    merchant = MerchantAccount.objects.create(
+        tenant=tenant, channel="wechat", merchant_id="1", app_id="wx0123456789abcdef", certificate_serial="1"
+    )
+    order = Order.objects.create(
+        tenant=tenant,
+        out_trade_no="1",
+        user=user,
+        package=package,
+        package_name=package.name,
+        price=package.price,
+        credits=package.credits,
+        bonus=package.bonus,
+        merchant_account=merchant,
+        channel=merchant.channel,
+        method="native",
+        merchant_id=merchant.merchant_id,
+        app_id=merchant.app_id,
+        expires_at=Now(),
+        next_poll_at=Now(),
+    )
+    PaymentEvent.objects.create(
+        tenant=tenant, merchant_account=merchant, order=order, event_id="1", body_digest="0" * 64, outcome="credited"
+    )
 
 
 def registered(site: AdminSite) -> dict[type[Any], Any]:

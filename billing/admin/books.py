@@ -29,10 +29,11 @@ from tenants.models import Membership
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
 
+
 Role = Membership.Role
 
 
-def _yuan(field: str, label: "_StrOrPromise") -> Callable[[models.Model], str]:
+def yuan_column(field: str, label: "_StrOrPromise") -> Callable[[models.Model], str]:
     """Make a column that shows an amount of micro-yuan in yuan, and sorts by it."""
 
     @admin.display(description=label, ordering=field)
@@ -64,7 +65,14 @@ class CostAdmin(MoneyAdmin):
 class AccountAdmin(MoneyAdmin):
     """Balances."""
 
-    list_display = ("id", "kind", "user", "channel", _yuan("posted", _("posted")), _yuan("pending", _("frozen")))
+    list_display = (
+        "id",
+        "kind",
+        "user",
+        "channel",
+        yuan_column("posted", _("posted")),
+        yuan_column("pending", _("frozen")),
+    )
     list_filter = ("kind",)
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "user")
     search_fields = ("user__username", "user__phone", "user__email")
@@ -82,7 +90,7 @@ class TransferAdmin(MoneyAdmin):
 class EntryAdmin(MoneyAdmin):
     """What transfers did to accounts."""
 
-    list_display = ("id", "transfer_kind", "transfer_ref", "account_kind", _yuan("amount", _("amount")))
+    list_display = ("id", "transfer_kind", "transfer_ref", "account_kind", yuan_column("amount", _("amount")))
     list_filter = ("account__kind",)
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "transfer", "account")
     search_fields = ("transfer__ref",)
@@ -112,10 +120,10 @@ class PriceVersionAdmin(MoneyAdmin):
         "sku",
         "level",
         "effective_at",
-        _yuan("prompt_rate", _("prompt, per million tokens")),
-        _yuan("cached_rate", _("cached prompt, per million tokens")),
-        _yuan("completion_rate", _("completion, per million tokens")),
-        _yuan("per_call", _("per call")),
+        yuan_column("prompt_rate", _("prompt, per million tokens")),
+        yuan_column("cached_rate", _("cached prompt, per million tokens")),
+        yuan_column("completion_rate", _("completion, per million tokens")),
+        yuan_column("per_call", _("per call")),
     )
     list_filter = ("level",)
     search_fields = ("sku",)
@@ -132,9 +140,9 @@ class HoldAdmin(CostAdmin):
         "sku",
         "state",
         "free",
-        _yuan("amount", _("held")),
-        _yuan("charge", _("charge")),
-        _yuan("wholesale_charge", _("wholesale charge")),
+        yuan_column("amount", _("held")),
+        yuan_column("charge", _("charge")),
+        yuan_column("wholesale_charge", _("wholesale charge")),
     )
     list_filter = ("state", "free")
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "user")
@@ -163,7 +171,7 @@ class UsageRecordAdmin(CostAdmin):
         "prompt_tokens",
         "completion_tokens",
         "free",
-        _yuan("charge", _("charge")),
+        yuan_column("charge", _("charge")),
     )
     list_filter = ("usage_source", "free")
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "user")
@@ -182,8 +190,8 @@ class DailyUsageAdmin(CostAdmin):
         "free_answers",
         "prompt_tokens",
         "completion_tokens",
-        _yuan("charge", _("charge")),
-        _yuan("wholesale_charge", _("wholesale charge")),
+        yuan_column("charge", _("charge")),
+        yuan_column("wholesale_charge", _("wholesale charge")),
     )
     search_fields = ("sku",)
     ordering = ("-day", "sku")

@@ -5,6 +5,7 @@ from billing.models.audit_run import AuditRun
 from billing.models.hold import Hold, UsageSource
 from billing.models.price import PriceVersion
 from billing.models.quota import QuotaUse
+from billing.models.recharge import Channel, MerchantAccount, Method, Order, Package, PaymentEvent
 from billing.models.redeem import RedeemBatch, RedeemCode
 from billing.models.usage import DailyUsage, UsageRecord
 
@@ -12,9 +13,15 @@ __all__ = [
     "Account",
     "AccountKind",
     "AuditRun",
+    "Channel",
     "DailyUsage",
     "Entry",
     "Hold",
+    "MerchantAccount",
+    "Method",
+    "Order",
+    "Package",
+    "PaymentEvent",
     "PriceVersion",
     "QuotaUse",
     "RedeemBatch",

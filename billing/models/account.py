@@ -106,6 +106,7 @@ class Transfer(TenantOwned):
 
         CREDIT = "credit", _("manual credit")
         GIFT = "gift", _("gift")
+        TOPUP = "topup", _("recharge")
         WALLET_TOPUP = "wallet_topup", _("wholesale wallet top-up")
         ANSWER = "answer", _("answer")
         REDEEM = "redeem", _("redeem code")

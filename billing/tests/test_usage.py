@@ -155,5 +155,7 @@ def test_a_broker_that_is_away_costs_nothing_but_time(shop: Shop, posted: Hold, 
 def test_beat_names_tasks_that_exist() -> None:
     app.loader.import_default_modules()
     ours = {entry["task"] for entry in app.conf.beat_schedule.values() if entry["task"].startswith("billing.")}
-    assert ours == {"billing.tasks.audit_ledger", "billing.tasks.expire_holds", "billing.tasks.sweep_unrecorded"}
+    assert ours == {
+        f"billing.tasks.{name}" for name in ("audit_ledger", "expire_holds", "poll_orders", "sweep_unrecorded")
+    }
     assert ours - set(app.tasks) == set()

@@ -1,0 +1,254 @@
+"""What users buy and how it was paid: packages, tenants' merchant accounts, orders, and what providers said of them.
+
+Amounts are whole micro-yuan (¥1 = 1,000,000). `billing.recharge` is the only writer of orders and events.
+"""
+
+from typing import ClassVar, Final
+
+from django.core.validators import RegexValidator
+from django.db import models
+from django.db.models import Q, Value
+from django.db.models.functions import Mod, Now
+from django.db.models.lookups import Exact
+from django.utils.translation import gettext_lazy as _
+from uuid_utils.compat import uuid7
+
+from tenants.scope import SameTenant, TenantOwned
+from tenants.secrets import EncryptedTextField
+
+FEN: Final = 10_000  # what providers count in
+MAX_PRICE: Final = 10**12  # a million yuan: more is a typing mistake
+
+
+class Channel(models.TextChoices):
+    """A payment provider."""
+
+    WECHAT = "wechat", _("WeChat Pay")
+
+
+class Method(models.TextChoices):
+    """How the person pays: each needs something else from the provider."""
+
+    NATIVE = "native", _("QR code")
+    JSAPI = "jsapi", _("inside WeChat")
+    H5 = "h5", _("mobile browser")
+
+
+class Package(TenantOwned):
+    """What a user can buy: `credits` go to the balance, `bonus` to the gift balance."""
+
+    slug = models.SlugField(_("slug"), max_length=40)
+    name = models.CharField(_("name"), max_length=80)
+    price = models.BigIntegerField(_("price, micro-yuan"))
+    credits = models.BigIntegerField(_("balance bought, micro-yuan"))
+    bonus = models.BigIntegerField(_("bonus, micro-yuan"), default=0)
+    badge = models.CharField(_("badge"), max_length=20, blank=True, default="")
+    limit_per_user = models.PositiveIntegerField(_("times per user, 0 for any"), default=0)
+    position = models.IntegerField(_("position"), default=0)
+    is_enabled = models.BooleanField(_("on sale"), default=True)
+
+    class Meta(TenantOwned.Meta):
+        verbose_name = _("package")
+        verbose_name_plural = _("packages")
+        constraints: ClassVar = [
+            *TenantOwned.Meta.constraints,
+            models.UniqueConstraint(fields=["tenant", "slug"], name="billing_package_slug"),
+            models.CheckConstraint(
+                condition=Q(price__gte=FEN, price__lte=MAX_PRICE),
+                name="billing_package_price",
+                violation_error_message=_("A price is between ¥0.01 and ¥1,000,000."),
+            ),
+            models.CheckConstraint(
+                condition=Exact(Mod("price", Value(FEN)), 0),  # no provider could collect parts of a fen
+                name="billing_package_fen",
+                violation_error_message=_("A price is in whole fen, that is 10,000 micro-yuan."),
+            ),
+            models.CheckConstraint(
+                condition=Q(credits__gte=1, credits__lte=MAX_PRICE, bonus__gte=0, bonus__lte=MAX_PRICE),
+                name="billing_package_amounts",
+                violation_error_message=_("The balance is at least 1 micro-yuan, the bonus at least 0."),
+            ),
+        ]
+
+
+class MerchantAccount(TenantOwned):
+    """A tenant's account with a payment provider; read at each use, so a change needs no restart.
+
+    WeChat Pay signs with a public key of its own (`platform_key_id`), or with a platform certificate, or with both by
+    turns while a merchant changes over: either kind is looked up by the id that came with the signature.
+    """
+
+    channel = models.CharField(_("channel"), max_length=10, choices=Channel.choices)
+    merchant_id = models.CharField(
+        _("merchant id"), max_length=32, validators=[RegexValidator(r"\A\d{1,32}\Z", _("Digits only are wanted."))]
+    )
+    app_id = models.CharField(_("app id"), max_length=32)
+    certificate_serial = models.CharField(_("serial number of the merchant's certificate"), max_length=64)
+    private_key = EncryptedTextField(_("merchant's private key"), blank=True, default="")
+    api_v3_key = EncryptedTextField(_("API v3 key"), blank=True, default="")
+    platform_key_id = models.CharField(_("id of the platform's public key"), max_length=64, blank=True, default="")
+    platform_public_key = models.TextField(_("platform's public key"), blank=True, default="")
+    platform_certificates = models.TextField(_("platform's certificates"), blank=True, default="")
+    is_enabled = models.BooleanField(_("enabled"), default=True)
+    created_at = models.DateTimeField(_("created"), db_default=Now(), editable=False)
+
+    class Meta(TenantOwned.Meta):
+        verbose_name = _("merchant account")
+        verbose_name_plural = _("merchant accounts")
+        constraints: ClassVar = [
+            *TenantOwned.Meta.constraints,
+            models.UniqueConstraint(
+                fields=["tenant", "channel", "merchant_id", "app_id"], name="billing_merchantaccount_once"
+            ),
+        ]
+
+
+class Order(TenantOwned):
+    """One purchase. What was sold, for how much and to which merchant is a copy: later edits change nothing.
+
+    A trigger (migration 0003) keeps a paid order paid.
+    """
+
+    class State(models.TextChoices):
+        """A closed order may still be paid: the money is then credited all the same."""
+
+        PENDING = "pending", _("waiting for payment")
+        PAID = "paid", _("paid")
+        CLOSED = "closed", _("closed")
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    out_trade_no = models.CharField(_("order number"), max_length=32)
+    user = models.ForeignKey(
+        "tenants.EndUser",
+        on_delete=models.PROTECT,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+        verbose_name=_("user"),
+    )
+    package = models.ForeignKey(
+        Package,
+        on_delete=models.PROTECT,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+        verbose_name=_("package"),
+    )
+    package_name = models.CharField(_("package's name"), max_length=80)
+    price = models.BigIntegerField(_("price, micro-yuan"))
+    credits = models.BigIntegerField(_("balance bought, micro-yuan"))
+    bonus = models.BigIntegerField(_("bonus, micro-yuan"))
+    merchant_account = models.ForeignKey(
+        MerchantAccount,
+        on_delete=models.PROTECT,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+        verbose_name=_("merchant account"),
+    )
+    channel = models.CharField(_("channel"), max_length=10, choices=Channel.choices)
+    method = models.CharField(_("way of paying"), max_length=10, choices=Method.choices)
+    merchant_id = models.CharField(_("merchant id"), max_length=32)
+    app_id = models.CharField(_("app id"), max_length=32)
+    state = models.CharField(_("state"), max_length=7, choices=State.choices, default=State.PENDING)
+    transaction_id = models.CharField(_("provider's number"), max_length=64, blank=True, default="")
+    created_at = models.DateTimeField(_("created"), db_default=Now(), editable=False)
+    expires_at = models.DateTimeField(_("expires"))
+    paid_at = models.DateTimeField(_("paid at"), null=True, blank=True)
+    closed_at = models.DateTimeField(_("closed at"), null=True, blank=True)
+    next_poll_at = models.DateTimeField(_("asked for next"))
+
+    class Meta(TenantOwned.Meta):
+        verbose_name = _("order")
+        verbose_name_plural = _("orders")
+        constraints: ClassVar = [
+            *TenantOwned.Meta.constraints,
+            SameTenant(field="user", name="billing_order_user_fk"),
+            SameTenant(field="package", name="billing_order_package_fk"),
+            SameTenant(field="merchant_account", name="billing_order_merchant_fk"),
+            models.UniqueConstraint(fields=["tenant", "out_trade_no"], name="billing_order_number"),
+            # A payment pays one order.
+            models.UniqueConstraint(
+                fields=["tenant", "channel", "merchant_id", "transaction_id"],
+                condition=~Q(transaction_id=""),
+                name="billing_order_transaction",
+            ),
+            models.CheckConstraint(
+                condition=Q(price__gte=FEN, credits__gte=1, bonus__gte=0), name="billing_order_amounts"
+            ),
+            models.CheckConstraint(
+                condition=(Q(state="paid", paid_at__isnull=False) & ~Q(transaction_id=""))
+                | Q(state="pending", paid_at__isnull=True, closed_at__isnull=True, transaction_id="")
+                | Q(state="closed", paid_at__isnull=True, closed_at__isnull=False, transaction_id=""),
+                name="billing_order_state",
+            ),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["tenant", "user", "package"], name="billing_order_user"),
+            # For the sweep over all tenants; as small as what is open.
+            models.Index(fields=["next_poll_at"], condition=Q(state="pending"), name="billing_order_open"),
+        ]
+
+    @property
+    def clearing_channel(self) -> str:
+        """The ledger's clearing account of this merchant, which the provider's bill is compared with."""
+        return f"{self.channel}:{self.merchant_id}"
+
+
+class PaymentEvent(TenantOwned):
+    """What a provider truly said, once for each of its event ids: the answer to a replay."""
+
+    class Outcome(models.TextChoices):
+        """What came of it; only the first two are taken."""
+
+        CREDITED = "credited", _("credited")
+        REPEATED = "repeated", _("known already")
+        UNKNOWN_ORDER = "unknown_order", _("no such order")
+        OTHER_MERCHANT = "other_merchant", _("another merchant's or app's")
+        OTHER_AMOUNT = "other_amount", _("another amount or currency")
+        OTHER_TRANSACTION = "other_transaction", _("another payment, or another order's")
+
+    merchant_account = models.ForeignKey(
+        MerchantAccount,
+        on_delete=models.PROTECT,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+        verbose_name=_("merchant account"),
+    )
+    order = models.ForeignKey(
+        Order,
+        on_delete=models.PROTECT,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+        null=True,
+        blank=True,
+        verbose_name=_("order"),
+    )
+    event_id = models.CharField(_("provider's event"), max_length=80)
+    body_digest = models.CharField(_("digest of the message"), max_length=64)
+    outcome = models.CharField(_("outcome"), max_length=20, choices=Outcome.choices)
+    received_at = models.DateTimeField(_("received"), db_default=Now(), editable=False)
+
+    class Meta(TenantOwned.Meta):
+        verbose_name = _("payment event")
+        verbose_name_plural = _("payment events")
+        constraints: ClassVar = [
+            *TenantOwned.Meta.constraints,
+            SameTenant(field="merchant_account", name="billing_paymentevent_merchant_fk"),
+            SameTenant(field="order", name="billing_paymentevent_order_fk"),
+            models.UniqueConstraint(
+                fields=["tenant", "merchant_account", "event_id"], name="billing_paymentevent_once"
+            ),
+            models.CheckConstraint(condition=Q(body_digest__regex=r"^[0-9a-f]{64}$"), name="billing_paymentevent_hash"),
+        ]
+        indexes: ClassVar = [models.Index(fields=["tenant", "order"], name="billing_paymentevent_order")]
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether the provider may be told that it need not send it again."""
+        return self.outcome in TAKEN
+
+
+TAKEN: Final = frozenset({PaymentEvent.Outcome.CREDITED, PaymentEvent.Outcome.REPEATED})

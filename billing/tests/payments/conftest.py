@@ -1,0 +1,214 @@
+"""A tenant that sells a package over WeChat Pay, whose double runs beside it; each test ends with an audit."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import count
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+import pytest
+from cryptography.fernet import Fernet
+from django.db.models.functions import Now
+from django.test import Client
+from pytest_django import Settings
+
+from billing import audit, ledger, recharge
+from billing.models import Account, MerchantAccount, Order, Package, PaymentEvent
+from billing.payments.wechat import client_for
+from tenants import resolve, scope
+from tenants.models import EndUser, Tenant
+from tests.doubles.wechatpay import Merchant, WeChatPayDouble, pem, public_pem, running_wechatpay
+from tests.factories import YUAN, host_of, make_tenant, make_token, make_user, unique
+
+PRICE, CREDITS, BONUS = 10 * YUAN, 10 * YUAN, 2 * YUAN
+
+_numbers = count(1_900_000_001)
+
+
+def open_account(tenant: Tenant, merchant: Merchant, **fields: Any) -> MerchantAccount:
+    """Let a tenant collect on a merchant's account, by the platform's public key."""
+    with scope.tenant(tenant.pk):
+        return MerchantAccount.objects.create(
+            **{
+                "tenant": tenant,
+                "channel": "wechat",
+                "merchant_id": merchant.merchant_id,
+                "app_id": merchant.app_id,
+                "certificate_serial": merchant.serial,
+                "private_key": pem(merchant.key),
+                "api_v3_key": merchant.api_v3_key,
+                "platform_key_id": merchant.platform_key_id,
+                "platform_public_key": public_pem(merchant.platform_key),
+                **fields,
+            }
+        )
+
+
+def open_package(tenant: Tenant, **fields: Any) -> Package:
+    """Sell ¥10 with a bonus of ¥2, for ¥10."""
+    values = {"slug": unique("pack"), "name": "十元", "price": PRICE, "credits": CREDITS, "bonus": BONUS, **fields}
+    with scope.tenant(tenant.pk):
+        return Package.objects.create(tenant=tenant, **values)
+
+
+@dataclass(kw_only=True)
+class Till:
+    """A tenant's way to sell, and its first buyer."""
+
+    wechat: WeChatPayDouble
+    tenant: Tenant
+    user: EndUser
+    token: str
+    merchant: Merchant
+    account: MerchantAccount
+    package: Package
+    client: Client = field(default_factory=Client)
+
+    def api(self, method: str, path: str, body: Any = None, *, token: str = "") -> tuple[int, dict[str, Any]]:
+        """Call the JSON API as the buyer; return the status and the answer."""
+        headers = {"host": host_of(self.tenant), "authorization": f"Bearer {token or self.token}"}
+        answer = self.client.generic(
+            method,
+            path,
+            data=b"" if body is None else orjson.dumps(body),
+            content_type="application/json",
+            headers=headers,
+        )
+        return answer.status_code, answer.json()
+
+    def buy(self, *, method: str = "native", package: Package | None = None, token: str = "") -> dict[str, Any]:
+        """Order a package; return the order and the payment."""
+        body = {"package": (package or self.package).slug, "channel": "wechat", "method": method}
+        status, said = self.api("POST", "/api/billing/orders", body, token=token)
+        assert status == 200, said
+        return dict(said["data"])
+
+    def number(self, bought: dict[str, Any]) -> str:
+        """Return a bought order's number at the provider."""
+        return str(bought["order"]["id"]).replace("-", "")
+
+    def deliver(self, message: tuple[bytes, dict[str, str]], *, to: "Till | None" = None) -> tuple[int, dict[str, Any]]:
+        """Bring a notification to the address that a tenant gave the provider, on a host that is nobody's."""
+        till = to or self
+        path = recharge.notify_path(tenant=till.tenant, account=till.account)
+        raw, headers = message
+        answer = Client().post(path, raw, content_type="application/json", headers={"host": "pay.test", **headers})
+        return answer.status_code, answer.json()
+
+    def order(self, number: str) -> Order:
+        """Return an order as it is now."""
+        with scope.tenant(self.tenant.pk):
+            return Order.objects.get(out_trade_no=number)
+
+    def states(self) -> list[str]:
+        """Return the states of all orders, the oldest first."""
+        with scope.tenant(self.tenant.pk):
+            return list(Order.objects.order_by("created_at").values_list("state", flat=True))
+
+    def events(self) -> list[str]:
+        """Return what came of what the provider said."""
+        with scope.tenant(self.tenant.pk):
+            return list(PaymentEvent.objects.order_by("pk").values_list("outcome", flat=True))
+
+    def books(self) -> dict[str, int]:
+        """Return every account of the tenant that is not empty."""
+        with scope.tenant(self.tenant.pk):
+            rows = Account.objects.exclude(posted=0)
+            return {f"{row.kind}:{row.channel}".rstrip(":"): row.posted for row in rows}
+
+    def bought(self, times: int = 1) -> dict[str, int]:
+        """Return what the books say after the package was bought so many times."""
+        sums = {
+            f"psp_clearing:wechat:{self.merchant.merchant_id}": -PRICE,
+            "user_cash": CREDITS,
+            "psp_clearing:gift": -BONUS,
+            "user_gift": BONUS,
+        }
+        return {name: amount * times for name, amount in sums.items()}
+
+    def balances(self) -> ledger.Balances:
+        return ledger.balances(tenant_id=self.tenant.pk, user_id=self.user.pk)
+
+    def let_pass(self, number: str, seconds: int) -> None:
+        """Move an order into the past."""
+        past = timedelta(seconds=seconds)
+        order = self.order(number)
+        with scope.tenant(self.tenant.pk):
+            Order.objects.filter(pk=order.pk).update(
+                created_at=order.created_at - past,
+                expires_at=order.expires_at - past,
+                next_poll_at=order.next_poll_at - past,
+            )
+
+    def close(self, number: str) -> None:
+        """Close an order as its expiry does, without the provider."""
+        with scope.tenant(self.tenant.pk):
+            Order.objects.filter(out_trade_no=number).update(state="closed", closed_at=Now())
+
+
+def open_till(wechat: WeChatPayDouble, *, merchant: Merchant | None = None) -> Till:
+    """Open a tenant that sells; with a merchant of its own unless one is given."""
+    tenant = make_tenant()
+    if merchant is None:
+        merchant = Merchant(merchant_id=str(next(_numbers)), app_id=f"wx{unique('a')[2:]}0000")
+    wechat.merchants[merchant.merchant_id] = merchant
+    user = make_user(tenant)
+    return Till(
+        wechat=wechat,
+        tenant=tenant,
+        user=user,
+        token=make_token(user),
+        merchant=merchant,
+        account=open_account(tenant, merchant),
+        package=open_package(tenant),
+    )
+
+
+@contextmanager
+def audited(till: Till) -> Iterator[Till]:
+    """Whatever a test did there, the books are right at its end."""
+    yield till
+    assert audit.audit_tenant(tenant_id=till.tenant.pk) == []
+
+
+@pytest.fixture
+def wechat(settings: Settings) -> Iterator[WeChatPayDouble]:
+    settings.ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
+    resolve.forget()
+    with running_wechatpay() as double:
+        settings.WECHAT_PAY_API_URL = double.url
+        client = client_for(double.url)  # now, since threads that ask first together would each make one
+        yield double
+        client.close()
+        client_for.cache_clear()  # the port may come again
+
+
+@pytest.fixture
+def till(db: None, wechat: WeChatPayDouble) -> Iterator[Till]:
+    with audited(open_till(wechat)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def other(db: None, wechat: WeChatPayDouble) -> Iterator[Till]:
+    with audited(open_till(wechat)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def committed_till(committed_db: None, wechat: WeChatPayDouble) -> Iterator[Till]:
+    with audited(open_till(wechat)) as opened:
+        try:
+            yield opened
+        finally:
+            # They stay, and other tests must not poll them.
+            with scope.tenant(opened.tenant.pk):
+                Order.objects.filter(state="pending").update(state="closed", closed_at=Now())
+
+
+def path_of(url: str) -> str:
+    """Return the path of an address."""
+    return urlsplit(url).path
