@@ -2,8 +2,9 @@
 
     python -m saas.local.model --port 8123      (the key that callers must show: BUILTIN_MODEL_KEY)
 
-The same question gets the same text every time: the likeliest token is taken, no earlier prompt's state is reused,
-and flash attention is off, because it sums in an order that depends on what other chats run beside.
+The same question gets the same text every time: the likeliest token is taken, no earlier prompt's state is reused, and
+one chat runs at a time. Several in one batch are summed in another order, and a tie then falls the other way; so
+others wait in the server's queue, which the stream's heartbeats bridge. This model is for trying things out.
 """
 
 import argparse
@@ -24,8 +25,8 @@ from saas.local.problem import StartError
 from saas.local.processes import Service
 
 NAME: Final = "smollm2-135m"
-SLOTS: Final = 4  # chats at once; others wait in the server's queue
-CONTEXT_WINDOW: Final = 4096  # tokens of each slot
+SLOTS: Final = 1  # chats at once; others wait in the server's queue
+CONTEXT_WINDOW: Final = 8192  # tokens of each slot; what the model was trained with
 
 
 def find_weights() -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from saas.local.model import CONTEXT_WINDOW, NAME, SLOTS, Model
+from saas.local.model import CONTEXT_WINDOW, NAME, Model
 from saas.local.ports import free_port
 from saas.local.processes import start, stop, wait_until
 
@@ -46,7 +46,7 @@ def text(response: httpx.Response) -> str:
 
 def test_an_answer_does_not_depend_on_what_is_asked_beside(server: Model) -> None:
     alone = [text(ask(server, question)) for question in QUESTIONS]
-    with ThreadPoolExecutor(SLOTS) as people:
+    with ThreadPoolExecutor(len(QUESTIONS)) as people:
         together = [text(answer) for answer in people.map(lambda question: ask(server, question), QUESTIONS)]
 
     assert together == alone
