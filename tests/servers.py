@@ -60,12 +60,14 @@ def running(
     arguments: list[str], port: int, *, log: Path | None = None, **environment: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run `arguments` with this Python until the block ends; it must listen on `port`. `log` gets what it prints."""
+    # A variable given here also goes before the file of that name that `make test` may have named.
+    inherited = {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in environment}
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(log.open("wb")) if log else None
         process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=ROOT,
-            env={**os.environ, **environment},
+            env={**inherited, **environment},
             stdout=output,
             stderr=subprocess.STDOUT if log else None,
         )
