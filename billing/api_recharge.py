@@ -2,7 +2,7 @@
 
 import uuid
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import structlog
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -11,7 +11,8 @@ from ninja import Router, Schema
 from pydantic import Field, PlainSerializer
 
 from billing import recharge
-from billing.models import MerchantAccount, Order, Package
+from billing.models import Channel, MerchantAccount, Method, Order, Package
+from billing.payments import provider_of
 from billing.payments.provider import NotificationRefusedError, PaymentError
 from tenants import scope, throttle
 from tenants.api import Envelope, Text, current_tenant, ok, signed_in, user_of
@@ -48,8 +49,8 @@ class OrderIn(Schema):
     """Which package, and how it is to be paid."""
 
     package: Annotated[Text, Field(min_length=1, max_length=40)]
-    channel: Literal["wechat"]
-    method: Literal["native", "jsapi", "h5"]
+    channel: Channel
+    method: Method
 
 
 class OrderOut(Schema):
@@ -124,13 +125,18 @@ def notify(request: HttpRequest, slug: str, channel: str, account_id: str) -> Ht
     """
     account = _enabled_account(slug, channel, account_id)
     if account is None:
-        return _said(404, "no such account")
+        return JsonResponse({"code": "FAIL", "message": "no such account"}, status=404)
     try:
         event = recharge.take_callback(account=account, body=request.body, headers=request.headers)
     except NotificationRefusedError as refusal:
         log.warning("notification refused", tenant=slug, account=account.pk, why=str(refusal))
-        return _said(401, "not accepted")
-    return _said(200) if event.is_taken else _said(409, event.outcome)
+        return _reply(account, 401, "not accepted")
+    return _reply(account, 200) if event.is_taken else _reply(account, 409, event.outcome)
+
+
+def _reply(account: MerchantAccount, status: int, why: str = "") -> HttpResponse:
+    said = provider_of(account).reply(status=status, why=why)
+    return HttpResponse(said.body, status=said.status, content_type=said.content_type)
 
 
 def _enabled_account(slug: str, channel: str, account_id: str) -> MerchantAccount | None:
@@ -140,12 +146,6 @@ def _enabled_account(slug: str, channel: str, account_id: str) -> MerchantAccoun
     with scope.tenant(tenant.pk):
         enabled = MerchantAccount.objects.filter(is_enabled=True, channel=channel.replace("\x00", ""))
         return enabled.filter(pk=int(account_id)).first()
-
-
-def _said(status: int, why: str = "") -> HttpResponse:
-    """Answer in WeChat Pay's form: https://pay.weixin.qq.com/doc/v3/merchant/4012791902."""
-    body = {"code": "FAIL", "message": why} if why else {"code": "SUCCESS", "message": ""}
-    return JsonResponse(body, status=status)
 
 
 def _mine(request: HttpRequest, order_id: str) -> Order:

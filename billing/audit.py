@@ -305,7 +305,8 @@ _BORDERS: Final = Check(
                 WHEN transfer.tenant_id IS DISTINCT FROM entry.tenant_id
                 THEN 'transfer of ' || coalesce('tenant ' || transfer.tenant_id, 'the platform')
                 WHEN account.tenant_id IS DISTINCT FROM entry.tenant_id AND NOT (account.tenant_id IS NULL
-                    AND account.kind IN ('platform_revenue', 'reseller_pending', 'reseller_available'))
+                    AND account.kind IN ('platform_revenue', 'reseller_pending', 'reseller_available',
+                        'reseller_receivable', 'reseller_wallet'))
                 THEN account.kind || ' account of ' || coalesce('tenant ' || account.tenant_id, 'the platform')
             END AS fault
         FROM billing_entry entry

@@ -7,8 +7,9 @@
 
 **Lock order**, the same everywhere, so that no two transactions wait for each other: the hold, then the user's accounts
 (gift before cash), then the user's quota row, and the tenant's rows last, since everybody in the tenant waits for
-those: clearing, refunds owed, wholesale wallet, shortfall, tenant's revenue, platform's revenue. `move` sorts its
-movements so. Nothing slow may follow a tenant's row: commit at once.
+those: clearing, refunds owed, wholesale wallet, shortfall, tenant's revenue, resellers' commission of the day,
+platform's revenue; behind them a reseller's own rows, which several tenants share. `move` sorts its movements so.
+Nothing slow may follow a tenant's row: commit at once.
 
 A balance changes by a conditional UPDATE whose row count is checked, never by saving an object. Where the count is
 wrong, the whole transaction fails (LedgerError): a fault of ours, never a message for a person.
@@ -31,6 +32,9 @@ MAX_AMOUNT: Final = 10**15  # one billion yuan: more is a typing mistake
 RETAIL_SHORTFALL: Final = "retail"
 WHOLESALE_SHORTFALL: Final = "wholesale"
 
+# What a credit without a payment is for; but for "manual" it is the transfer's kind too.
+Source = Literal["manual", "redeem", "sign_in", "invitation", "ad"]
+
 # The clearing account of what a tenant sold for less than its worth.
 DISCOUNT: Final = "discount"
 
@@ -39,12 +43,16 @@ _LOCK_ORDER: Final = (
     AccountKind.USER_CASH,
     AccountKind.PSP_CLEARING,
     AccountKind.REFUND_PAYABLE,
-    AccountKind.RESELLER_PENDING,
-    AccountKind.RESELLER_AVAILABLE,
     AccountKind.TENANT_WHOLESALE,
     AccountKind.SHORTFALL,
     AccountKind.TENANT_REVENUE,
+    AccountKind.RESELLER_ACCRUED,
     AccountKind.PLATFORM_REVENUE,
+    AccountKind.RESELLER_WALLET,
+    AccountKind.RESELLER_PENDING,
+    AccountKind.RESELLER_AVAILABLE,
+    AccountKind.RESELLER_RECEIVABLE,
+    AccountKind.WITHDRAWAL_PAYABLE,
 )
 _BELOW_ZERO: Final = Q(kind__in=BELOW_ZERO_KINDS)
 
@@ -122,10 +130,10 @@ def credit_user(  # noqa: PLR0913  who, what, and the things an auditor asks for
     ref: str,
     reason: str,
     actor: str,
-    source: Literal["manual", "redeem"] = "manual",
+    source: Source = "manual",
     payment: Payment | None = None,
 ) -> Transfer:
-    """Credit a user, by hand, for a redeem code or for a `payment`.
+    """Credit a user: by hand, for a redeem code, as a reward, or for a `payment`.
 
     The same `ref` credits once, and returns the first transfer again. Where a payment is not the amount credited, the
     rest is the tenant's: its revenue, or a discount that it gives.
@@ -144,8 +152,8 @@ def credit_user(  # noqa: PLR0913  who, what, and the things an auditor asks for
             if kind == "gift"
             else (accounts.cash, Transfer.Kind.CREDIT, source)
         )
-        if source == "redeem":
-            transfer_kind = Transfer.Kind.REDEEM
+        if source != "manual":
+            transfer_kind = Transfer.Kind(source)
         if payment is None:
             payment = Payment(channel=channel, amount=amount)
         else:
@@ -243,6 +251,19 @@ def clearing_account(*, tenant_id: int, channel: str) -> Account:
     return _tenant_rows(tenant_id, [(AccountKind.PSP_CLEARING, channel)])[0]
 
 
+def reseller_account(*, reseller_id: int, kind: AccountKind, tenant_id: int | None = None) -> Account:
+    """Return a reseller's account, opened if missing, not locked; in the platform's scope.
+
+    Only RESELLER_ACCRUED is of a tenant too, and is reached from that tenant's scope.
+    """
+    rows = Account.objects.filter(tenant=tenant_id, kind=kind, reseller_id=reseller_id)
+    found = rows.first()
+    if found is None:
+        _open([Account(tenant_id=tenant_id, kind=kind, reseller_id=reseller_id)])
+        found = rows.get()
+    return found
+
+
 def lock(*, account: Account) -> Account:
     """Lock an account and read it again. A tenant's makes everybody in the tenant wait: move and commit at once."""
     return Account.objects.select_for_update().get(pk=account.pk)
@@ -267,9 +288,11 @@ def release(*, movements: Iterable[Movement]) -> None:
 
 
 def move(  # noqa: PLR0913  a transfer's columns
-    *, tenant_id: int, kind: Transfer.Kind, ref: str, movements: Iterable[Movement], reason: str, actor: str
+    *, tenant_id: int | None, kind: Transfer.Kind, ref: str, movements: Iterable[Movement], reason: str, actor: str
 ) -> Transfer:
     """Write a transfer with its entries and change the balances, all within the caller's transaction.
+
+    Without a tenant it is the platform's own, which moves a reseller's accounts, in the platform's scope.
 
     A `ref` seen before moves nothing and returns its transfer, if that moved the same amounts (RefConflictError if
     not). Movements of zero leave no entry. Raises LedgerError where the sum is not zero or a balance would fall
@@ -281,7 +304,10 @@ def move(  # noqa: PLR0913  a transfer's columns
     if not ref:
         raise ValueError("a transfer needs a reference")
     transfer, created = Transfer.objects.get_or_create(
-        tenant_id=tenant_id, kind=kind, ref=ref, defaults={"reason": reason, "actor": actor}
+        tenant_id=tenant_id,  # type: ignore[misc]  # None: Django looks for IS NULL, and inserts it
+        kind=kind,
+        ref=ref,
+        defaults={"reason": reason, "actor": actor},
     )
     amounts = {movement.account.pk: movement.amount for movement in movements if movement.amount}
     if not created:

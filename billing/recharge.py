@@ -24,7 +24,7 @@ from uuid_utils.compat import uuid7
 from billing import ledger
 from billing.models import Channel, MerchantAccount, Method, Order, Package, PaymentEvent
 from billing.payments import provider_of
-from billing.payments.provider import Payer, PaymentError, PaymentNotice
+from billing.payments.provider import NotificationRefusedError, Payer, PaymentError, PaymentNotice
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import EndUser, Tenant, WeChatIdentity
@@ -81,7 +81,10 @@ def notify_path(*, tenant: Tenant, account: MerchantAccount) -> str:
 
 def take_callback(*, account: MerchantAccount, body: bytes, headers: Mapping[str, str]) -> PaymentEvent:
     """Verify a notification and settle it; raise NotificationRefusedError for one that is not the provider's."""
-    return settle_payment(account=account, notice=provider_of(account).parse_callback(body=body, headers=headers))
+    notice = provider_of(account).parse_callback(body=body, headers=headers)
+    if not isinstance(notice, PaymentNotice):
+        raise NotificationRefusedError("no payment")
+    return settle_payment(account=account, notice=notice)
 
 
 def settle_payment(*, account: MerchantAccount, notice: PaymentNotice) -> PaymentEvent:

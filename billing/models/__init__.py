@@ -7,6 +7,7 @@ from billing.models.price import PriceVersion
 from billing.models.quota import QuotaUse
 from billing.models.recharge import Channel, MerchantAccount, Method, Order, Package, PaymentEvent
 from billing.models.redeem import RedeemBatch, RedeemCode
+from billing.models.refund import Refund
 from billing.models.usage import DailyUsage, UsageRecord
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "QuotaUse",
     "RedeemBatch",
     "RedeemCode",
+    "Refund",
     "Transfer",
     "UsageRecord",
     "UsageSource",

@@ -1,7 +1,8 @@
 """The ledger's tables: accounts, and the append-only transfers whose entries move their balances.
 
-Amounts are whole micro-yuan (¥1 = 1,000,000). Only `billing.ledger` writes here; triggers (migration 0002) refuse
-every change to a transfer or an entry once it is written, and refuse at commit a transfer that does not sum to zero.
+Amounts are whole micro-yuan (¥1 = 1,000,000). Only `billing.ledger` writes here; triggers (migrations 0002 and 0006)
+refuse every change to a transfer or an entry once it is written, and refuse at commit a transfer that does not sum to
+zero. A transfer without a tenant is the platform's: it moves what resellers have.
 """
 
 from typing import ClassVar, Final
@@ -11,7 +12,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
-from tenants.scope import SameTenant, TenantOrPlatformOwned, TenantOwned
+from tenants.scope import SameTenant, TenantOrPlatformOwned
 
 
 class AccountKind(models.TextChoices):
@@ -21,8 +22,15 @@ class AccountKind(models.TextChoices):
     USER_GIFT = "user_gift", _("user's gift balance")
     TENANT_WHOLESALE = "tenant_wholesale", _("tenant's wholesale wallet")
     TENANT_REVENUE = "tenant_revenue", _("tenant's revenue")
+    # What one tenant's answers earned a reseller and the daily fold has not collected yet: a row for each tenant, for
+    # the same reason as the platform's revenue.
+    RESELLER_ACCRUED = "reseller_accrued", _("reseller's commission of the day")
     RESELLER_PENDING = "reseller_pending", _("reseller's frozen commission")
     RESELLER_AVAILABLE = "reseller_available", _("reseller's commission")
+    # Commission that was paid out and then taken back: below zero, and netted with what is earned later.
+    RESELLER_RECEIVABLE = "reseller_receivable", _("commission owed by the reseller")
+    RESELLER_WALLET = "reseller_wallet", _("reseller's wholesale wallet")
+    WITHDRAWAL_PAYABLE = "withdrawal_payable", _("withdrawals under way")
     # One row for each tenant, not one for the platform: every answer adds to it, and a single row would make the
     # answers of all tenants wait for each other.
     PLATFORM_REVENUE = "platform_revenue", _("platform's revenue")
@@ -33,15 +41,22 @@ class AccountKind(models.TextChoices):
 
 USER_KINDS: Final = (AccountKind.USER_GIFT, AccountKind.USER_CASH)
 TENANT_KINDS: Final = (AccountKind.TENANT_WHOLESALE, AccountKind.TENANT_REVENUE)
-RESELLER_KINDS: Final = (AccountKind.RESELLER_PENDING, AccountKind.RESELLER_AVAILABLE)
+RESELLER_KINDS: Final = (
+    AccountKind.RESELLER_PENDING,
+    AccountKind.RESELLER_AVAILABLE,
+    AccountKind.RESELLER_RECEIVABLE,
+    AccountKind.RESELLER_WALLET,
+    AccountKind.WITHDRAWAL_PAYABLE,
+)
 CHANNEL_KINDS: Final = (AccountKind.PSP_CLEARING, AccountKind.REFUND_PAYABLE, AccountKind.SHORTFALL)
-# These mirror money that came or went outside the ledger, so they alone may stand below zero.
-BELOW_ZERO_KINDS: Final = (AccountKind.PSP_CLEARING, AccountKind.SHORTFALL)
+# These mirror money that came or went outside the ledger, or is owed to it, so they alone may stand below zero.
+BELOW_ZERO_KINDS: Final = (AccountKind.PSP_CLEARING, AccountKind.SHORTFALL, AccountKind.RESELLER_RECEIVABLE)
 
 _OWNER_SHAPE: Final = (
     Q(kind__in=USER_KINDS, tenant__isnull=False, user__isnull=False, reseller__isnull=True, channel="")
     | Q(kind__in=TENANT_KINDS, tenant__isnull=False, user__isnull=True, reseller__isnull=True, channel="")
     | Q(kind__in=RESELLER_KINDS, tenant__isnull=True, user__isnull=True, reseller__isnull=False, channel="")
+    | Q(kind=AccountKind.RESELLER_ACCRUED, tenant__isnull=False, user__isnull=True, reseller__isnull=False, channel="")
     | Q(kind=AccountKind.PLATFORM_REVENUE, user__isnull=True, reseller__isnull=True, channel="")
     | Q(kind__in=CHANNEL_KINDS, user__isnull=True, reseller__isnull=True)
 )
@@ -69,7 +84,7 @@ class Account(TenantOrPlatformOwned):
         blank=True,
         verbose_name=_("reseller"),
     )
-    channel = models.CharField(_("channel"), max_length=40, blank=True, default="")
+    channel = models.CharField(_("channel"), max_length=100, blank=True, default="")
     posted = models.BigIntegerField(_("posted, micro-yuan"), default=0)
     pending = models.BigIntegerField(_("frozen, micro-yuan"), default=0)
 
@@ -98,8 +113,8 @@ class Account(TenantOrPlatformOwned):
         return self.posted - self.pending
 
 
-class Transfer(TenantOwned):
-    """One movement of money, done once: `ref` is unique for its tenant and kind."""
+class Transfer(TenantOrPlatformOwned):
+    """One movement of money, done once: `ref` is unique for its tenant (or the platform) and kind."""
 
     class Kind(models.TextChoices):
         """Why money moved."""
@@ -109,7 +124,23 @@ class Transfer(TenantOwned):
         TOPUP = "topup", _("recharge")
         WALLET_TOPUP = "wallet_topup", _("wholesale wallet top-up")
         ANSWER = "answer", _("answer")
+        ADJUSTMENT = "adjustment", _("answer adjusted")
         REDEEM = "redeem", _("redeem code")
+        SIGN_IN = "sign_in", _("sign-in bonus")
+        INVITATION = "invitation", _("invitation reward")
+        AD = "ad", _("reward for an advertisement")
+        REWARD_BACK = "reward_back", _("reward taken back")
+        PLAN = "plan", _("plan sold")
+        REFUND = "refund", _("refund")
+        REFUND_PAID = "refund_paid", _("refund paid")
+        REFUND_FAILED = "refund_failed", _("refund returned")
+        COMMISSION = "commission", _("commission of a day")
+        COMMISSION_RELEASE = "commission_release", _("commission set free")
+        COMMISSION_BACK = "commission_back", _("commission taken back")
+        WALLET_ALLOT = "wallet_allot", _("wallet filled by the reseller")
+        WITHDRAWAL = "withdrawal", _("withdrawal")
+        WITHDRAWAL_PAID = "withdrawal_paid", _("withdrawal paid")
+        WITHDRAWAL_BACK = "withdrawal_back", _("withdrawal returned")
 
     kind = models.CharField(_("kind"), max_length=20, choices=Kind.choices)
     ref = models.CharField(_("reference"), max_length=120)
@@ -117,16 +148,18 @@ class Transfer(TenantOwned):
     reason = models.CharField(_("reason"), max_length=200, blank=True, default="")
     created_at = models.DateTimeField(_("created"), db_default=Now(), editable=False)
 
-    class Meta(TenantOwned.Meta):
+    class Meta(TenantOrPlatformOwned.Meta):
         verbose_name = _("transfer")
         verbose_name_plural = _("transfers")
         constraints: ClassVar = [
-            *TenantOwned.Meta.constraints,
-            models.UniqueConstraint(fields=["tenant", "kind", "ref"], name="billing_transfer_once"),
+            *TenantOrPlatformOwned.Meta.constraints,
+            models.UniqueConstraint(
+                fields=["tenant", "kind", "ref"], nulls_distinct=False, name="billing_transfer_once"
+            ),
         ]
 
 
-class Entry(TenantOwned):
+class Entry(TenantOrPlatformOwned):
     """What a transfer did to one account: more (+) or less (-) of micro-yuan."""
 
     transfer = models.ForeignKey(
@@ -142,13 +175,16 @@ class Entry(TenantOwned):
     )
     amount = models.BigIntegerField(_("amount, micro-yuan"))
 
-    class Meta(TenantOwned.Meta):
+    class Meta(TenantOrPlatformOwned.Meta):
         verbose_name = _("entry")
         verbose_name_plural = _("entries")
         constraints: ClassVar = [
-            *TenantOwned.Meta.constraints,
+            *TenantOrPlatformOwned.Meta.constraints,
+            # Says nothing of the platform's own entries; there the trigger of migration 0006 looks.
             SameTenant(field="transfer", name="billing_entry_transfer_fk"),
-            models.UniqueConstraint(fields=["tenant", "transfer", "account"], name="billing_entry_once"),
+            models.UniqueConstraint(
+                fields=["tenant", "transfer", "account"], nulls_distinct=False, name="billing_entry_once"
+            ),
             models.CheckConstraint(condition=~Q(amount=0), name="billing_entry_amount"),
         ]
         indexes: ClassVar = [models.Index(fields=["tenant", "account", "id"], name="billing_entry_account")]

@@ -24,6 +24,9 @@ class Channel(models.TextChoices):
     """A payment provider."""
 
     WECHAT = "wechat", _("WeChat Pay")
+    WECHAT_VIRTUAL = "wechat_virtual", _("WeChat virtual payment")
+    ALIPAY = "alipay", _("Alipay")
+    STRIPE = "stripe", _("Stripe")
 
 
 class Method(models.TextChoices):
@@ -32,6 +35,10 @@ class Method(models.TextChoices):
     NATIVE = "native", _("QR code")
     JSAPI = "jsapi", _("inside WeChat")
     H5 = "h5", _("mobile browser")
+    VIRTUAL = "virtual", _("inside a mini-program")
+    WAP = "wap", _("Alipay in a mobile browser")
+    PAGE = "page", _("Alipay on a desktop")
+    CHECKOUT = "checkout", _("Stripe's page")
 
 
 class Package(TenantOwned):
@@ -78,9 +85,9 @@ class MerchantAccount(TenantOwned):
     turns while a merchant changes over: either kind is looked up by the id that came with the signature.
     """
 
-    channel = models.CharField(_("channel"), max_length=10, choices=Channel.choices)
+    channel = models.CharField(_("channel"), max_length=20, choices=Channel.choices)
     merchant_id = models.CharField(
-        _("merchant id"), max_length=32, validators=[RegexValidator(r"\A\d{1,32}\Z", _("Digits only are wanted."))]
+        _("merchant id"), max_length=64, validators=[RegexValidator(r"\A\d{1,32}\Z", _("Digits only are wanted."))]
     )
     app_id = models.CharField(_("app id"), max_length=32)
     certificate_serial = models.CharField(_("serial number of the merchant's certificate"), max_length=64)
@@ -146,9 +153,9 @@ class Order(TenantOwned):
         related_name="+",
         verbose_name=_("merchant account"),
     )
-    channel = models.CharField(_("channel"), max_length=10, choices=Channel.choices)
+    channel = models.CharField(_("channel"), max_length=20, choices=Channel.choices)
     method = models.CharField(_("way of paying"), max_length=10, choices=Method.choices)
-    merchant_id = models.CharField(_("merchant id"), max_length=32)
+    merchant_id = models.CharField(_("merchant id"), max_length=64)
     app_id = models.CharField(_("app id"), max_length=32)
     state = models.CharField(_("state"), max_length=7, choices=State.choices, default=State.PENDING)
     transaction_id = models.CharField(_("provider's number"), max_length=64, blank=True, default="")

@@ -12,3 +12,5 @@ def provider_of(account: MerchantAccount) -> PaymentProvider:
     match Channel(account.channel):
         case Channel.WECHAT:
             return WeChatPay(account)
+        case other:
+            raise NotImplementedError(other)

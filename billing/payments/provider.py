@@ -10,9 +10,10 @@ A provider knows orders and keys; it moves no money and writes no row: `billing.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from datetime import date
+from typing import Literal, NamedTuple, Protocol
 
-from billing.models import Order
+from billing.models import Order, Refund
 
 
 class PaymentError(Exception):
@@ -61,6 +62,48 @@ class PaymentNotice:
     body_digest: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class RefundNotice:
+    """What became of a refund, vouched for by the provider as a payment is; `amount` and `event_id` as there.
+
+    `out_refund_no` is ours, and empty where the provider refunded on its own account (`forced`: Apple, a charge-back);
+    then `refund_id`, the provider's number, is all that tells two of them apart.
+    """
+
+    event_id: str
+    out_trade_no: str
+    out_refund_no: str
+    refund_id: str
+    merchant_id: str
+    app_id: str
+    amount: int
+    currency: str
+    state: Literal["pending", "done", "failed"]
+    forced: bool
+    body_digest: str
+
+
+Notice = PaymentNotice | RefundNotice
+
+
+@dataclass(frozen=True, kw_only=True)
+class BillLine:
+    """A line of a provider's bill of a day: a payment (`amount` above 0) or a refund (below 0), micro-yuan."""
+
+    out_trade_no: str
+    out_refund_no: str
+    transaction_id: str
+    amount: int
+
+
+class Reply(NamedTuple):
+    """An HTTP answer to a notification."""
+
+    status: int
+    body: str
+    content_type: str
+
+
 class PaymentProvider(Protocol):
     """One merchant account at one provider. Every call may raise ProviderAwayError or ProviderRefusedError."""
 
@@ -68,8 +111,12 @@ class PaymentProvider(Protocol):
         """Announce an order; return what the client needs to pay. The same order may be announced again."""
         ...
 
-    def parse_callback(self, *, body: bytes, headers: Mapping[str, str]) -> PaymentNotice:
-        """Return the payment that a notification tells of; raise NotificationRefusedError."""
+    def parse_callback(self, *, body: bytes, headers: Mapping[str, str]) -> Notice:
+        """Return the payment or refund that a notification tells of; raise NotificationRefusedError."""
+        ...
+
+    def reply(self, *, status: int, why: str = "") -> Reply:
+        """Return the answer to a notification in the provider's form: taken (200, no `why`), or not."""
         ...
 
     def query(self, order: Order) -> PaymentNotice | None:
@@ -78,4 +125,16 @@ class PaymentProvider(Protocol):
 
     def close(self, order: Order) -> bool:
         """Have the provider take no payment for an order any more; False if it has been paid."""
+        ...
+
+    def refund(self, refund: Refund, *, notify_url: str) -> RefundNotice:
+        """Ask for a refund, or ask again for the same one: the provider pays `out_refund_no` back once."""
+        ...
+
+    def query_refund(self, refund: Refund) -> RefundNotice | None:
+        """Return what became of a refund; None if the provider does not know it."""
+        ...
+
+    def bill(self, day: date) -> list[BillLine]:
+        """Return the provider's bill of a day, in the provider's time zone (China's)."""
         ...

@@ -36,6 +36,7 @@ from billing.payments.provider import (
     PaymentNotice,
     ProviderAwayError,
     ProviderRefusedError,
+    Reply,
 )
 
 log = structlog.get_logger(__name__)
@@ -92,6 +93,11 @@ class WeChatPay:
         if notice is None:
             raise NotificationRefusedError(f"no payment: {transaction.get('trade_state')!r}")
         return notice
+
+    def reply(self, *, status: int, why: str = "") -> Reply:
+        """Answer in WeChat Pay's form: https://pay.weixin.qq.com/doc/v3/merchant/4012791902."""
+        body = {"code": "FAIL", "message": why} if why else {"code": "SUCCESS", "message": ""}
+        return Reply(status, orjson.dumps(body).decode(), "application/json")
 
     def query(self, order: Order) -> PaymentNotice | None:
         """Ask for an order; None while, or because, it is not paid, or was refunded by hand."""

@@ -14,6 +14,7 @@ from tests.factories import credit, make_reseller, make_tenant, make_user, uniqu
 
 
 def entries(transfer: Transfer) -> dict[tuple[str, str], int]:
+    assert transfer.tenant_id is not None
     with scope.tenant(transfer.tenant_id):
         rows = transfer.entries.values_list("account__kind", "account__channel", "amount")
         return {(kind, channel): amount for kind, channel, amount in rows}
@@ -201,12 +202,16 @@ def test_rows_are_locked_in_one_order_however_they_come(kinds: list[AccountKind]
         "user_cash",
         "psp_clearing",
         "refund_payable",
-        "reseller_pending",
-        "reseller_available",
         "tenant_wholesale",
         "shortfall",
         "tenant_revenue",
+        "reseller_accrued",
         "platform_revenue",
+        "reseller_wallet",
+        "reseller_pending",
+        "reseller_available",
+        "reseller_receivable",
+        "withdrawal_payable",
     ]
     assert order == [kind for kind in expected if kind in kinds]
 

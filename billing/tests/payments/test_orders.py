@@ -130,7 +130,8 @@ def test_a_package_with_a_limit(till: Till) -> None:
     ("changes", "refusal"),
     [
         ({"package": "no-such"}, (404, "package_not_found")),
-        ({"channel": "alipay"}, (400, "invalid_request")),
+        ({"channel": "stripe"}, (404, "channel_not_found")),
+        ({"channel": "cheque"}, (400, "invalid_request")),
         ({"method": "app"}, (400, "invalid_request")),
         ({"package": ""}, (400, "invalid_request")),
     ],
