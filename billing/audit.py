@@ -4,8 +4,7 @@
     audit_tenant    the breaches found in one tenant's books, none if they are right
 
 Each check is one statement and so sees one moment: it may run while chats do. Rows are counted where they lie; what
-comes back is figures and the first few breaches, whatever the size of the ledger. I11 comes with the providers'
-daily bills.
+comes back is figures and the first few breaches, whatever the size of the ledger.
 
 **A new check** is one more `Check`. Its query returns a row for each thing checked: `tenant_id` (NULL is the platform),
 `subject` (which row), `fault` (what is wrong with it, NULL where nothing is). Its parameters are `tenant` (NULL
@@ -315,7 +314,55 @@ _BORDERS: Final = Check(
         WHERE %(tenant)s::bigint IS NULL OR entry.tenant_id = %(tenant)s""",
 )
 
-CHECKS: Final = (_TRANSFERS, _BALANCES, _AVAILABLE, _PENDING, _ENDS, _USAGE, _ORDERS, _CODES, _SHARES, _BORDERS)
+# Providers' days are China's. An order that was made on or after the first billed day, and whose payment was known
+# before the last one began, has its line in some bill by now; of others nothing can be said yet.
+_BILLS: Final = Check(
+    invariant="I11",
+    meaning=_("clearing agrees with the providers' daily bills"),
+    query="""
+        SELECT line.tenant_id, 'bill line ' || line.id AS subject,
+            CASE
+                WHEN line.amount > 0 AND (orders.state, orders.price, orders.transaction_id)
+                    <> ('paid', line.amount, line.transaction_id)
+                THEN 'billed ' || line.amount || ', order ' || orders.id || ' ' || orders.state
+                    || ' of ' || orders.price
+                WHEN line.amount < 0 AND refund.id IS NULL
+                THEN 'paid back ' || -line.amount || ' of order ' || orders.id || ', which the books do not know'
+                WHEN line.amount < 0 AND (refund.state, refund.amount) <> ('done', -line.amount)
+                THEN 'paid back ' || -line.amount || ', refund ' || refund.id || ' ' || refund.state
+                    || ' of ' || refund.amount
+            END AS fault
+        FROM billing_billline line
+        JOIN billing_order orders ON orders.tenant_id = line.tenant_id AND orders.id = line.order_id
+        LEFT JOIN billing_refund refund ON refund.tenant_id = line.tenant_id AND refund.id = line.refund_id
+        WHERE %(tenant)s::bigint IS NULL OR line.tenant_id = %(tenant)s
+        UNION ALL
+        SELECT told.tenant_id, told.subject, CASE WHEN told.lines <> 1
+            THEN 'ended ' || told.ended_at || ', lines in bills ' || told.lines END
+        FROM (
+            SELECT orders.tenant_id, orders.merchant_account_id, 'order ' || orders.id AS subject,
+                orders.created_at, orders.paid_at AS ended_at,
+                (SELECT count(*) FROM billing_billline line WHERE line.tenant_id = orders.tenant_id
+                    AND line.order_id = orders.id AND line.amount > 0) AS lines
+            FROM billing_order orders WHERE orders.state = 'paid'
+            UNION ALL
+            SELECT refund.tenant_id, orders.merchant_account_id, 'refund ' || refund.id, refund.created_at,
+                refund.ended_at,
+                (SELECT count(*) FROM billing_billline line WHERE line.tenant_id = refund.tenant_id
+                    AND line.order_id = refund.order_id AND line.refund_id = refund.id)
+            FROM billing_refund refund
+            JOIN billing_order orders ON orders.tenant_id = refund.tenant_id AND orders.id = refund.order_id
+            WHERE refund.state = 'done' AND refund.kind <> 'manual'
+        ) told JOIN (
+            SELECT tenant_id, merchant_account_id, min(day)::timestamp AT TIME ZONE 'Asia/Shanghai' AS began,
+                max(day)::timestamp AT TIME ZONE 'Asia/Shanghai' AS ended
+            FROM billing_bill GROUP BY tenant_id, merchant_account_id
+        ) billed ON billed.tenant_id = told.tenant_id AND billed.merchant_account_id = told.merchant_account_id
+            AND told.created_at >= billed.began AND told.ended_at < billed.ended
+        WHERE %(tenant)s::bigint IS NULL OR told.tenant_id = %(tenant)s""",
+)
+
+CHECKS: Final = (_TRANSFERS, _BALANCES, _AVAILABLE, _PENDING, _ENDS, _USAGE, _ORDERS, _CODES, _SHARES, _BORDERS, _BILLS)
 
 # The shorter text first, so that numbers in them count up.
 _SUMMARY: Final = """

@@ -7,7 +7,7 @@ import structlog
 from celery import shared_task
 from kombu.exceptions import OperationalError
 
-from billing import holds, nightly, recharge, usage
+from billing import holds, nightly, recharge, reconcile, usage
 
 log = structlog.get_logger(__name__)
 
@@ -59,3 +59,9 @@ def audit_ledger() -> int:
 def poll_orders() -> int:
     """Ask providers for pending orders that are due, and close those whose time is over; return how many."""
     return recharge.poll_orders()
+
+
+@shared_task(name="billing.tasks.fetch_bills")
+def fetch_bills() -> int:
+    """Fetch the providers' bills that are missing, and compare; return how many came."""
+    return reconcile.reconcile_all()

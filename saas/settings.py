@@ -153,6 +153,8 @@ CELERY_BEAT_SCHEDULE = {
     "end expired holds": {"task": "billing.tasks.expire_holds", "schedule": SWEEP_SECONDS},
     "close messages whose process died": {"task": "chat.tasks.close_orphans", "schedule": SWEEP_SECONDS},
     "ask for payments that nobody told of": {"task": "billing.tasks.poll_orders", "schedule": 10.0},
+    # Providers have yesterday's bill ready by ten; what one of them could not give comes with a later try.
+    "fetch providers' bills": {"task": "billing.tasks.fetch_bills", "schedule": crontab(hour="2,11,16", minute="5")},
     "audit the ledger": {"task": "billing.tasks.audit_ledger", "schedule": crontab(hour="3", minute="30")},
 }
 

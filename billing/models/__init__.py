@@ -2,6 +2,7 @@
 
 from billing.models.account import Account, AccountKind, Entry, Transfer
 from billing.models.audit_run import AuditRun
+from billing.models.bill import Bill, BillLine
 from billing.models.hold import Hold, UsageSource
 from billing.models.price import PriceVersion
 from billing.models.quota import QuotaUse
@@ -14,6 +15,8 @@ __all__ = [
     "Account",
     "AccountKind",
     "AuditRun",
+    "Bill",
+    "BillLine",
     "Channel",
     "DailyUsage",
     "Entry",
