@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextareaWidget
 
 from billing.admin.books import CostAdmin, MoneyAdmin, yuan_column
-from billing.models import MerchantAccount, Order, Package, PaymentEvent
+from billing.models import Bill, BillLine, MerchantAccount, Order, Package, PaymentEvent
 from tenants.adminsite import TenantModelAdmin, register
 from tenants.models import Membership
 
@@ -151,7 +151,40 @@ class PaymentEventAdmin(MoneyAdmin):
         return row.order.out_trade_no if row.order else ""
 
 
+class BillAdmin(MoneyAdmin):
+    """Providers' daily bills: what they collected and paid back. I11 holds their lines against the books."""
+
+    list_display = (
+        "day",
+        "merchant_account",
+        yuan_column("collected", _("collected")),
+        yuan_column("refunded", _("paid back")),
+        "not_ours",
+        "fetched_at",
+    )
+    list_filter = ("merchant_account__channel",)
+    list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "merchant_account")
+    date_hierarchy = "day"
+    ordering = ("-day", "-id")
+
+
+class BillLineAdmin(MoneyAdmin):
+    """What a bill says of one order."""
+
+    list_display = ("id", "bill", "order_number", yuan_column("amount", _("amount")), "refund", "transaction_id")
+    list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "bill", "order", "refund")
+    search_fields = ("order__out_trade_no", "transaction_id")
+    ordering = ("-id",)
+
+    @admin.display(description=_("order number"), ordering="order__out_trade_no")
+    def order_number(self, row: BillLine) -> str:
+        """Show which order the line is of."""
+        return row.order.out_trade_no
+
+
 register(Package, PackageAdmin)
 register(MerchantAccount, MerchantAccountAdmin)
 register(Order, OrderAdmin)
 register(PaymentEvent, PaymentEventAdmin)
+register(Bill, BillAdmin)
+register(BillLine, BillLineAdmin)
