@@ -5,9 +5,10 @@ from typing import Final
 
 import structlog
 from celery import shared_task
+from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from billing import holds, nightly, recharge, reconcile, usage
+from billing import holds, nightly, recharge, reconcile, statements, usage
 
 log = structlog.get_logger(__name__)
 
@@ -65,3 +66,9 @@ def poll_orders() -> int:
 def fetch_bills() -> int:
     """Fetch the providers' bills that are missing, and compare; return how many came."""
     return reconcile.reconcile_all()
+
+
+@shared_task(name="billing.tasks.make_statements")
+def make_statements() -> int:
+    """Make the statements of the month before, those that there are not yet; return how many there are now."""
+    return statements.make_statements(month=statements.month_before(timezone.localdate()))

@@ -9,6 +9,7 @@ from billing.models.quota import QuotaUse
 from billing.models.recharge import Channel, MerchantAccount, Method, Order, Package, PaymentEvent
 from billing.models.redeem import RedeemBatch, RedeemCode
 from billing.models.refund import Refund
+from billing.models.statement import Statement
 from billing.models.usage import DailyUsage, UsageRecord
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "RedeemBatch",
     "RedeemCode",
     "Refund",
+    "Statement",
     "Transfer",
     "UsageRecord",
     "UsageSource",
