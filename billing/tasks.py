@@ -1,4 +1,7 @@
-"""Celery's side of billing: statistics after the money, and sweeps. No task moves a user's money on its own account."""
+"""Celery's side of billing: statistics after the money, and sweeps.
+
+No task moves a user's money on its own account: `settle_rewards` carries out what a payment or a refund has written.
+"""
 
 import uuid
 from typing import Final
@@ -7,7 +10,7 @@ import structlog
 from celery import shared_task
 from kombu.exceptions import OperationalError
 
-from billing import holds, nightly, recharge, usage
+from billing import bonuses, holds, nightly, recharge, rewards, usage
 
 log = structlog.get_logger(__name__)
 
@@ -59,3 +62,15 @@ def audit_ledger() -> int:
 def poll_orders() -> int:
     """Ask providers for pending orders that are due, and close those whose time is over; return how many."""
     return recharge.poll_orders()
+
+
+@shared_task(name="billing.tasks.settle_rewards")
+def settle_rewards() -> int:
+    """Give invitations' rewards that are due, and take back those of refunded payments; return how many."""
+    return rewards.settle_rewards()
+
+
+@shared_task(name="billing.tasks.forget_rewards")
+def forget_rewards() -> int:
+    """Delete digests of devices and addresses that no limit looks at any more, and dead tickets; return how many."""
+    return rewards.forget_origins() + bonuses.forget_tickets()

@@ -153,6 +153,11 @@ CELERY_BEAT_SCHEDULE = {
     "end expired holds": {"task": "billing.tasks.expire_holds", "schedule": SWEEP_SECONDS},
     "close messages whose process died": {"task": "chat.tasks.close_orphans", "schedule": SWEEP_SECONDS},
     "ask for payments that nobody told of": {"task": "billing.tasks.poll_orders", "schedule": 10.0},
+    "give and take back invitations' rewards": {"task": "billing.tasks.settle_rewards", "schedule": SWEEP_SECONDS},
+    "forget where users came from": {
+        "task": "billing.tasks.forget_rewards",
+        "schedule": crontab(hour="4", minute="10"),
+    },
     "audit the ledger": {"task": "billing.tasks.audit_ledger", "schedule": crontab(hour="3", minute="30")},
 }
 

@@ -6,19 +6,22 @@ from django.urls import path
 from billing.api import router as billing
 from billing.api_recharge import payments
 from billing.api_recharge import router as recharge
+from billing.api_rewards import router as rewards
 from chat.history import router as history
 from saas.health import healthz
-from saas.pages import home, redeem_link
+from saas.pages import home, invitation_link, redeem_link
 from tenants.adminsite import tenant_site
 from tenants.api import api
 
 api.add_router("/chat", history)
 api.add_router("/billing", billing)
 api.add_router("/billing", recharge)
+api.add_router("/billing", rewards)
 api.add_router("/payments", payments)
 
 urlpatterns = [
     path("", home, name="home"),
+    path("i/<str:code>", invitation_link, name="invitation_link"),
     path("r/<str:code>", redeem_link, name="redeem_link"),
     path("healthz", healthz, name="healthz"),
     path("api/", api.urls),

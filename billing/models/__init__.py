@@ -8,16 +8,30 @@ from billing.models.quota import QuotaUse
 from billing.models.recharge import Channel, MerchantAccount, Method, Order, Package, PaymentEvent
 from billing.models.redeem import RedeemBatch, RedeemCode
 from billing.models.refund import Refund
+from billing.models.rewards import (
+    AdTicket,
+    Invitation,
+    InvitationCode,
+    InvitationReward,
+    RewardDebt,
+    RewardOrigin,
+    RewardRules,
+    SignIn,
+)
 from billing.models.usage import DailyUsage, UsageRecord
 
 __all__ = [
     "Account",
     "AccountKind",
+    "AdTicket",
     "AuditRun",
     "Channel",
     "DailyUsage",
     "Entry",
     "Hold",
+    "Invitation",
+    "InvitationCode",
+    "InvitationReward",
     "MerchantAccount",
     "Method",
     "Order",
@@ -28,6 +42,10 @@ __all__ = [
     "RedeemBatch",
     "RedeemCode",
     "Refund",
+    "RewardDebt",
+    "RewardOrigin",
+    "RewardRules",
+    "SignIn",
     "Transfer",
     "UsageRecord",
     "UsageSource",
