@@ -10,350 +10,871 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('billing', '0006_ledger_of_the_platform'),
-        ('tenants', '0001_people'),
+        ("billing", "0006_ledger_of_the_platform"),
+        ("tenants", "0001_people"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Invitation',
+            name="Invitation",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('state', models.CharField(choices=[('pending', 'waiting for the first payment'), ('vested', 'first payment made'), ('refused', 'not rewarded'), ('taken_back', 'first payment refunded')], default='pending', max_length=10, verbose_name='state')),
-                ('refusal', models.CharField(blank=True, choices=[('', 'none'), ('inviter_device', "the inviter's own device"), ('inviter_address', "the inviter's own network address"), ('device_limit', 'too many from this device'), ('address_limit', 'too many from this network address')], default='', max_length=20, verbose_name='why not')),
-                ('inviter_amount', models.BigIntegerField(verbose_name='for the inviter, micro-yuan')),
-                ('invitee_amount', models.BigIntegerField(verbose_name='for the invited user, micro-yuan')),
-                ('device_digest', models.CharField(blank=True, default='', max_length=64, verbose_name='digest of the device')),
-                ('address_digest', models.CharField(blank=True, default='', max_length=64, verbose_name='digest of the address')),
-                ('payment_ref', models.CharField(blank=True, default='', max_length=120, verbose_name='first payment')),
-                ('back_reason', models.CharField(blank=True, default='', max_length=200, verbose_name='why taken back')),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name='created')),
-                ('vested_at', models.DateTimeField(blank=True, null=True, verbose_name='first payment at')),
-                ('taken_back_at', models.DateTimeField(blank=True, null=True, verbose_name='taken back at')),
-                ('invitee', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.enduser', verbose_name='invited user')),
-                ('inviter', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.enduser', verbose_name='inviter')),
-                ('tenant', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.tenant', verbose_name='tenant')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("pending", "waiting for the first payment"),
+                            ("vested", "first payment made"),
+                            ("refused", "not rewarded"),
+                            ("taken_back", "first payment refunded"),
+                        ],
+                        default="pending",
+                        max_length=10,
+                        verbose_name="state",
+                    ),
+                ),
+                (
+                    "refusal",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("", "none"),
+                            ("inviter_device", "the inviter's own device"),
+                            ("inviter_address", "the inviter's own network address"),
+                            ("device_limit", "too many from this device"),
+                            ("address_limit", "too many from this network address"),
+                        ],
+                        default="",
+                        max_length=20,
+                        verbose_name="why not",
+                    ),
+                ),
+                ("inviter_amount", models.BigIntegerField(verbose_name="for the inviter, micro-yuan")),
+                ("invitee_amount", models.BigIntegerField(verbose_name="for the invited user, micro-yuan")),
+                (
+                    "device_digest",
+                    models.CharField(blank=True, default="", max_length=64, verbose_name="digest of the device"),
+                ),
+                (
+                    "address_digest",
+                    models.CharField(blank=True, default="", max_length=64, verbose_name="digest of the address"),
+                ),
+                ("payment_ref", models.CharField(blank=True, default="", max_length=120, verbose_name="first payment")),
+                (
+                    "back_reason",
+                    models.CharField(blank=True, default="", max_length=200, verbose_name="why taken back"),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="created"
+                    ),
+                ),
+                ("vested_at", models.DateTimeField(blank=True, null=True, verbose_name="first payment at")),
+                ("taken_back_at", models.DateTimeField(blank=True, null=True, verbose_name="taken back at")),
+                (
+                    "invitee",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="tenants.enduser",
+                        verbose_name="invited user",
+                    ),
+                ),
+                (
+                    "inviter",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="tenants.enduser",
+                        verbose_name="inviter",
+                    ),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="tenants.tenant",
+                        verbose_name="tenant",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'invitation',
-                'verbose_name_plural': 'invitations',
-                'abstract': False,
-                'base_manager_name': 'objects',
-                'default_manager_name': 'objects',
+                "verbose_name": "invitation",
+                "verbose_name_plural": "invitations",
+                "abstract": False,
+                "base_manager_name": "objects",
+                "default_manager_name": "objects",
             },
         ),
         migrations.CreateModel(
-            name='InvitationCode',
+            name="InvitationCode",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('code', models.CharField(max_length=16, verbose_name='code')),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name='created')),
-                ('tenant', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.tenant', verbose_name='tenant')),
-                ('user', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.enduser', verbose_name='user')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("code", models.CharField(max_length=16, verbose_name="code")),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="created"
+                    ),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="tenants.tenant",
+                        verbose_name="tenant",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="tenants.enduser",
+                        verbose_name="user",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'invitation code',
-                'verbose_name_plural': 'invitation codes',
-                'abstract': False,
-                'base_manager_name': 'objects',
-                'default_manager_name': 'objects',
+                "verbose_name": "invitation code",
+                "verbose_name_plural": "invitation codes",
+                "abstract": False,
+                "base_manager_name": "objects",
+                "default_manager_name": "objects",
             },
         ),
         migrations.CreateModel(
-            name='InvitationReward',
+            name="InvitationReward",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('side', models.CharField(choices=[('inviter', 'inviter'), ('invitee', 'invited user')], max_length=7, verbose_name='side')),
-                ('amount', models.BigIntegerField(verbose_name='amount, micro-yuan')),
-                ('state', models.CharField(choices=[('due', 'to be given'), ('given', 'given'), ('refused', 'not given'), ('cancelled', 'cancelled before it was given'), ('back_due', 'to be taken back'), ('back', 'taken back')], default='due', max_length=9, verbose_name='state')),
-                ('refusal', models.CharField(blank=True, choices=[('', 'none'), ('day_limit', "the inviter's limit of the day"), ('total_limit', "the inviter's limit in all"), ('blocked', 'the user is blocked')], default='', max_length=20, verbose_name='why not')),
-                ('given_on', models.DateField(blank=True, null=True, verbose_name="given on, in the tenant's time zone")),
-                ('taken', models.BigIntegerField(default=0, verbose_name='taken back, micro-yuan')),
-                ('owed', models.BigIntegerField(default=0, verbose_name='spent before, micro-yuan')),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name='created')),
-                ('invitation', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='rewards', to='billing.invitation', verbose_name='invitation')),
-                ('tenant', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.tenant', verbose_name='tenant')),
-                ('user', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.enduser', verbose_name='user')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "side",
+                    models.CharField(
+                        choices=[("inviter", "inviter"), ("invitee", "invited user")], max_length=7, verbose_name="side"
+                    ),
+                ),
+                ("amount", models.BigIntegerField(verbose_name="amount, micro-yuan")),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("due", "to be given"),
+                            ("given", "given"),
+                            ("refused", "not given"),
+                            ("cancelled", "cancelled before it was given"),
+                            ("back_due", "to be taken back"),
+                            ("back", "taken back"),
+                        ],
+                        default="due",
+                        max_length=9,
+                        verbose_name="state",
+                    ),
+                ),
+                (
+                    "refusal",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("", "none"),
+                            ("day_limit", "the inviter's limit of the day"),
+                            ("total_limit", "the inviter's limit in all"),
+                            ("blocked", "the user is blocked"),
+                        ],
+                        default="",
+                        max_length=20,
+                        verbose_name="why not",
+                    ),
+                ),
+                (
+                    "given_on",
+                    models.DateField(blank=True, null=True, verbose_name="given on, in the tenant's time zone"),
+                ),
+                ("taken", models.BigIntegerField(default=0, verbose_name="taken back, micro-yuan")),
+                ("owed", models.BigIntegerField(default=0, verbose_name="spent before, micro-yuan")),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="created"
+                    ),
+                ),
+                (
+                    "invitation",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="rewards",
+                        to="billing.invitation",
+                        verbose_name="invitation",
+                    ),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="tenants.tenant",
+                        verbose_name="tenant",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="tenants.enduser",
+                        verbose_name="user",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'invitation reward',
-                'verbose_name_plural': 'invitation rewards',
-                'abstract': False,
-                'base_manager_name': 'objects',
-                'default_manager_name': 'objects',
+                "verbose_name": "invitation reward",
+                "verbose_name_plural": "invitation rewards",
+                "abstract": False,
+                "base_manager_name": "objects",
+                "default_manager_name": "objects",
             },
         ),
         migrations.CreateModel(
-            name='RewardDebt',
+            name="RewardDebt",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('owed', models.BigIntegerField(verbose_name='owed, micro-yuan')),
-                ('tenant', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.tenant', verbose_name='tenant')),
-                ('user', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.enduser', verbose_name='user')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("owed", models.BigIntegerField(verbose_name="owed, micro-yuan")),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="tenants.tenant",
+                        verbose_name="tenant",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="tenants.enduser",
+                        verbose_name="user",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'rewards owed',
-                'verbose_name_plural': 'rewards owed',
-                'abstract': False,
-                'base_manager_name': 'objects',
-                'default_manager_name': 'objects',
+                "verbose_name": "rewards owed",
+                "verbose_name_plural": "rewards owed",
+                "abstract": False,
+                "base_manager_name": "objects",
+                "default_manager_name": "objects",
             },
         ),
         migrations.CreateModel(
-            name='RewardOrigin',
+            name="RewardOrigin",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('device_digest', models.CharField(blank=True, default='', max_length=64, verbose_name='digest of the device')),
-                ('address_digest', models.CharField(blank=True, default='', max_length=64, verbose_name='digest of the address')),
-                ('seen_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name='seen')),
-                ('tenant', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.tenant', verbose_name='tenant')),
-                ('user', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='+', to='tenants.enduser', verbose_name='user')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "device_digest",
+                    models.CharField(blank=True, default="", max_length=64, verbose_name="digest of the device"),
+                ),
+                (
+                    "address_digest",
+                    models.CharField(blank=True, default="", max_length=64, verbose_name="digest of the address"),
+                ),
+                (
+                    "seen_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name="seen"),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="tenants.tenant",
+                        verbose_name="tenant",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to="tenants.enduser",
+                        verbose_name="user",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'origin of a user',
-                'verbose_name_plural': 'origins of users',
-                'abstract': False,
-                'base_manager_name': 'objects',
-                'default_manager_name': 'objects',
+                "verbose_name": "origin of a user",
+                "verbose_name_plural": "origins of users",
+                "abstract": False,
+                "base_manager_name": "objects",
+                "default_manager_name": "objects",
             },
         ),
         migrations.CreateModel(
-            name='RewardRules',
+            name="RewardRules",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('sign_in_amounts', django.contrib.postgres.fields.ArrayField(base_field=models.BigIntegerField(), blank=True, default=list, size=31, verbose_name='sign-in, micro-yuan for each day in a row')),
-                ('inviter_amount', models.BigIntegerField(default=0, verbose_name='for the inviter, micro-yuan')),
-                ('invitee_amount', models.BigIntegerField(default=0, verbose_name='for the invited user, micro-yuan')),
-                ('inviter_per_day', models.IntegerField(default=5, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(1000)], verbose_name='rewarded invitations of a user in a day')),
-                ('inviter_total', models.IntegerField(default=100, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(100000)], verbose_name='rewarded invitations of a user in all')),
-                ('per_device', models.IntegerField(default=1, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(1000)], verbose_name='rewarded invitations from a device')),
-                ('per_address', models.IntegerField(default=3, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(1000)], verbose_name='rewarded invitations from a network address')),
-                ('window_days', models.IntegerField(default=30, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(90)], verbose_name='days for which devices and addresses are remembered')),
-                ('ad_amount', models.BigIntegerField(default=0, verbose_name='for an advertisement, micro-yuan')),
-                ('ads_per_day', models.IntegerField(default=5, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(1000)], verbose_name='rewarded advertisements of a user in a day')),
-                ('ad_seconds', models.IntegerField(default=15, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(86400)], verbose_name='seconds that an advertisement takes at least')),
-                ('ad_ticket_seconds', models.IntegerField(default=600, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(86400)], verbose_name="seconds after which an advertisement's ticket expires")),
-                ('tenant', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.tenant', verbose_name='tenant')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "sign_in_amounts",
+                    django.contrib.postgres.fields.ArrayField(
+                        base_field=models.BigIntegerField(),
+                        blank=True,
+                        default=list,
+                        size=31,
+                        verbose_name="sign-in, micro-yuan for each day in a row",
+                    ),
+                ),
+                ("inviter_amount", models.BigIntegerField(default=0, verbose_name="for the inviter, micro-yuan")),
+                ("invitee_amount", models.BigIntegerField(default=0, verbose_name="for the invited user, micro-yuan")),
+                (
+                    "inviter_per_day",
+                    models.IntegerField(
+                        default=5,
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(1000),
+                        ],
+                        verbose_name="rewarded invitations of a user in a day",
+                    ),
+                ),
+                (
+                    "inviter_total",
+                    models.IntegerField(
+                        default=100,
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(100000),
+                        ],
+                        verbose_name="rewarded invitations of a user in all",
+                    ),
+                ),
+                (
+                    "per_device",
+                    models.IntegerField(
+                        default=1,
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(1000),
+                        ],
+                        verbose_name="rewarded invitations from a device",
+                    ),
+                ),
+                (
+                    "per_address",
+                    models.IntegerField(
+                        default=3,
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(1000),
+                        ],
+                        verbose_name="rewarded invitations from a network address",
+                    ),
+                ),
+                (
+                    "window_days",
+                    models.IntegerField(
+                        default=30,
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(90),
+                        ],
+                        verbose_name="days for which devices and addresses are remembered",
+                    ),
+                ),
+                ("ad_amount", models.BigIntegerField(default=0, verbose_name="for an advertisement, micro-yuan")),
+                (
+                    "ads_per_day",
+                    models.IntegerField(
+                        default=5,
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(1000),
+                        ],
+                        verbose_name="rewarded advertisements of a user in a day",
+                    ),
+                ),
+                (
+                    "ad_seconds",
+                    models.IntegerField(
+                        default=15,
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(86400),
+                        ],
+                        verbose_name="seconds that an advertisement takes at least",
+                    ),
+                ),
+                (
+                    "ad_ticket_seconds",
+                    models.IntegerField(
+                        default=600,
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(86400),
+                        ],
+                        verbose_name="seconds after which an advertisement's ticket expires",
+                    ),
+                ),
+                (
+                    "tenant",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="tenants.tenant",
+                        verbose_name="tenant",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'rules for rewards',
-                'verbose_name_plural': 'rules for rewards',
-                'abstract': False,
-                'base_manager_name': 'objects',
-                'default_manager_name': 'objects',
+                "verbose_name": "rules for rewards",
+                "verbose_name_plural": "rules for rewards",
+                "abstract": False,
+                "base_manager_name": "objects",
+                "default_manager_name": "objects",
             },
         ),
         migrations.CreateModel(
-            name='SignIn',
+            name="SignIn",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('date', models.DateField(verbose_name="day in the tenant's time zone")),
-                ('streak', models.IntegerField(verbose_name='days in a row')),
-                ('amount', models.BigIntegerField(verbose_name='amount, micro-yuan')),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name='created')),
-                ('tenant', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.tenant', verbose_name='tenant')),
-                ('user', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.enduser', verbose_name='user')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("date", models.DateField(verbose_name="day in the tenant's time zone")),
+                ("streak", models.IntegerField(verbose_name="days in a row")),
+                ("amount", models.BigIntegerField(verbose_name="amount, micro-yuan")),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="created"
+                    ),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="tenants.tenant",
+                        verbose_name="tenant",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="tenants.enduser",
+                        verbose_name="user",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'sign-in',
-                'verbose_name_plural': 'sign-ins',
-                'abstract': False,
-                'base_manager_name': 'objects',
-                'default_manager_name': 'objects',
+                "verbose_name": "sign-in",
+                "verbose_name_plural": "sign-ins",
+                "abstract": False,
+                "base_manager_name": "objects",
+                "default_manager_name": "objects",
             },
         ),
         migrations.CreateModel(
-            name='AdTicket',
+            name="AdTicket",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('nonce', models.CharField(editable=False, max_length=32, verbose_name='nonce')),
-                ('amount', models.BigIntegerField(verbose_name='amount, micro-yuan')),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name='created')),
-                ('ready_at', models.DateTimeField(verbose_name='good from')),
-                ('expires_at', models.DateTimeField(verbose_name='expires')),
-                ('redeemed_at', models.DateTimeField(blank=True, null=True, verbose_name='redeemed at')),
-                ('redeemed_on', models.DateField(blank=True, null=True, verbose_name="redeemed on, in the tenant's time zone")),
-                ('tenant', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.tenant', verbose_name='tenant')),
-                ('user', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='tenants.enduser', verbose_name='user')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("nonce", models.CharField(editable=False, max_length=32, verbose_name="nonce")),
+                ("amount", models.BigIntegerField(verbose_name="amount, micro-yuan")),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="created"
+                    ),
+                ),
+                ("ready_at", models.DateTimeField(verbose_name="good from")),
+                ("expires_at", models.DateTimeField(verbose_name="expires")),
+                ("redeemed_at", models.DateTimeField(blank=True, null=True, verbose_name="redeemed at")),
+                (
+                    "redeemed_on",
+                    models.DateField(blank=True, null=True, verbose_name="redeemed on, in the tenant's time zone"),
+                ),
+                (
+                    "tenant",
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="tenants.tenant",
+                        verbose_name="tenant",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to="tenants.enduser",
+                        verbose_name="user",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'advertisement ticket',
-                'verbose_name_plural': 'advertisement tickets',
-                'abstract': False,
-                'base_manager_name': 'objects',
-                'default_manager_name': 'objects',
-                'indexes': [models.Index(fields=['tenant', 'user', 'redeemed_on'], name='billing_adticket_user')],
-                'constraints': [models.UniqueConstraint(fields=('tenant', 'id'), name='billing_adticket_tenant_id'), tenants.scope.SameTenant(field='user', name='billing_adticket_user_fk'), models.UniqueConstraint(fields=('tenant', 'nonce'), name='billing_adticket_nonce'), models.CheckConstraint(condition=models.Q(('amount__gte', 1), ('amount__lte', 1000000000)), name='billing_adticket_amount'), models.CheckConstraint(condition=models.Q(models.Q(('redeemed_at', None), ('redeemed_on', None)), models.Q(('redeemed_at__isnull', False), ('redeemed_on__isnull', False)), _connector='OR'), name='billing_adticket_state')],
+                "verbose_name": "advertisement ticket",
+                "verbose_name_plural": "advertisement tickets",
+                "abstract": False,
+                "base_manager_name": "objects",
+                "default_manager_name": "objects",
+                "indexes": [models.Index(fields=["tenant", "user", "redeemed_on"], name="billing_adticket_user")],
+                "constraints": [
+                    models.UniqueConstraint(fields=("tenant", "id"), name="billing_adticket_tenant_id"),
+                    tenants.scope.SameTenant(field="user", name="billing_adticket_user_fk"),
+                    models.UniqueConstraint(fields=("tenant", "nonce"), name="billing_adticket_nonce"),
+                    models.CheckConstraint(
+                        condition=models.Q(("amount__gte", 1), ("amount__lte", 1000000000)),
+                        name="billing_adticket_amount",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("redeemed_at", None), ("redeemed_on", None)),
+                            models.Q(("redeemed_at__isnull", False), ("redeemed_on__isnull", False)),
+                            _connector="OR",
+                        ),
+                        name="billing_adticket_state",
+                    ),
+                ],
             },
         ),
         migrations.AddIndex(
-            model_name='invitation',
-            index=models.Index(fields=['tenant', 'inviter'], name='billing_invitation_inviter'),
+            model_name="invitation",
+            index=models.Index(fields=["tenant", "inviter"], name="billing_invitation_inviter"),
         ),
         migrations.AddIndex(
-            model_name='invitation',
-            index=models.Index(fields=['tenant', 'device_digest', 'created_at'], name='billing_invitation_device'),
+            model_name="invitation",
+            index=models.Index(fields=["tenant", "device_digest", "created_at"], name="billing_invitation_device"),
         ),
         migrations.AddIndex(
-            model_name='invitation',
-            index=models.Index(fields=['tenant', 'address_digest', 'created_at'], name='billing_invitation_address'),
+            model_name="invitation",
+            index=models.Index(fields=["tenant", "address_digest", "created_at"], name="billing_invitation_address"),
         ),
         migrations.AddConstraint(
-            model_name='invitation',
-            constraint=models.UniqueConstraint(fields=('tenant', 'id'), name='billing_invitation_tenant_id'),
+            model_name="invitation",
+            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="billing_invitation_tenant_id"),
         ),
         migrations.AddConstraint(
-            model_name='invitation',
-            constraint=tenants.scope.SameTenant(field='inviter', name='billing_invitation_inviter_fk'),
+            model_name="invitation",
+            constraint=tenants.scope.SameTenant(field="inviter", name="billing_invitation_inviter_fk"),
         ),
         migrations.AddConstraint(
-            model_name='invitation',
-            constraint=tenants.scope.SameTenant(field='invitee', name='billing_invitation_invitee_fk'),
+            model_name="invitation",
+            constraint=tenants.scope.SameTenant(field="invitee", name="billing_invitation_invitee_fk"),
         ),
         migrations.AddConstraint(
-            model_name='invitation',
-            constraint=models.UniqueConstraint(fields=('tenant', 'invitee'), name='billing_invitation_invitee'),
+            model_name="invitation",
+            constraint=models.UniqueConstraint(fields=("tenant", "invitee"), name="billing_invitation_invitee"),
         ),
         migrations.AddConstraint(
-            model_name='invitation',
-            constraint=models.CheckConstraint(condition=models.Q(('inviter', models.F('invitee')), _negated=True), name='billing_invitation_other'),
+            model_name="invitation",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("inviter", models.F("invitee")), _negated=True), name="billing_invitation_other"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='invitation',
-            constraint=models.CheckConstraint(condition=models.Q(('invitee_amount__gte', 0), ('invitee_amount__lte', 1000000000), ('inviter_amount__gte', 0), ('inviter_amount__lte', 1000000000)), name='billing_invitation_amounts'),
+            model_name="invitation",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("invitee_amount__gte", 0),
+                    ("invitee_amount__lte", 1000000000),
+                    ("inviter_amount__gte", 0),
+                    ("inviter_amount__lte", 1000000000),
+                ),
+                name="billing_invitation_amounts",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='invitation',
-            constraint=models.CheckConstraint(condition=models.Q(('address_digest__regex', '^([0-9a-f]{64})?$'), ('device_digest__regex', '^([0-9a-f]{64})?$')), name='billing_invitation_hashed'),
+            model_name="invitation",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("address_digest__regex", "^([0-9a-f]{64})?$"), ("device_digest__regex", "^([0-9a-f]{64})?$")
+                ),
+                name="billing_invitation_hashed",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='invitation',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('payment_ref', ''), ('refusal', ''), ('state', 'pending'), ('taken_back_at', None), ('vested_at', None)), models.Q(('payment_ref', ''), ('state', 'refused'), ('taken_back_at', None), ('vested_at', None), models.Q(('refusal', ''), _negated=True)), models.Q(('refusal', ''), ('state', 'vested'), ('taken_back_at', None), ('vested_at__isnull', False), models.Q(('payment_ref', ''), _negated=True)), models.Q(('refusal', ''), ('state', 'taken_back'), ('taken_back_at__isnull', False), ('vested_at__isnull', False), models.Q(('payment_ref', ''), _negated=True)), _connector='OR'), name='billing_invitation_state'),
+            model_name="invitation",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(
+                        ("payment_ref", ""),
+                        ("refusal", ""),
+                        ("state", "pending"),
+                        ("taken_back_at", None),
+                        ("vested_at", None),
+                    ),
+                    models.Q(
+                        ("payment_ref", ""),
+                        ("state", "refused"),
+                        ("taken_back_at", None),
+                        ("vested_at", None),
+                        models.Q(("refusal", ""), _negated=True),
+                    ),
+                    models.Q(
+                        ("refusal", ""),
+                        ("state", "vested"),
+                        ("taken_back_at", None),
+                        ("vested_at__isnull", False),
+                        models.Q(("payment_ref", ""), _negated=True),
+                    ),
+                    models.Q(
+                        ("refusal", ""),
+                        ("state", "taken_back"),
+                        ("taken_back_at__isnull", False),
+                        ("vested_at__isnull", False),
+                        models.Q(("payment_ref", ""), _negated=True),
+                    ),
+                    _connector="OR",
+                ),
+                name="billing_invitation_state",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='invitationcode',
-            constraint=models.UniqueConstraint(fields=('tenant', 'id'), name='billing_invitationcode_tenant_id'),
+            model_name="invitationcode",
+            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="billing_invitationcode_tenant_id"),
         ),
         migrations.AddConstraint(
-            model_name='invitationcode',
-            constraint=tenants.scope.SameTenant(field='user', name='billing_invitationcode_user_fk'),
+            model_name="invitationcode",
+            constraint=tenants.scope.SameTenant(field="user", name="billing_invitationcode_user_fk"),
         ),
         migrations.AddConstraint(
-            model_name='invitationcode',
-            constraint=models.UniqueConstraint(fields=('tenant', 'user'), name='billing_invitationcode_user'),
+            model_name="invitationcode",
+            constraint=models.UniqueConstraint(fields=("tenant", "user"), name="billing_invitationcode_user"),
         ),
         migrations.AddConstraint(
-            model_name='invitationcode',
-            constraint=models.UniqueConstraint(fields=('tenant', 'code'), name='billing_invitationcode_code'),
+            model_name="invitationcode",
+            constraint=models.UniqueConstraint(fields=("tenant", "code"), name="billing_invitationcode_code"),
         ),
         migrations.AddIndex(
-            model_name='invitationreward',
-            index=models.Index(fields=['tenant', 'user', 'given_on'], name='billing_invitationreward_user'),
+            model_name="invitationreward",
+            index=models.Index(fields=["tenant", "user", "given_on"], name="billing_invitationreward_user"),
         ),
         migrations.AddIndex(
-            model_name='invitationreward',
-            index=models.Index(condition=models.Q(('state__in', ['due', 'back_due'])), fields=['id'], name='billing_reward_open'),
+            model_name="invitationreward",
+            index=models.Index(
+                condition=models.Q(("state__in", ["due", "back_due"])), fields=["id"], name="billing_reward_open"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='invitationreward',
-            constraint=models.UniqueConstraint(fields=('tenant', 'id'), name='billing_invitationreward_tenant_id'),
+            model_name="invitationreward",
+            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="billing_invitationreward_tenant_id"),
         ),
         migrations.AddConstraint(
-            model_name='invitationreward',
-            constraint=tenants.scope.SameTenant(field='invitation', name='billing_invitationreward_invitation_fk'),
+            model_name="invitationreward",
+            constraint=tenants.scope.SameTenant(field="invitation", name="billing_invitationreward_invitation_fk"),
         ),
         migrations.AddConstraint(
-            model_name='invitationreward',
-            constraint=tenants.scope.SameTenant(field='user', name='billing_invitationreward_user_fk'),
+            model_name="invitationreward",
+            constraint=tenants.scope.SameTenant(field="user", name="billing_invitationreward_user_fk"),
         ),
         migrations.AddConstraint(
-            model_name='invitationreward',
-            constraint=models.UniqueConstraint(fields=('tenant', 'invitation', 'side'), name='billing_invitationreward_once'),
+            model_name="invitationreward",
+            constraint=models.UniqueConstraint(
+                fields=("tenant", "invitation", "side"), name="billing_invitationreward_once"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='invitationreward',
-            constraint=models.CheckConstraint(condition=models.Q(('amount__gte', 1), ('amount__lte', 1000000000)), name='billing_invitationreward_amount'),
+            model_name="invitationreward",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("amount__gte", 1), ("amount__lte", 1000000000)),
+                name="billing_invitationreward_amount",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='invitationreward',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('given_on', None), ('owed', 0), ('refusal', ''), ('state__in', ['due', 'cancelled']), ('taken', 0)), models.Q(('given_on', None), ('owed', 0), ('state', 'refused'), ('taken', 0), models.Q(('refusal', ''), _negated=True)), models.Q(('given_on__isnull', False), ('owed', 0), ('refusal', ''), ('state__in', ['given', 'back_due']), ('taken', 0)), models.Q(('amount', django.db.models.expressions.CombinedExpression(models.F('taken'), '+', models.F('owed'))), ('given_on__isnull', False), ('owed__gte', 0), ('refusal', ''), ('state', 'back'), ('taken__gte', 0)), _connector='OR'), name='billing_invitationreward_state'),
+            model_name="invitationreward",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(
+                        ("given_on", None),
+                        ("owed", 0),
+                        ("refusal", ""),
+                        ("state__in", ["due", "cancelled"]),
+                        ("taken", 0),
+                    ),
+                    models.Q(
+                        ("given_on", None),
+                        ("owed", 0),
+                        ("state", "refused"),
+                        ("taken", 0),
+                        models.Q(("refusal", ""), _negated=True),
+                    ),
+                    models.Q(
+                        ("given_on__isnull", False),
+                        ("owed", 0),
+                        ("refusal", ""),
+                        ("state__in", ["given", "back_due"]),
+                        ("taken", 0),
+                    ),
+                    models.Q(
+                        (
+                            "amount",
+                            django.db.models.expressions.CombinedExpression(models.F("taken"), "+", models.F("owed")),
+                        ),
+                        ("given_on__isnull", False),
+                        ("owed__gte", 0),
+                        ("refusal", ""),
+                        ("state", "back"),
+                        ("taken__gte", 0),
+                    ),
+                    _connector="OR",
+                ),
+                name="billing_invitationreward_state",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='rewarddebt',
-            constraint=models.UniqueConstraint(fields=('tenant', 'id'), name='billing_rewarddebt_tenant_id'),
+            model_name="rewarddebt",
+            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="billing_rewarddebt_tenant_id"),
         ),
         migrations.AddConstraint(
-            model_name='rewarddebt',
-            constraint=tenants.scope.SameTenant(field='user', name='billing_rewarddebt_user_fk'),
+            model_name="rewarddebt",
+            constraint=tenants.scope.SameTenant(field="user", name="billing_rewarddebt_user_fk"),
         ),
         migrations.AddConstraint(
-            model_name='rewarddebt',
-            constraint=models.UniqueConstraint(fields=('tenant', 'user'), name='billing_rewarddebt_user'),
+            model_name="rewarddebt",
+            constraint=models.UniqueConstraint(fields=("tenant", "user"), name="billing_rewarddebt_user"),
         ),
         migrations.AddConstraint(
-            model_name='rewarddebt',
-            constraint=models.CheckConstraint(condition=models.Q(('owed__gte', 0)), name='billing_rewarddebt_owed'),
+            model_name="rewarddebt",
+            constraint=models.CheckConstraint(condition=models.Q(("owed__gte", 0)), name="billing_rewarddebt_owed"),
         ),
         migrations.AddIndex(
-            model_name='rewardorigin',
-            index=models.Index(fields=['seen_at'], name='billing_rewardorigin_seen'),
+            model_name="rewardorigin",
+            index=models.Index(fields=["seen_at"], name="billing_rewardorigin_seen"),
         ),
         migrations.AddConstraint(
-            model_name='rewardorigin',
-            constraint=models.UniqueConstraint(fields=('tenant', 'id'), name='billing_rewardorigin_tenant_id'),
+            model_name="rewardorigin",
+            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="billing_rewardorigin_tenant_id"),
         ),
         migrations.AddConstraint(
-            model_name='rewardorigin',
-            constraint=tenants.scope.SameTenant(field='user', name='billing_rewardorigin_user_fk'),
+            model_name="rewardorigin",
+            constraint=tenants.scope.SameTenant(field="user", name="billing_rewardorigin_user_fk"),
         ),
         migrations.AddConstraint(
-            model_name='rewardorigin',
-            constraint=models.UniqueConstraint(fields=('tenant', 'user', 'device_digest', 'address_digest'), name='billing_rewardorigin_once'),
+            model_name="rewardorigin",
+            constraint=models.UniqueConstraint(
+                fields=("tenant", "user", "device_digest", "address_digest"), name="billing_rewardorigin_once"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='rewardorigin',
-            constraint=models.CheckConstraint(condition=models.Q(('address_digest__regex', '^([0-9a-f]{64})?$'), ('device_digest__regex', '^([0-9a-f]{64})?$')), name='billing_rewardorigin_hashed'),
+            model_name="rewardorigin",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("address_digest__regex", "^([0-9a-f]{64})?$"), ("device_digest__regex", "^([0-9a-f]{64})?$")
+                ),
+                name="billing_rewardorigin_hashed",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='rewardrules',
-            constraint=models.UniqueConstraint(fields=('tenant', 'id'), name='billing_rewardrules_tenant_id'),
+            model_name="rewardrules",
+            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="billing_rewardrules_tenant_id"),
         ),
         migrations.AddConstraint(
-            model_name='rewardrules',
-            constraint=models.CheckConstraint(condition=models.Q(('sign_in_amounts__len__lte', 31)), name='billing_rewardrules_sign_in_days'),
+            model_name="rewardrules",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("sign_in_amounts__len__lte", 31)), name="billing_rewardrules_sign_in_days"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='rewardrules',
-            constraint=models.CheckConstraint(condition=models.Func(models.F('sign_in_amounts'), output_field=models.BooleanField(), template='(0 <= ALL(%(expressions)s) AND 1000000000 >= ALL(%(expressions)s))'), name='billing_rewardrules_sign_in'),
+            model_name="rewardrules",
+            constraint=models.CheckConstraint(
+                condition=models.Func(
+                    models.F("sign_in_amounts"),
+                    output_field=models.BooleanField(),
+                    template="(0 <= ALL(%(expressions)s) AND 1000000000 >= ALL(%(expressions)s))",
+                ),
+                name="billing_rewardrules_sign_in",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='rewardrules',
-            constraint=models.CheckConstraint(condition=models.Q(('ad_amount__gte', 0), ('ad_amount__lte', 1000000000), ('invitee_amount__gte', 0), ('invitee_amount__lte', 1000000000), ('inviter_amount__gte', 0), ('inviter_amount__lte', 1000000000)), name='billing_rewardrules_amounts'),
+            model_name="rewardrules",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("ad_amount__gte", 0),
+                    ("ad_amount__lte", 1000000000),
+                    ("invitee_amount__gte", 0),
+                    ("invitee_amount__lte", 1000000000),
+                    ("inviter_amount__gte", 0),
+                    ("inviter_amount__lte", 1000000000),
+                ),
+                name="billing_rewardrules_amounts",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='rewardrules',
-            constraint=models.CheckConstraint(condition=models.Q(('ads_per_day__gte', 1), ('ads_per_day__lte', 1000), ('inviter_per_day__gte', 1), ('inviter_per_day__lte', 1000), ('inviter_total__gte', 1), ('inviter_total__lte', 100000), ('per_address__gte', 1), ('per_address__lte', 1000), ('per_device__gte', 1), ('per_device__lte', 1000), ('window_days__gte', 1), ('window_days__lte', 90)), name='billing_rewardrules_limits'),
+            model_name="rewardrules",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("ads_per_day__gte", 1),
+                    ("ads_per_day__lte", 1000),
+                    ("inviter_per_day__gte", 1),
+                    ("inviter_per_day__lte", 1000),
+                    ("inviter_total__gte", 1),
+                    ("inviter_total__lte", 100000),
+                    ("per_address__gte", 1),
+                    ("per_address__lte", 1000),
+                    ("per_device__gte", 1),
+                    ("per_device__lte", 1000),
+                    ("window_days__gte", 1),
+                    ("window_days__lte", 90),
+                ),
+                name="billing_rewardrules_limits",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='rewardrules',
-            constraint=models.CheckConstraint(condition=models.Q(('ad_seconds__gte', 1), ('ad_ticket_seconds__gt', models.F('ad_seconds')), ('ad_ticket_seconds__lte', 86400)), name='billing_rewardrules_ticket', violation_error_message='A ticket must live for longer than its advertisement takes.'),
+            model_name="rewardrules",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("ad_seconds__gte", 1),
+                    ("ad_ticket_seconds__gt", models.F("ad_seconds")),
+                    ("ad_ticket_seconds__lte", 86400),
+                ),
+                name="billing_rewardrules_ticket",
+                violation_error_message="A ticket must live for longer than its advertisement takes.",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='signin',
-            constraint=models.UniqueConstraint(fields=('tenant', 'id'), name='billing_signin_tenant_id'),
+            model_name="signin",
+            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="billing_signin_tenant_id"),
         ),
         migrations.AddConstraint(
-            model_name='signin',
-            constraint=tenants.scope.SameTenant(field='user', name='billing_signin_user_fk'),
+            model_name="signin",
+            constraint=tenants.scope.SameTenant(field="user", name="billing_signin_user_fk"),
         ),
         migrations.AddConstraint(
-            model_name='signin',
-            constraint=models.UniqueConstraint(fields=('tenant', 'user', 'date'), name='billing_signin_day'),
+            model_name="signin",
+            constraint=models.UniqueConstraint(fields=("tenant", "user", "date"), name="billing_signin_day"),
         ),
         migrations.AddConstraint(
-            model_name='signin',
-            constraint=models.CheckConstraint(condition=models.Q(('amount__gte', 0), ('amount__lte', 1000000000), ('streak__gte', 1)), name='billing_signin_amount'),
+            model_name="signin",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("amount__gte", 0), ("amount__lte", 1000000000), ("streak__gte", 1)),
+                name="billing_signin_amount",
+            ),
         ),
     ]
