@@ -47,17 +47,24 @@ def rewarded(broken_farm: Farm) -> Farm:
         ),
         ("DELETE FROM billing_signin", {"sign_in for no reward"}),
         (
-            "UPDATE billing_invitationreward SET state = 'due', given_on = NULL WHERE side = 'invitee' AND state = 'given'",
+            (
+                "UPDATE billing_invitationreward SET state = 'due', given_on = NULL WHERE side = 'invitee'"
+                " AND state = 'given'"
+            ),
             {"due, transfers 1, gift 2000000 of 2000000, owed 0 of 0"},
         ),
         (
-            "UPDATE billing_invitationreward SET state = 'back_due', taken = 0, owed = 0 WHERE side = 'invitee'"
-            " AND state = 'back'",
+            (
+                "UPDATE billing_invitationreward SET state = 'back_due', taken = 0, owed = 0 WHERE side = 'invitee'"
+                " AND state = 'back'"
+            ),
             {"back_due, transfers 1, gift -2000000 of 0, owed 0 of 0"},
         ),
         (
-            "UPDATE billing_invitationreward SET taken = taken + 1, owed = owed - 1 WHERE side = 'inviter'"
-            " AND state = 'back'",
+            (
+                "UPDATE billing_invitationreward SET taken = taken + 1, owed = owed - 1 WHERE side = 'inviter'"
+                " AND state = 'back'"
+            ),
             {
                 "back, transfers 1, gift -1000000 of -1000001, owed 2000000 of 1999999",
                 "owes 0 of rewards, should owe -1",
@@ -70,7 +77,10 @@ def rewarded(broken_farm: Farm) -> Farm:
             {"redeemed, transfers 0, gift 0 of 1000000, owed 0 of 0"},
         ),
         (
-            "UPDATE billing_invitation SET state = 'pending', payment_ref = '', vested_at = NULL WHERE state = 'vested'",
+            (
+                "UPDATE billing_invitation SET state = 'pending', payment_ref = '', vested_at = NULL"
+                " WHERE state = 'vested'"
+            ),
             {"waits for a payment that was made"},
         ),
     ],
@@ -80,7 +90,7 @@ def test_each_break_is_found(rewarded: Farm, statement: str, found: set[str]) ->
     with connection.cursor() as cursor:
         cursor.execute(f"{statement} {where} tenant_id = %s", [rewarded.tenant.pk])
         assert cursor.rowcount > 0
-    assert {text for invariant, _, text in rewarded.breaches() if invariant == "I12"} >= found
+    assert {text for invariant, _, text in rewarded.breaches() if invariant == "I12"} == found
 
 
 def test_a_reward_given_to_someone_else_is_found(rewarded: Farm) -> None:
