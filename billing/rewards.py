@@ -265,28 +265,29 @@ def _inviter_of(typed: str) -> int:
     code = codes.normal(typed, length=CODE_LENGTH, link=LINK)
     found = InvitationCode.objects.filter(code=code, user__is_active=True).first() if code else None
     if found is None:
-        raise _invalid(_("This invitation code is not known here."), "invitation_code_unknown", "code")
+        raise invalid(_("This invitation code is not known here."), kind="invitation_code_unknown", where="code")
     return found.user_id
 
 
 def _require_new(user: EndUser, inviter_id: int, known: Invitation | None) -> None:
     """Refuse whoever is not a new user that someone else has brought."""
     if known is not None:
-        raise _invalid(_("You have told us before who invited you."), "invitation_known", "user")
+        raise invalid(_("You have told us before who invited you."), kind="invitation_known", where="user")
     if inviter_id == user.pk:
-        raise _invalid(_("This is your own invitation code."), "invitation_own", "code")
+        raise invalid(_("This is your own invitation code."), kind="invitation_own", where="code")
     young = EndUser.objects.filter(pk=user.pk, created_at__gt=Now() - timedelta(hours=ACCEPT_HOURS))
     if not young.exists():
-        raise _invalid(_("Only new users can accept an invitation."), "invitation_too_late", "user")
+        raise invalid(_("Only new users can accept an invitation."), kind="invitation_too_late", where="user")
     if Order.objects.filter(user=user, state=Order.State.PAID).exists():
-        raise _invalid(
-            _("An invitation must be accepted before the first payment."), "invitation_after_payment", "user"
+        raise invalid(
+            _("An invitation must be accepted before the first payment."), kind="invitation_after_payment", where="user"
         )
     if _invited_by(user, inviter_id):
-        raise _invalid(_("You have invited this person yourself."), "invitation_circular", "code")
+        raise invalid(_("You have invited this person yourself."), kind="invitation_circular", where="code")
 
 
-def _invalid(msg: "_StrOrPromise", kind: str, where: str) -> ProductError:
+def invalid(msg: "_StrOrPromise", *, kind: str, where: str) -> ProductError:
+    """Return a refusal of type `kind`."""
     return ProductError(ErrorCode.INVALID, msg, type=kind, scope=where)
 
 

@@ -175,7 +175,7 @@ class _RewardAdmin(MoneyAdmin):
 
     visible_to: ClassVar[frozenset[str]] = CostAdmin.visible_to
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "user")
-    search_fields = ("user__username", "user__phone", "user__email")
+    search_fields: ClassVar[tuple[str, ...]] = ("user__username", "user__phone", "user__email")
     ordering = ("-id",)
 
 
@@ -217,7 +217,13 @@ class InvitationAdmin(_RewardAdmin):
     )
     list_filter = ("state", "refusal")
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "inviter", "invitee")
-    search_fields = ("inviter__username", "inviter__phone", "invitee__username", "invitee__phone", "payment_ref")
+    search_fields: ClassVar[tuple[str, ...]] = (
+        "inviter__username",
+        "inviter__phone",
+        "invitee__username",
+        "invitee__phone",
+        "payment_ref",
+    )
     # Digests say nothing to a person.
     exclude = ("device_digest", "address_digest")
 

@@ -6,16 +6,18 @@ from functools import partial
 from itertools import pairwise
 
 import pytest
+from cryptography.fernet import Fernet
 from django.db.models.functions import Now
+from pytest_django import Settings
 
-from billing import ledger, redeem, rewards
+from billing import ledger, redeem, rewards, tasks
 from billing.ledger import Balances
 from billing.models import Channel, Invitation, InvitationReward, RewardOrigin, Transfer
 from billing.tests.rewards.conftest import Farm, open_farm
 from billing.tests.test_concurrency import together
 from tenants import scope
 from tenants.models import EndUser
-from tests.factories import YUAN, credit
+from tests.factories import YUAN, credit, make_codes
 
 GIVEN = [("inviter", "given", ""), ("invitee", "given", "")]
 
@@ -51,15 +53,12 @@ def test_new_api_187_no_way_of_paying_misses_the_reward(farm: Farm, channel: str
     assert (farm.gift(), farm.gift(invitee)) == (3 * YUAN, 2 * YUAN)
 
 
-def test_new_api_6197_nothing_without_a_payment(farm: Farm) -> None:
+def test_new_api_6197_nothing_without_a_payment(farm: Farm, settings: Settings) -> None:
     """Accounts are free, and so may a code or a credit by hand be: neither is a payment."""
+    settings.ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
     invitee = farm.invite()
     credit(invitee, YUAN)
-    with scope.tenant(farm.tenant.pk):
-        batch = redeem.create_batch(
-            tenant_id=farm.tenant.pk, name="cards", amount=YUAN, kind="cash", count=1, created_by="test"
-        )
-        code = batch.codes.get().written
+    (code,) = make_codes(farm.tenant)
     redeem.redeem(tenant_id=farm.tenant.pk, user_id=invitee.pk, code=code)
     assert (farm.sweep(), farm.states(invitee), farm.gift()) == (0, ("pending", []), 0)
 
@@ -297,8 +296,34 @@ def test_the_sweep_is_over_all_tenants(farm: Farm) -> None:
     other = open_farm()
     for each in (farm, other):
         each.pay(each.invite())
-    rewards.settle_rewards()
+    tasks.settle_rewards()
     assert (farm.gift(), other.gift()) == (3 * YUAN, 3 * YUAN)
+
+
+def test_one_reward_that_cannot_be_given_keeps_no_other_waiting(farm: Farm) -> None:
+    first, second = farm.invite(), farm.invite()
+    for user in (first, second):
+        farm.pay(user)
+    with scope.tenant(farm.tenant.pk):
+        taken = InvitationReward.objects.get(user=first)
+    # Someone used its reference for another amount: a fault, which fails its transaction.
+    ledger.credit_user(
+        tenant_id=farm.tenant.pk,
+        user_id=first.pk,
+        amount=1,
+        kind="gift",
+        source="invitation",
+        ref=str(taken.pk),
+        reason="",
+        actor="test",
+    )
+    tasks.settle_rewards()
+    assert farm.states(first)[1] == [("inviter", "given", ""), ("invitee", "due", "")]
+    assert farm.states(second)[1] == GIVEN
+    assert [breach[:2] for breach in farm.breaches()] == [("I12", f"invitation reward {taken.pk}")]
+    with scope.tenant(farm.tenant.pk):
+        InvitationReward.objects.filter(pk=taken.pk).update(amount=1)
+    tasks.settle_rewards()
 
 
 def test_old_origins_are_forgotten(farm: Farm) -> None:
@@ -306,7 +331,7 @@ def test_old_origins_are_forgotten(farm: Farm) -> None:
     with scope.tenant(farm.tenant.pk):
         RewardOrigin.objects.update(seen_at=Now() - timedelta(days=91))
     farm.code(device="new")
-    rewards.forget_origins()
+    tasks.forget_rewards()
     with scope.tenant(farm.tenant.pk):
         assert RewardOrigin.objects.count() == 1
 
