@@ -313,6 +313,83 @@ _BORDERS: Final = Check(
         JOIN billing_account account ON account.id = entry.account_id
         WHERE %(tenant)s::bigint IS NULL OR entry.tenant_id = %(tenant)s""",
 )
+# Three kinds of things: rewards with their transfers, both joined whole; what users owe of rewards taken back, by what
+# they had spent and what was netted since; and invitations that a payment should have vested and did not.
+_REWARDS: Final = Check(
+    invariant="I12",
+    meaning=_("a reward is given at most once and for its row"),
+    query="""
+        SELECT coalesce(reward.tenant_id, books.tenant_id) AS tenant_id,
+            coalesce(reward.subject, 'transfer ' || books.id) AS subject,
+            CASE
+                WHEN reward.subject IS NULL THEN books.kind || ' for no reward'
+                WHEN (coalesce(books.transfers, 0), moved.gift, moved.owed, moved.given)
+                    <> (reward.times, reward.times * reward.gift, reward.times * reward.owed,
+                        -reward.times * (reward.gift + reward.owed))
+                THEN reward.state || ', transfers ' || coalesce(books.transfers, 0) || ', gift ' || moved.gift
+                    || ' of ' || reward.gift || ', owed ' || -moved.owed || ' of ' || -reward.owed
+            END AS fault
+        FROM (SELECT * FROM (
+            SELECT tenant_id, 'sign-in ' || id AS subject, user_id, 'sign_in' AS kind, id::text AS ref,
+                'signed in' AS state, (amount > 0)::int AS times, amount AS gift, 0 AS owed
+            FROM billing_signin
+            UNION ALL
+            SELECT tenant_id, 'advertisement ticket ' || id, user_id, 'ad', id::text,
+                CASE WHEN redeemed_at IS NULL THEN 'open' ELSE 'redeemed' END, (redeemed_at IS NOT NULL)::int, amount, 0
+            FROM billing_adticket
+            UNION ALL
+            SELECT tenant_id, 'invitation reward ' || id, user_id, 'invitation', id::text,
+                state, (state IN ('given', 'back_due', 'back'))::int, amount, 0
+            FROM billing_invitationreward
+            UNION ALL
+            SELECT tenant_id, 'invitation reward ' || id, user_id, 'reward_back', 'invitation:' || id,
+                state, (state = 'back')::int, -taken, -owed
+            FROM billing_invitationreward
+        ) kept WHERE %(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s) reward FULL JOIN (
+            SELECT tenant_id, kind, ref, max(id) AS id, count(*) AS transfers
+            FROM billing_transfer
+            WHERE (kind IN ('sign_in', 'ad', 'invitation') OR (kind = 'reward_back' AND ref NOT LIKE 'net:%%'))
+                AND (%(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s)
+            GROUP BY tenant_id, kind, ref
+        ) books ON books.tenant_id = reward.tenant_id AND books.kind = reward.kind AND books.ref = reward.ref
+        CROSS JOIN LATERAL (
+            SELECT
+                coalesce(sum(entry.amount) FILTER (
+                    WHERE account.kind = 'user_gift' AND account.user_id = reward.user_id), 0) AS gift,
+                coalesce(sum(entry.amount) FILTER (
+                    WHERE account.kind = 'shortfall' AND account.channel = 'reward'), 0) AS owed,
+                coalesce(sum(entry.amount) FILTER (
+                    WHERE account.kind = 'psp_clearing' AND account.channel = 'gift'), 0) AS given
+            FROM billing_transfer transfer
+            JOIN billing_entry entry ON entry.tenant_id = transfer.tenant_id AND entry.transfer_id = transfer.id
+            JOIN billing_account account ON account.id = entry.account_id
+            WHERE transfer.tenant_id = books.tenant_id AND transfer.kind = books.kind AND transfer.ref = books.ref
+        ) moved
+        UNION ALL
+        SELECT tenant_id, 'user ' || user_id,
+            CASE WHEN sum(owed) <> sum(due) THEN 'owes ' || sum(owed) || ' of rewards, should owe ' || sum(due) END
+        FROM (
+            SELECT tenant_id, user_id, owed, 0 AS due FROM billing_rewarddebt
+            UNION ALL
+            SELECT tenant_id, user_id, 0, owed FROM billing_invitationreward WHERE state = 'back'
+            UNION ALL
+            SELECT transfer.tenant_id, account.user_id, 0, entry.amount
+            FROM billing_transfer transfer
+            JOIN billing_entry entry ON entry.tenant_id = transfer.tenant_id AND entry.transfer_id = transfer.id
+            JOIN billing_account account ON account.id = entry.account_id AND account.kind = 'user_gift'
+            WHERE transfer.kind = 'reward_back' AND transfer.ref LIKE 'net:%%'
+        ) side
+        WHERE %(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s
+        GROUP BY tenant_id, user_id
+        UNION ALL
+        SELECT invitation.tenant_id, 'invitation ' || invitation.id,
+            CASE WHEN EXISTS (
+                SELECT FROM billing_order orders WHERE orders.tenant_id = invitation.tenant_id
+                    AND orders.user_id = invitation.invitee_id AND orders.state = 'paid')
+                THEN 'waits for a payment that was made' END
+        FROM billing_invitation invitation
+        WHERE invitation.state = 'pending' AND (%(tenant)s::bigint IS NULL OR invitation.tenant_id = %(tenant)s)""",
+)
 
 # Providers' days are China's. An order that was made on or after the first billed day, and whose payment was known
 # before the last one began, has its line in some bill by now; of others nothing can be said yet.
@@ -362,7 +439,20 @@ _BILLS: Final = Check(
         WHERE %(tenant)s::bigint IS NULL OR told.tenant_id = %(tenant)s""",
 )
 
-CHECKS: Final = (_TRANSFERS, _BALANCES, _AVAILABLE, _PENDING, _ENDS, _USAGE, _ORDERS, _CODES, _SHARES, _BORDERS, _BILLS)
+CHECKS: Final = (
+    _TRANSFERS,
+    _BALANCES,
+    _AVAILABLE,
+    _PENDING,
+    _ENDS,
+    _USAGE,
+    _ORDERS,
+    _CODES,
+    _SHARES,
+    _BORDERS,
+    _BILLS,
+    _REWARDS,
+)
 
 # The shorter text first, so that numbers in them count up.
 _SUMMARY: Final = """

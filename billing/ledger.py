@@ -31,6 +31,11 @@ MAX_AMOUNT: Final = 10**15  # one billion yuan: more is a typing mistake
 # Where an answer came to more than was held and more than there is, the rest stands here, for someone to look at.
 RETAIL_SHORTFALL: Final = "retail"
 WHOLESALE_SHORTFALL: Final = "wholesale"
+# What users had spent of rewards that were taken back: below zero until their next rewards have made up for it.
+REWARD_SHORTFALL: Final = "reward"
+
+# The clearing account of what is given away.
+GIFT: Final = "gift"
 
 # What a credit without a payment is for; but for "manual" it is the transfer's kind too.
 Source = Literal["manual", "redeem", "sign_in", "invitation", "ad"]
@@ -148,7 +153,7 @@ def credit_user(  # noqa: PLR0913  who, what, and the things an auditor asks for
         accounts = lock_user_accounts(tenant_id=tenant_id, user_id=user_id)
         # Money stands against the channel that it came by, a gift against what was given away.
         to, transfer_kind, channel = (
-            (accounts.gift, Transfer.Kind.GIFT, "gift")
+            (accounts.gift, Transfer.Kind.GIFT, GIFT)
             if kind == "gift"
             else (accounts.cash, Transfer.Kind.CREDIT, source)
         )
@@ -249,6 +254,11 @@ def tenant_accounts(*, tenant_id: int) -> TenantAccounts:
 def clearing_account(*, tenant_id: int, channel: str) -> Account:
     """Return the tenant's clearing account of a payment channel, opened if missing, not locked."""
     return _tenant_rows(tenant_id, [(AccountKind.PSP_CLEARING, channel)])[0]
+
+
+def shortfall_account(*, tenant_id: int, channel: str) -> Account:
+    """Return the tenant's shortfall account of this name, opened if missing, not locked."""
+    return _tenant_rows(tenant_id, [(AccountKind.SHORTFALL, channel)])[0]
 
 
 def reseller_account(*, reseller_id: int, kind: AccountKind, tenant_id: int | None = None) -> Account:

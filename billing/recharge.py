@@ -21,7 +21,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
-from billing import ledger
+from billing import ledger, rewards
 from billing.models import Channel, MerchantAccount, Method, Order, Package, PaymentEvent
 from billing.payments import provider_of
 from billing.payments.provider import NotificationRefusedError, Payer, PaymentError, PaymentNotice
@@ -258,6 +258,8 @@ def _credit(order: Order, notice: PaymentNotice) -> None:
     changed = unpaid.update(state=Order.State.PAID, paid_at=Now(), closed_at=None, transaction_id=notice.transaction_id)
     if changed != 1:
         raise ledger.LedgerError(f"order {order.pk} is paid already")
+    # Before the ledger: it locks what comes before the users' accounts.
+    rewards.vest_invitation(tenant_id=order.tenant_id, invitee_id=order.user_id, ref=str(order.pk))
     ledger.credit_user(
         tenant_id=order.tenant_id,
         user_id=order.user_id,

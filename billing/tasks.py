@@ -1,4 +1,7 @@
-"""Celery's side of billing: statistics after the money, and sweeps. No task moves a user's money on its own account."""
+"""Celery's side of billing: statistics after the money, and sweeps.
+
+No task moves a user's money on its own account: `settle_rewards` carries out what a payment or a refund has written.
+"""
 
 import uuid
 from typing import Final
@@ -8,7 +11,7 @@ from celery import shared_task
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from billing import holds, nightly, recharge, reconcile, statements, usage
+from billing import bonuses, holds, nightly, recharge, reconcile, rewards, statements, usage
 
 log = structlog.get_logger(__name__)
 
@@ -72,3 +75,15 @@ def fetch_bills() -> int:
 def make_statements() -> int:
     """Make the statements of the month before, those that there are not yet; return how many there are now."""
     return statements.make_statements(month=statements.month_before(timezone.localdate()))
+
+
+@shared_task(name="billing.tasks.settle_rewards")
+def settle_rewards() -> int:
+    """Give invitations' rewards that are due, and take back those of refunded payments; return how many."""
+    return rewards.settle_rewards()
+
+
+@shared_task(name="billing.tasks.forget_rewards")
+def forget_rewards() -> int:
+    """Delete digests of devices and addresses that no limit looks at any more, and dead tickets; return how many."""
+    return rewards.forget_origins() + bonuses.forget_tickets()

@@ -5,7 +5,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from billing import codes
+from billing import codes, rewards
 from chat.views import CHAT_PATH
 from tenants.models import Branding, Tenant
 
@@ -33,6 +33,17 @@ def redeem_link(request: HttpRequest, code: str) -> HttpResponse:
     if tenant is None or known is None:
         raise Http404
     return render(request, "pages/redeem.html", {"brand": _brand(tenant), "code": codes.grouped(known)})
+
+
+@require_safe
+@never_cache
+def invitation_link(request: HttpRequest, code: str) -> HttpResponse:
+    """Say what to do with an invitation that came as a link; like a redeem code's, it does and looks up nothing."""
+    tenant: Tenant | None = request.tenant  # type: ignore[attr-defined]
+    known = codes.normal(code, length=rewards.CODE_LENGTH)
+    if tenant is None or known is None:
+        raise Http404
+    return render(request, "pages/invitation.html", {"brand": _brand(tenant), "code": known})
 
 
 def _brand(tenant: Tenant) -> Branding:

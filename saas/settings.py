@@ -160,6 +160,11 @@ CELERY_BEAT_SCHEDULE = {
         "task": "billing.tasks.make_statements",
         "schedule": crontab(day_of_month="1,2", hour="20", minute="10"),
     },
+    "give and take back invitations' rewards": {"task": "billing.tasks.settle_rewards", "schedule": SWEEP_SECONDS},
+    "forget where users came from": {
+        "task": "billing.tasks.forget_rewards",
+        "schedule": crontab(hour="4", minute="10"),
+    },
     "audit the ledger": {"task": "billing.tasks.audit_ledger", "schedule": crontab(hour="3", minute="30")},
 }
 

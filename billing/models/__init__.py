@@ -9,12 +9,23 @@ from billing.models.quota import QuotaUse
 from billing.models.recharge import Channel, MerchantAccount, Method, Order, Package, PaymentEvent
 from billing.models.redeem import RedeemBatch, RedeemCode
 from billing.models.refund import Refund
+from billing.models.rewards import (
+    AdTicket,
+    Invitation,
+    InvitationCode,
+    InvitationReward,
+    RewardDebt,
+    RewardOrigin,
+    RewardRules,
+    SignIn,
+)
 from billing.models.statement import Statement
 from billing.models.usage import DailyUsage, UsageRecord
 
 __all__ = [
     "Account",
     "AccountKind",
+    "AdTicket",
     "AuditRun",
     "Bill",
     "BillLine",
@@ -22,6 +33,9 @@ __all__ = [
     "DailyUsage",
     "Entry",
     "Hold",
+    "Invitation",
+    "InvitationCode",
+    "InvitationReward",
     "MerchantAccount",
     "Method",
     "Order",
@@ -32,6 +46,10 @@ __all__ = [
     "RedeemBatch",
     "RedeemCode",
     "Refund",
+    "RewardDebt",
+    "RewardOrigin",
+    "RewardRules",
+    "SignIn",
     "Statement",
     "Transfer",
     "UsageRecord",

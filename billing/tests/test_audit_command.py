@@ -25,6 +25,7 @@ I8   a code is redeemed at most once                                           0
 I9   the user's charge is the wholesale charge and the tenant's margin         2         0
 I10  no transfer crosses tenants                                               8         0
 I11  clearing agrees with the providers' daily bills                           0         0
+I12  a reward is given at most once and for its row                            0         0
 
 No breach.
 """
