@@ -70,5 +70,8 @@ def fetch_bills() -> int:
 
 @shared_task(name="billing.tasks.make_statements")
 def make_statements() -> int:
-    """Make the statements of the month before, those that there are not yet; return how many there are now."""
-    return statements.make_statements(month=statements.month_before(timezone.localdate()))
+    """Make the statements of the month before, those that there are not yet; return how many there are now.
+
+    That month is the operator's: a tenant whose own ends later has its statement with a later run.
+    """
+    return statements.make_statements(month=statements.month_before((timezone.localtime() - statements.GRACE).date()))
