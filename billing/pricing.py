@@ -188,6 +188,8 @@ def below_floor(*, tenant_id: int) -> list[tuple[PriceVersion, PriceVersion]]:
     found = []
     for versions in _met_by(tenant_id=tenant_id, reseller_id=reseller_id).values():
         retail = _between(versions.get((Level.RETAIL, tenant_id, None), []), today, None)
+        if not retail:
+            continue  # on the price list, but not sold by this tenant
         ends = [*(version.effective_at for version in retail[1:]), None]
         below = _paid(versions, reseller_id)
         for version, end in zip(retail, ends, strict=True):

@@ -272,7 +272,7 @@ class PriceVersionAdmin(MoneyAdmin):
         )
         obj.pk = made.pk
         logger.info("price_published", staff=request.user.pk, price=made.pk, sku=made.sku, level=str(made.level))
-        # After the commit: no mail of a price that was not published, and no lock held while a mail server takes its time.
+        # After the commit: no mail of a price that was not published, and no lock held while a mail server is slow.
         transaction.on_commit(lambda: notices.under_water(price=made, slugs=under))
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: Any) -> None:
@@ -433,7 +433,7 @@ def shares_of(tenant: Tenant) -> list[tuple[str, int]]:  # noqa: ARG001  # commi
 
 
 def split_shares(*, wholesale: int, answers: int, shares: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Return what each gets of so many answers, micro-yuan; an answer's share is rounded down, as it is when charged."""
+    """Return what each gets of so many answers, micro-yuan; an answer's share is rounded down, as when charged."""
     return [(who, answers * (wholesale * ppm // MICRO)) for who, ppm in shares]
 
 

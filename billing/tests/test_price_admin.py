@@ -206,6 +206,7 @@ def test_naming_them_takes_as_many_queries_for_many_tenants_as_for_one(
         more = make_tenant(reseller=make_reseller())
         make_price("retail", sku=sku, rates=(2 * YUAN, YUAN, 6 * YUAN), tenant_id=more.pk)
         named.add(more.slug)
+    make_sku(make_tenant())  # on everybody's price list, and not sold by the tenant
     for sku in [make_sku(tenant) for _ in range(3)]:
         with django_assert_num_queries(3):
             assert pricing.below_floor(tenant_id=tenant.pk) == []
