@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from smtplib import SMTPException
 from typing import TYPE_CHECKING, Final
+from zoneinfo import ZoneInfo
 
 import structlog
 from django.core.mail import send_mail
@@ -25,7 +26,7 @@ def under_water(*, price: PriceVersion, slugs: Iterable[str]) -> None:
     """Tell tenants that a wholesale price leaves them selling below what they pay; in the platform's scope."""
     for tenant in Tenant.objects.filter(slug__in=list(slugs)):
         staff = treasurers(tenant_id=tenant.pk)
-        moment = timezone.localtime(price.effective_at).strftime("%Y-%m-%d %H:%M %Z")
+        moment = timezone.localtime(price.effective_at, ZoneInfo(tenant.timezone)).strftime("%Y-%m-%d %H:%M %Z")
         mail(
             staff=staff,
             language=tenant.language,

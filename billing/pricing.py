@@ -133,19 +133,18 @@ def tenants_under_water(*, wholesale: PriceVersion) -> list[str]:
     Prices that begin later count too, until a later wholesale price takes this one's place. A rise of wholesale is the
     platform's right, so it is not refused; whoever makes it tells these tenants first.
     """
-    mine = _versions(sku=wholesale.sku, level=Level.WHOLESALE, reseller_id=wholesale.reseller_id)
-    until = _next_after(mine, wholesale)
+    versions = _all_versions(sku=wholesale.sku)
+    until = _next_after(versions.get((Level.WHOLESALE, None, wholesale.reseller_id), []), wholesale)
     under = []
     for tenant_id, slug, reseller_id in _tenants(wholesale.reseller_id):
         end = until
         if wholesale.reseller_id is None and reseller_id is not None:
-            own = _versions(sku=wholesale.sku, level=Level.WHOLESALE, reseller_id=reseller_id)
+            own = versions.get((Level.WHOLESALE, None, reseller_id), [])
             # From its first version on a reseller's own price is what its tenants pay, whatever everybody else does.
             end = min([*(version.effective_at for version in own), *([until] if until else [])], default=None)
         if end is not None and end <= wholesale.effective_at:
             continue
-        retail = _versions(sku=wholesale.sku, level=Level.RETAIL, tenant_id=tenant_id)
-        span = _between(retail, wholesale.effective_at, end)
+        span = _between(versions.get((Level.RETAIL, tenant_id, None), []), wholesale.effective_at, end)
         if not all(covers(price=version, floor=wholesale) for version in span):
             under.append(slug)
     return under
@@ -185,19 +184,28 @@ def priceable_skus(*, tenant_id: int | None = None) -> list[str]:
 
 def below_floor(*, tenant_id: int) -> list[tuple[PriceVersion, PriceVersion]]:
     """Return a tenant's retail prices, present and to come, that do not cover what it pays, each with that price."""
-    today = now()
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT DISTINCT sku FROM billing_priceversion WHERE tenant_id = %s ORDER BY sku", [tenant_id])
-        skus = [sku for (sku,) in cursor.fetchall()]
+    today, reseller_id = now(), _reseller_of(tenant_id)
     found = []
-    for sku in skus:
-        retail = _between(_versions(sku=sku, level=Level.RETAIL, tenant_id=tenant_id), today, None)
+    for versions in _met_by(tenant_id=tenant_id, reseller_id=reseller_id).values():
+        retail = _between(versions.get((Level.RETAIL, tenant_id, None), []), today, None)
+        if not retail:
+            continue  # on the price list, but not sold by this tenant
         ends = [*(version.effective_at for version in retail[1:]), None]
-        below = _wholesale_of(sku, tenant_id)
+        below = _paid(versions, reseller_id)
         for version, end in zip(retail, ends, strict=True):
             spans = _between(below, max(version.effective_at, today), end)
             found += [(version, floor) for floor in spans if not covers(price=version, floor=floor)]
     return found
+
+
+def paid_now(*, tenant_id: int) -> dict[str, PriceVersion]:
+    """Return what a tenant pays now for each sku that has a wholesale price for it."""
+    today, reseller_id = now(), _reseller_of(tenant_id)
+    floors = {
+        sku: _between(_paid(versions, reseller_id), today, today)
+        for sku, versions in _met_by(tenant_id=tenant_id, reseller_id=reseller_id).items()
+    }
+    return {sku: found[0] for sku, found in floors.items() if found}
 
 
 def covers(*, price: PriceVersion, floor: PriceVersion) -> bool:
@@ -231,18 +239,62 @@ def _require_floor(price: PriceVersion) -> None:
         )
 
 
-def _wholesale_of(sku: str, tenant_id: int | None) -> list[PriceVersion]:
-    """Return the wholesale prices that a tenant pays, as they follow each other.
+# The versions of one sku by level, tenant and reseller, as they follow each other.
+_Versions = dict[tuple[str, int | None, int | None], list[PriceVersion]]
 
-    Its reseller's own where there is one: those of that reseller alone, not of a reseller above it.
+
+def _wholesale_of(sku: str, tenant_id: int | None) -> list[PriceVersion]:
+    """Return the wholesale prices that a tenant pays, as they follow each other."""
+    reseller_id = _reseller_of(tenant_id)
+    everybody = (Level.WHOLESALE, None, None), _versions(sku=sku, level=Level.WHOLESALE)
+    own = (Level.WHOLESALE, None, reseller_id), _versions(sku=sku, level=Level.WHOLESALE, reseller_id=reseller_id)
+    return _paid(dict([own, everybody]), reseller_id)
+
+
+def _paid(versions: _Versions, reseller_id: int | None) -> list[PriceVersion]:
+    """Return the wholesale prices that a reseller's tenants pay (None: those of none), as they follow each other.
+
+    The reseller's own where there is one: those of that reseller alone, not of a reseller above it.
     """
+    everybody = versions.get((Level.WHOLESALE, None, None), [])
+    own = versions.get((Level.WHOLESALE, None, reseller_id), []) if reseller_id else []
+    return [version for version in everybody if not own or version.effective_at < own[0].effective_at] + own
+
+
+def _reseller_of(tenant_id: int | None) -> int | None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT reseller_id FROM tenants_tenant WHERE id = %s", [tenant_id])
         row = cursor.fetchone()
-    reseller_id = row[0] if row else None
-    everybody = _versions(sku=sku, level=Level.WHOLESALE)
-    own = _versions(sku=sku, level=Level.WHOLESALE, reseller_id=reseller_id) if reseller_id else []
-    return [version for version in everybody if not own or version.effective_at < own[0].effective_at] + own
+    return row[0] if row else None
+
+
+def _all_versions(*, sku: str) -> _Versions:
+    """Return every version of a sku, in one query however many sell it."""
+    rows = _fetch(
+        "SELECT {columns} FROM billing_priceversion price WHERE sku = %(sku)s ORDER BY effective_at, id", {"sku": sku}
+    )
+    return _grouped(rows)
+
+
+def _met_by(*, tenant_id: int, reseller_id: int | None) -> dict[str, _Versions]:
+    """Return a tenant's retail prices and the wholesale prices that it may meet, by sku, in one query."""
+    rows = _fetch(
+        "SELECT {columns} FROM billing_priceversion price WHERE (level = 'retail' AND tenant_id = %(tenant)s)"
+        " OR (level = 'wholesale' AND tenant_id IS NULL AND (reseller_id IS NULL OR reseller_id = %(reseller)s))"
+        " ORDER BY sku, effective_at, id",
+        {"tenant": tenant_id, "reseller": reseller_id},
+    )
+    skus: dict[str, list[PriceVersion]] = {}
+    for price in rows:
+        skus.setdefault(price.sku, []).append(price)
+    return {sku: _grouped(prices) for sku, prices in skus.items()}
+
+
+def _grouped(rows: list[PriceVersion]) -> _Versions:
+    grouped: _Versions = {}
+    for price in rows:
+        grouped.setdefault((price.level, price.tenant_id, price.reseller_id), []).append(price)
+    return grouped
 
 
 def _between(versions: list[PriceVersion], began: datetime, ended: datetime | None) -> list[PriceVersion]:

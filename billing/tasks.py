@@ -87,3 +87,8 @@ def settle_rewards() -> int:
 def forget_rewards() -> int:
     """Delete digests of devices and addresses that no limit looks at any more, and dead tickets; return how many."""
     return rewards.forget_origins() + bonuses.forget_tickets()
+    """Make the statements of the month before, those that there are not yet; return how many there are now.
+
+    That month is the operator's: a tenant whose own ends later has its statement with a later run.
+    """
+    return statements.make_statements(month=statements.month_before((timezone.localtime() - statements.GRACE).date()))

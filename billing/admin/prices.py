@@ -1,13 +1,15 @@
 """The price list in the admin: new versions are published against their floors, and an example chat is reckoned."""
 
-from collections.abc import Iterator
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any, ClassVar, Final
+from zoneinfo import ZoneInfo
 
 import structlog
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import ValidationError
+from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
@@ -95,7 +97,11 @@ class PriceForm(_PriceForm):
         for name, (column, _label) in RATES.items():
             setattr(price, column, amounts[name])
         price.multiplier_ppm = amounts["multiplier"] or 0
-        price.effective_at = cleaned.get("from_moment") or timezone.now()
+        moment, now = cleaned.get("from_moment"), timezone.now()
+        if moment is not None and now - timedelta(minutes=1) < moment <= now:
+            # Whoever types the present minute means now; as a moment it has passed.
+            moment = cleaned["from_moment"] = None
+        price.effective_at = moment or now
         self._check_owner(price)
         if not self.errors:
             self._check_floors(price)
@@ -266,10 +272,17 @@ class PriceVersionAdmin(MoneyAdmin):
         )
         obj.pk = made.pk
         logger.info("price_published", staff=request.user.pk, price=made.pk, sku=made.sku, level=str(made.level))
-        notices.under_water(price=made, slugs=under)
+        # After the commit: no mail of a price that was not published, and no lock held while a mail server is slow.
+        transaction.on_commit(lambda: notices.under_water(price=made, slugs=under))
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: Any) -> None:
         """Save nothing: a version has no other rows."""
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        """Read and show times in the site's zone: the tenant's, or the operator's."""
+        with timezone.override(self._zone(request)):
+            response = super().changeform_view(request, *args, **kwargs)
+            return response.render() if isinstance(response, TemplateResponse) else response
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         """Show the way to the calculator above the list, and a tenant's prices that are under water."""
@@ -280,7 +293,9 @@ class PriceVersionAdmin(MoneyAdmin):
                 {"sku": retail.sku, "since": max(retail.effective_at, floor.effective_at)}
                 for retail, floor in pricing.below_floor(tenant_id=tenant.pk)
             ]
-        return super().changelist_view(request, {**(extra_context or {}), **more})
+        with timezone.override(self._zone(request)):
+            response = super().changelist_view(request, {**(extra_context or {}), **more})
+            return response.render() if isinstance(response, TemplateResponse) else response
 
     def calculator(self, request: HttpRequest) -> HttpResponse:
         """Show what an example chat costs each party; a tenant's staff see their own two sides of it."""
@@ -298,6 +313,11 @@ class PriceVersionAdmin(MoneyAdmin):
         if form.is_valid():
             context |= form.reckoned()
         return TemplateResponse(request, "prices/calculator.html", context)
+
+    def _zone(self, request: HttpRequest) -> tzinfo:
+        if self._on_platform:
+            return timezone.get_default_timezone()
+        return ZoneInfo(request.tenant.timezone)  # type: ignore[attr-defined]  # as above
 
     def _url(self, name: str) -> str:
         return reverse(f"{self.admin_site.name}:billing_priceversion_{name}")
@@ -331,8 +351,7 @@ class PriceVersionAdmin(MoneyAdmin):
 
 def _skus_with_floors(tenant: Tenant) -> Iterator[tuple[str, str]]:
     """Yield what the tenant could price, each with what it pays for it now."""
-    for sku in pricing.priceable_skus(tenant_id=tenant.pk):
-        floor = pricing.floors_of(level=Level.RETAIL, sku=sku, tenant_id=tenant.pk)[0]
+    for sku, floor in pricing.paid_now(tenant_id=tenant.pk).items():
         rates = " / ".join(show_yuan(getattr(floor, column)) for column, _label in list(RATES.values())[:3])
         more = f" + {show_yuan(floor.per_call)}" if floor.per_call else ""
         times = f" × {show_yuan(floor.multiplier_ppm)}" if floor.multiplier_ppm != MICRO else ""
@@ -380,11 +399,16 @@ class CalculatorForm(forms.Form):
         retail, wholesale, cost = (
             pricing.amount(price, used) * asked["answers"] for price in (prices.retail, prices.wholesale, prices.cost)
         )
+        shares = split_shares(
+            wholesale=pricing.amount(prices.wholesale, used), answers=asked["answers"], shares=shares_of(tenant)
+        )
         sides = [(_("the user pays"), retail), (_("the tenant pays"), wholesale)]
         kept: list[tuple[_StrOrPromise, int, str]] = [(_("tenant's margin"), retail - wholesale, "#0f766e")]
         if self._tenant is None:
             sides.append((_("the platform pays"), cost))
-            kept.append((_("platform's margin"), wholesale - cost, "#2563eb"))
+            kept += [(name, amount, "#c026d3") for name, amount in shares]
+            platform = wholesale - cost - sum(amount for _name, amount in shares)
+            kept.append((_("platform's margin"), platform, "#2563eb"))
             kept.append((_("provider"), cost, "#9ca3af"))
         else:
             kept.append((_("wholesale"), wholesale, "#9ca3af"))
@@ -401,6 +425,16 @@ class CalculatorForm(forms.Form):
                 for name, amount, color in kept
             ],
         }
+
+
+def shares_of(tenant: Tenant) -> list[tuple[str, int]]:  # noqa: ARG001  # commission is nobody's yet
+    """Return who gets how many millionths of the tenant's wholesale charges: resellers, the nearest first."""
+    return []
+
+
+def split_shares(*, wholesale: int, answers: int, shares: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Return what each gets of so many answers, micro-yuan; an answer's share is rounded down, as when charged."""
+    return [(who, answers * (wholesale * ppm // MICRO)) for who, ppm in shares]
 
 
 def _restyled(widget: forms.Widget, styled: type[forms.Widget]) -> forms.Widget:

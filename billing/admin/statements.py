@@ -1,12 +1,14 @@
 """Monthly statements in the admin: a page to print and a file, of months that are over and of the present one."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
+import structlog
 from django.conf import settings
-from django.contrib import admin
-from django.http import Http404, HttpRequest, HttpResponse
+from django.contrib import admin, messages
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import path, reverse
 from django.utils import timezone
@@ -17,11 +19,14 @@ from django.utils.translation import gettext_lazy as _
 from billing import statements
 from billing.admin.books import MoneyAdmin
 from billing.models import AccountKind, Statement, Transfer
-from billing.statements import Figures, Period
+from billing.models.account import USER_KINDS
+from billing.statements import Figures, Period, StatementError
 from billing.yuan import show_yuan
 from tenants.adminsite import register
 from tenants.models import Reseller, Tenant
 from tenants.sheets import csv_response
+
+logger = structlog.get_logger(__name__)
 
 Kind = Transfer.Kind
 
@@ -54,8 +59,18 @@ class _Page:
             (_("answers, charged to users"), charged),
             (_("answers, wholesale"), owed),
             (_("margin on answers"), charged - owed),
+            (_("given to users: codes, gifts, rewards"), self._given()),
+            (
+                _("wholesale wallet topped up"),
+                moved(AccountKind.TENANT_WHOLESALE, Kind.WALLET_TOPUP, Kind.WALLET_ALLOT),
+            ),
+            (_("charged beyond balances"), -moved(AccountKind.SHORTFALL, *Kind)),
         ]
         return [(str(label), amount) for label, amount in lines]
+
+    def _given(self) -> int:
+        rewards = (Kind.GIFT, Kind.REDEEM, Kind.SIGN_IN, Kind.INVITATION, Kind.AD, Kind.REWARD_BACK)
+        return sum(self.figures.moved(account, *rewards) for account in USER_KINDS)
 
     def _of_reseller(self) -> list[tuple[str, int]]:
         lines = [
@@ -149,23 +164,30 @@ class StatementAdmin(MoneyAdmin):
         row = self.get_queryset(request).filter(pk=pk).first()
         if row is None or not self.has_view_permission(request, row):
             raise Http404
+        figures, period = Figures.from_json(row.figures), Period.of_statement(row)
         owner = row.tenant or row.reseller
-        zone = row.tenant.timezone if row.tenant else settings.TIME_ZONE
-        figures = Figures.from_json(row.figures)
-        shown = _Page(owner=owner, period=Period.of_month(row.month, zone), figures=figures, number=row.number)
-        return self._answer(request, shown)
+        return self._answer(request, _Page(owner=owner, period=period, figures=figures, number=row.number))
 
     def so_far(self, request: HttpRequest) -> HttpResponse:
         """Show the present month of the site's tenant, or on the operator's site of whom the address names."""
         if not self.has_view_permission(request):
             raise Http404
         owner = self._owner(request)
+        whose: dict[str, Any] = {"tenant" if isinstance(owner, Tenant) else "reseller": owner}
         zone = owner.timezone if isinstance(owner, Tenant) else settings.TIME_ZONE
         period = Period.of_month(timezone.now().astimezone(ZoneInfo(zone)).date(), zone)
-        if isinstance(owner, Tenant):
-            figures = statements.figures_of_tenant(tenant=owner, period=period)
-        else:
-            figures = statements.figures_of_reseller(reseller=owner, period=period)
+        period = period.after(statements.statement_before(month=period.month, **whose))
+        try:
+            if isinstance(owner, Tenant):
+                figures = statements.figures_of_tenant(tenant=owner, period=period)
+            else:
+                figures = statements.figures_of_reseller(reseller=owner, period=period)
+        except StatementError:
+            logger.exception("statement_not_made", month=str(period.month), owner=owner.slug)
+            messages.error(
+                request, _("The ledger does not add up at the moment. The operator has to look at it first.")
+            )
+            return HttpResponseRedirect(self._url("changelist"))
         return self._answer(request, _Page(owner=owner, period=period, figures=figures))
 
     def _owner(self, request: HttpRequest) -> Tenant | Reseller:
@@ -190,8 +212,8 @@ class StatementAdmin(MoneyAdmin):
             "owner": shown.owner.name,
             "month": f"{shown.period.month:%Y-%m}",
             "number": shown.number,
-            "began": shown.period.began,
-            "ended": shown.period.ended,
+            "began": show_moment(shown.period.began, shown.period.zone),
+            "ended": show_moment(shown.period.ended, shown.period.zone),
             "summary": [
                 {"label": label, "amount": show_yuan(amount), "percent": abs(amount) * 100 // most}
                 for label, amount in summary
@@ -206,6 +228,11 @@ class StatementAdmin(MoneyAdmin):
 
     def _url(self, name: str, *args: object) -> str:
         return reverse(f"{self.admin_site.name}:billing_statement_{name}", args=args)
+
+
+def show_moment(moment: datetime, zone: str) -> str:
+    """Return a moment as clocks in an IANA time zone show it."""
+    return f"{moment.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M %Z}"
 
 
 def _file(shown: _Page) -> HttpResponse:

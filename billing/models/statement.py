@@ -13,7 +13,8 @@ from tenants.scope import TenantOrPlatformOwned
 class Statement(TenantOrPlatformOwned):
     """A month of one tenant, or (without a tenant) of one reseller. A trigger refuses every change.
 
-    `figures` is what `billing.statements.Figures` holds, as JSON; amounts in micro-yuan.
+    `figures` is what `billing.statements.Figures` holds, as JSON, with the `period` that they are of; amounts in
+    micro-yuan.
     """
 
     reseller = models.ForeignKey(

@@ -1,17 +1,20 @@
 """Prices are published in the admin: against floors, naming the tenants under water first, and by the right people."""
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.core import mail
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.utils import timezone, translation
+from pytest_django import DjangoAssertNumQueries, DjangoCaptureOnCommitCallbacks
 
 from billing import pricing
+from billing.admin.prices import split_shares
 from billing.models import PriceVersion
 from billing.pricing import Quantities, amount, current_prices
 from tenants import scope
@@ -125,7 +128,9 @@ def test_a_floor_to_come_counts_while_the_price_would_be_in_force(tenant: Tenant
         make_price("retail", sku=sku, rates=(2 * YUAN, YUAN, 6 * YUAN), tenant_id=tenant.pk, effective_at=later)
 
 
-def test_tenants_under_water_are_named_before_it_happens_and_told(tenant: Tenant) -> None:
+def test_tenants_under_water_are_named_before_it_happens_and_told(
+    tenant: Tenant, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+) -> None:
     sku, other = make_sku(tenant), make_tenant(language="zh-hans")
     make_price("retail", sku=sku, rates=(9 * YUAN, 9 * YUAN, 9 * YUAN), tenant_id=other.pk)
     owner = make_staff(tenant)
@@ -138,7 +143,12 @@ def test_tenants_under_water_are_named_before_it_happens_and_told(tenant: Tenant
     assert publish(client, "platform", accept="on", **fields)[0] == 200
     assert publish(client, "platform", accept="on", told="another", **fields)[0] == 200
     assert mail.outbox == []
-    assert publish(client, "platform", accept="on", told=told, **fields) == (302, [], "")
+    with django_capture_on_commit_callbacks() as held:
+        assert publish(client, "platform", accept="on", told=told, **fields) == (302, [], "")
+    assert mail.outbox == []  # none goes out before the commit
+    with scope.platform("the operator's admin"):
+        for tell in held:
+            tell()
     assert [(message.to, sku in message.subject) for message in mail.outbox] == [(["owner@example.com"], True)]
     page = staff_of(tenant).get("/admin/billing/priceversion/").content.decode()
     assert re.search(rf"Your price of {sku} is below what you pay", page)
@@ -175,6 +185,67 @@ def test_a_resellers_own_price_keeps_its_tenants_out_of_everybodys(tenant: Tenan
     assert pricing.tenants_under_water(wholesale=now) == sorted([tenant.slug, theirs.slug])
     then = PriceVersion(effective_at=later + timedelta(days=1), **rise)
     assert pricing.tenants_under_water(wholesale=then) == [tenant.slug]
+
+
+def test_naming_them_takes_as_many_queries_for_many_tenants_as_for_one(
+    tenant: Tenant, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    sku = make_sku(tenant)
+    dear = PriceVersion(
+        level="wholesale",
+        sku=sku,
+        prompt_rate=9 * YUAN,
+        cached_rate=0,
+        completion_rate=0,
+        effective_at=timezone.now(),
+    )
+    named = {tenant.slug}
+    for _ in range(3):
+        with django_assert_num_queries(2):
+            assert set(pricing.tenants_under_water(wholesale=dear)) == named
+        more = make_tenant(reseller=make_reseller())
+        make_price("retail", sku=sku, rates=(2 * YUAN, YUAN, 6 * YUAN), tenant_id=more.pk)
+        named.add(more.slug)
+    make_sku(make_tenant())  # on everybody's price list, and not sold by the tenant
+    for sku in [make_sku(tenant) for _ in range(3)]:
+        with django_assert_num_queries(3):
+            assert pricing.below_floor(tenant_id=tenant.pk) == []
+        with django_assert_num_queries(3):
+            assert pricing.paid_now(tenant_id=tenant.pk)[sku].prompt_rate == YUAN
+
+
+def test_the_running_minute_is_now_and_times_are_the_tenants() -> None:
+    tenant = make_tenant(timezone="America/New_York")
+    sku, client = make_sku(tenant), staff_of(tenant)
+    there = timezone.now().astimezone(ZoneInfo("America/New_York"))
+    present = {"from_moment_0": f"{there:%Y-%m-%d}", "from_moment_1": f"{there:%H:%M:%S}"}
+    assert publish(client, "admin", sku=sku, **{**present, "prompt": "3"}) == (302, [], "")
+    assert retail(tenant, sku).prompt_rate == 3 * YUAN
+    year = there.year + 1
+    later = {"from_moment_0": f"{year}-01-01", "from_moment_1": "00:00"}
+    assert publish(client, "admin", sku=sku, **later) == (302, [], "")
+    with scope.tenant(tenant.pk):
+        last = PriceVersion.objects.latest("effective_at").effective_at
+    assert last == datetime(year, 1, 1, 5, tzinfo=UTC)
+    assert f"{year}" in client.get("/admin/billing/priceversion/").content.decode()
+
+
+def test_shares_are_reckoned_as_those_of_answers_are() -> None:
+    # A third of 10 micro-yuan, three times: 3 each, not 10 of 30.
+    assert split_shares(wholesale=10, answers=3, shares=[("near", 333_334), ("far", 0)]) == [("near", 9), ("far", 0)]
+
+
+def test_the_command_publishes_for_later(tenant: Tenant) -> None:
+    sku, out = make_sku(tenant), StringIO()
+    rates = ["--prompt", "3", "--cached", "1", "--completion", "6", "--tenant", tenant.slug]
+    call_command("publish_price", "retail", sku, *rates, "--from", "2100-01-01T00:00+00:00", stdout=out)
+    assert retail(tenant, sku).prompt_rate == 2 * YUAN
+    with scope.tenant(tenant.pk):
+        assert PriceVersion.objects.latest("effective_at").effective_at == datetime(2100, 1, 1, tzinfo=UTC)
+    for wrong in ("2020-01-01T00:00", "tomorrow"):
+        with pytest.raises(CommandError) as refusal:
+            call_command("publish_price", "retail", sku, *rates, "--from", wrong)
+        assert refusal.value.returncode == 2
 
 
 def test_the_list_says_which_version_counts(tenant: Tenant) -> None:

@@ -1,6 +1,7 @@
 """Monthly statements: they add up, they are the owner's calendar's, they are made once and are nobody else's."""
 
 import csv
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from io import StringIO
 from typing import Any
@@ -14,10 +15,10 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from billing import redeem, statements, tasks, usage
+from billing import ledger, redeem, statements, tasks, usage
+from billing.ledger import Movement
 from billing.models import AccountKind, Statement, Transfer
-from billing.models.account import RESELLER_KINDS
-from billing.statements import Figures, Period, StatementError
+from billing.statements import GRACE, STATED_RESELLER_KINDS, Figures, Period, StatementError
 from billing.tests.conftest import Shop, open_shop
 from billing.tests.test_concurrency import together
 from tenants import scope
@@ -172,8 +173,85 @@ def test_a_resellers_statement_is_its_accounts_and_its_tenants_answers(db: None)
         period = Period.of_month(timezone.localdate(), "Asia/Shanghai")
         told = statements.figures_of_reseller(reseller=reseller, period=period)
     assert stranger.tenant.slug not in told.commission
-    assert {row.kind for row in told.accounts} <= {str(kind) for kind in RESELLER_KINDS}
+    assert {row.kind for row in told.accounts} <= {str(kind) for kind in STATED_RESELLER_KINDS}
     assert [row.name for row in told.usage] in ([], [shop.tenant.slug])
+
+
+def make(tenant: Tenant, month: date) -> Statement:
+    with scope.platform("a test"):
+        return statements.make_statement(month=month, tenant=tenant)
+
+
+def test_a_month_begins_with_what_the_statement_before_closed_with(shop: Shop) -> None:
+    credit(shop.user, 5)
+    move_to(datetime(2026, 2, 10, tzinfo=UTC), shop.tenant)
+    february = make(shop.tenant, date(2026, 2, 1))
+    credit(shop.user, 7)
+    move_to(datetime(2026, 3, 10, tzinfo=UTC), shop.tenant)
+    march = make(shop.tenant, MONTH)
+    assert account(Figures.from_json(february.figures), "user_cash") == (0, {"credit": 5}, 5)
+    assert account(Figures.from_json(march.figures), "user_cash") == (5, {"credit": 7}, 12)
+    # What slips into a month that was told already is found by the next: it has to add up to the balance.
+    credit(shop.user, 9)
+    move_to(datetime(2026, 3, 20, tzinfo=UTC), shop.tenant)
+    with pytest.raises(StatementError, match="user_cash : 12 and 0 do not come to 21"):
+        make(shop.tenant, date(2026, 4, 1))
+
+
+def test_a_new_time_zone_leaves_no_gap_between_two_months(db: None) -> None:
+    shop = open_shop(timezone="America/New_York")
+    between = datetime(2026, 2, 28, 20, tzinfo=UTC)  # February in New York, March in Kiritimati
+    credit(shop.user, 5)
+    move_to(between - timedelta(days=9), shop.tenant)
+    february = make(shop.tenant, date(2026, 2, 1))
+    Tenant.objects.filter(pk=shop.tenant.pk).update(timezone="Pacific/Kiritimati")
+    shop.tenant.refresh_from_db()
+    march = make(shop.tenant, MONTH)
+    assert Period.of_statement(march).began == Period.of_statement(february).ended
+    assert account(Figures.from_json(march.figures), "user_cash") == (5, {}, 5)
+
+
+def test_owners_whose_month_is_not_over_wait_and_keep_nobody_else_waiting(shop: Shop) -> None:
+    with pytest.raises(ValueError, match="is not over"):
+        statements.make_statements(month=timezone.localdate() + timedelta(days=40))
+    period = Period.of_month(MONTH, "Asia/Shanghai")
+    assert period.is_over
+    assert not replace(period, ended=timezone.now()).is_over
+    assert not replace(period, ended=timezone.now() - GRACE + timedelta(minutes=1)).is_over
+
+
+def test_what_answers_accrued_for_a_reseller_is_on_its_statement(shop: Shop) -> None:
+    reseller, other = make_reseller(), make_reseller()
+    with scope.tenant(shop.tenant.pk), transaction.atomic():
+        revenue = ledger.tenant_accounts(tenant_id=shop.tenant.pk).revenue
+        accrued = ledger.reseller_account(
+            reseller_id=reseller.pk, kind=AccountKind.RESELLER_ACCRUED, tenant_id=shop.tenant.pk
+        )
+        clearing = ledger.clearing_account(tenant_id=shop.tenant.pk, channel="a test")
+        ledger.move(
+            tenant_id=shop.tenant.pk,
+            kind=Kind.ADJUSTMENT,
+            ref="a test",
+            reason="",
+            actor="test",
+            movements=[
+                Movement(account=clearing, amount=-7),
+                Movement(account=accrued, amount=4),
+                Movement(account=revenue, amount=3),
+            ],
+        )
+    move_to(datetime(2026, 3, 10, tzinfo=UTC), shop.tenant)
+    with scope.platform("a test"):
+        told, others = (
+            statements.figures_of_reseller(reseller=each, period=Period.of_month(MONTH, "Asia/Shanghai"))
+            for each in (reseller, other)
+        )
+    assert account(told, "reseller_accrued") == (0, {"adjustment": 4}, 4)
+    # The tenant is not below the reseller any more: named for its commission, its use is somebody else's business.
+    assert told.commission == {shop.tenant.slug: 4}
+    assert [(row.name, row.answers, row.wholesale_charge) for row in told.usage] == [(shop.tenant.slug, 0, 0)]
+    assert (others.accounts, others.usage, others.commission) == ([], [], {})
+    assert "reseller_accrued" not in {row.kind for row in figures(shop).accounts}
 
 
 # --- the admin ---

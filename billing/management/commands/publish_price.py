@@ -1,9 +1,11 @@
 """`manage.py publish_price`: adds a version to the price list."""
 
+from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import IntegrityError
+from django.utils import timezone
 
 from billing import notices, pricing
 from billing.models import PriceVersion
@@ -22,8 +24,22 @@ def _micro(text: str) -> int:
         raise CommandError(str(fault), returncode=2) from None
 
 
+def _moment(text: str | None) -> datetime | None:
+    """Return a moment to come, in the operator's time zone where the text names none."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as fault:
+        raise CommandError(str(fault), returncode=2) from None
+    moment = moment if moment.tzinfo else timezone.make_aware(moment)
+    if moment <= timezone.now():
+        raise CommandError(f"{text} has passed: a price is never backdated", returncode=2)
+    return moment
+
+
 class Command(BaseCommand):
-    """Publishes a price, in yuan per million tokens; in force at once."""
+    """Publishes a price, in yuan per million tokens; in force at once, or from a later moment."""
 
     help = "publishes a price, in yuan per million tokens"
 
@@ -38,6 +54,7 @@ class Command(BaseCommand):
         parser.add_argument("--multiplier", default="1", help="of the three rates")
         parser.add_argument("--tenant", help="slug: whose retail price it is")
         parser.add_argument("--reseller", help="slug: whose tenants pay this wholesale price")
+        parser.add_argument("--from", dest="since", help="such as 2026-12-01T00:00, in TIME_ZONE; at once by default")
         parser.add_argument("--under-water", action="store_true", help="publish although tenants come under water")
 
     def handle(self, *_args: Any, level: str, sku: str, tenant: str | None, reseller: str | None, **more: Any) -> None:
@@ -57,15 +74,33 @@ class Command(BaseCommand):
         }
         owners = {"tenant_id": owner.pk if owner else None, "reseller_id": seller.pk if seller else None}
         with scope.platform("the operator's command"):
-            self._publish(rates, level=level, sku=sku, accept=more["under_water"], **owners)
+            self._publish(
+                rates, level=level, sku=sku, since=_moment(more["since"]), accept=more["under_water"], **owners
+            )
 
-    def _publish(self, rates: dict[str, int], *, level: str, sku: str, accept: bool, **owners: int | None) -> None:
-        wanted = PriceVersion(level=level, sku=sku, effective_at=pricing.now(), **rates, **owners)
+    def _publish(
+        self,
+        rates: dict[str, int],
+        *,
+        level: str,
+        sku: str,
+        since: datetime | None,
+        accept: bool,
+        **owners: int | None,
+    ) -> None:
+        wanted = PriceVersion(level=level, sku=sku, effective_at=since or pricing.now(), **rates, **owners)
         under = pricing.tenants_under_water(wholesale=wanted) if level == Level.WHOLESALE else []
         if under and not accept:
             raise CommandError(f"under water: {', '.join(under)}; --under-water publishes it all the same")
         try:
-            made = pricing.publish_price(level=level, sku=sku, actor="command", **rates, **owners)  # type: ignore[arg-type]  # ids are under their own names
+            made = pricing.publish_price(
+                level=level,
+                sku=sku,
+                effective_at=since,
+                actor="command",
+                **rates,
+                **owners,  # type: ignore[arg-type]  # ids are under their own names
+            )
         except ProductError as refusal:
             raise CommandError(str(refusal.msg)) from None
         except IntegrityError as refusal:
