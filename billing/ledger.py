@@ -31,12 +31,15 @@ MAX_AMOUNT: Final = 10**15  # one billion yuan: more is a typing mistake
 # Where an answer came to more than was held and more than there is, the rest stands here, for someone to look at.
 RETAIL_SHORTFALL: Final = "retail"
 WHOLESALE_SHORTFALL: Final = "wholesale"
+# What a forced refund could not take back of a user, since it was spent: the tenant bears it.
+REFUND_SHORTFALL: Final = "refund"
 
 # What a credit without a payment is for; but for "manual" it is the transfer's kind too.
 Source = Literal["manual", "redeem", "sign_in", "invitation", "ad"]
 
-# The clearing account of what a tenant sold for less than its worth.
+# The clearing accounts of what a tenant sold for less than its worth, and of what it gave away.
 DISCOUNT: Final = "discount"
+GIFT: Final = "gift"
 
 _LOCK_ORDER: Final = (
     AccountKind.USER_GIFT,
@@ -148,7 +151,7 @@ def credit_user(  # noqa: PLR0913  who, what, and the things an auditor asks for
         accounts = lock_user_accounts(tenant_id=tenant_id, user_id=user_id)
         # Money stands against the channel that it came by, a gift against what was given away.
         to, transfer_kind, channel = (
-            (accounts.gift, Transfer.Kind.GIFT, "gift")
+            (accounts.gift, Transfer.Kind.GIFT, GIFT)
             if kind == "gift"
             else (accounts.cash, Transfer.Kind.CREDIT, source)
         )
@@ -248,7 +251,12 @@ def tenant_accounts(*, tenant_id: int) -> TenantAccounts:
 
 def clearing_account(*, tenant_id: int, channel: str) -> Account:
     """Return the tenant's clearing account of a payment channel, opened if missing, not locked."""
-    return _tenant_rows(tenant_id, [(AccountKind.PSP_CLEARING, channel)])[0]
+    return channel_account(tenant_id=tenant_id, kind=AccountKind.PSP_CLEARING, channel=channel)
+
+
+def channel_account(*, tenant_id: int, kind: AccountKind, channel: str) -> Account:
+    """Return the tenant's account of a kind that has channels (`CHANNEL_KINDS`), opened if missing, not locked."""
+    return _tenant_rows(tenant_id, [(kind, channel)])[0]
 
 
 def reseller_account(*, reseller_id: int, kind: AccountKind, tenant_id: int | None = None) -> Account:

@@ -7,7 +7,7 @@ import structlog
 from celery import shared_task
 from kombu.exceptions import OperationalError
 
-from billing import holds, nightly, recharge, usage
+from billing import holds, nightly, recharge, refund, usage
 
 log = structlog.get_logger(__name__)
 
@@ -59,3 +59,9 @@ def audit_ledger() -> int:
 def poll_orders() -> int:
     """Ask providers for pending orders that are due, and close those whose time is over; return how many."""
     return recharge.poll_orders()
+
+
+@shared_task(name="billing.tasks.poll_refunds")
+def poll_refunds() -> int:
+    """Ask providers for refunds under way that are due; return how many. Delivered twice, a refund still ends once."""
+    return refund.poll_refunds()

@@ -153,6 +153,7 @@ CELERY_BEAT_SCHEDULE = {
     "end expired holds": {"task": "billing.tasks.expire_holds", "schedule": SWEEP_SECONDS},
     "close messages whose process died": {"task": "chat.tasks.close_orphans", "schedule": SWEEP_SECONDS},
     "ask for payments that nobody told of": {"task": "billing.tasks.poll_orders", "schedule": 10.0},
+    "ask for refunds under way": {"task": "billing.tasks.poll_refunds", "schedule": SWEEP_SECONDS},
     "audit the ledger": {"task": "billing.tasks.audit_ledger", "schedule": crontab(hour="3", minute="30")},
 }
 
