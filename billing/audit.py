@@ -188,8 +188,8 @@ _USAGE: Final = Check(
     ),
 )
 # Each order's refunds against what was paid; each refund against its transfers, and each such transfer against its
-# refund; what is owed to payers against the refunds under way. The books of a refund: off the user or, as shortfall, the
-# tenant, then owed, then paid out.
+# refund; what is owed to payers against the refunds under way. The books of a refund: off the user or, as shortfall,
+# the tenant, then owed, then paid out.
 _REFUNDS: Final = """
         SELECT orders.tenant_id, 'order ' || orders.id AS subject,
             CASE WHEN orders.state <> 'paid' OR sums.amount > orders.price OR sums.credits > orders.credits

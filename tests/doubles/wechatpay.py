@@ -113,9 +113,8 @@ class WeChatPayDouble:
     refunds_end: str = "PROCESSING"  # what a refund is as soon as it is asked for
     refusals: deque[str] = field(default_factory=deque)  # of the next refunds, such as "NOT_ENOUGH"
     bills: dict[str, bytes] = field(default_factory=dict)  # by day
-    trouble: deque[str] = field(
-        default_factory=deque
-    )  # of the next answers: "away", "down", "forged", "unsigned", "old"
+    # Of the next answers: "away" (nothing was done), "down" (done, and the answer lost), "forged", "unsigned", "old".
+    trouble: deque[str] = field(default_factory=deque)
     pays_before_close: set[str] = field(default_factory=set)  # orders that are paid just before they are closed
     requests: list[tuple[str, str]] = field(default_factory=list)
     nonces: set[str] = field(default_factory=set)
@@ -293,10 +292,8 @@ class WeChatPayDouble:
             return 401, _refusal("SIGN_ERROR"), next(iter(self.merchants.values()))
         parts = urlsplit(target)
         self.requests.append((method, parts.path))
-        if made := re.fullmatch(r"/v3/pay/transactions/(native|jsapi|h5)", parts.path):
-            return *self._create(made[1], merchant, json.loads(body)), merchant
-        if parts.path.startswith(("/v3/refund/", "/v3/bill")):
-            return *self._money(method, parts.path, parse_qs(parts.query), merchant, body), merchant
+        if "/out-trade-no/" not in parts.path:
+            return *self._other(method, parts.path, parse_qs(parts.query), merchant, body), merchant
         wanted = re.fullmatch(r"/v3/pay/transactions/out-trade-no/([0-9a-f]{32})(/close)?", parts.path)
         trade = self.trades.get(wanted[1]) if wanted else None
         if wanted is None or trade is None or trade.merchant is not merchant:
@@ -335,9 +332,12 @@ class WeChatPayDouble:
         }
         return 200, json.dumps(gives[method]).encode()
 
-    def _money(
+    def _other(
         self, method: str, path: str, query: dict[str, list[str]], merchant: Merchant, body: bytes
     ) -> tuple[int, bytes]:
+        """Answer what is not of an order that is there."""
+        if made := re.fullmatch(r"/v3/pay/transactions/(native|jsapi|h5)", path):
+            return self._create(made[1], merchant, json.loads(body))
         if path.startswith("/v3/bill"):
             return self._bill(path, query)
         with self.lock:
