@@ -1,6 +1,7 @@
-"""Money that staff moves: refunds of orders, and credits to users. Owners, finance and the operator do; support looks."""
+"""Money that staff moves: refunds of orders, credits to users. Owners, finance and the operator do; support looks."""
 
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, cast
 
 import structlog
 from django import forms
@@ -26,11 +27,18 @@ from tenants.errors import ProductError
 from tenants.models import EndUser, Membership
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from django.utils.functional import _StrOrPromise
 
 Role = Membership.Role
 
 logger = structlog.get_logger(__name__)
+
+ViewT = TypeVar("ViewT", bound=Callable[..., HttpResponse])
+
+# unfold's decorator of a page's buttons, which has no usable types.
+_button = cast("Callable[..., Callable[[ViewT], ViewT]]", action)
 
 # Who may give money away.
 _TREASURERS = frozenset({Role.OWNER, Role.FINANCE})
@@ -109,7 +117,7 @@ class _Page(NamedTuple):
 
     title: "_StrOrPromise"
     row: models.Model
-    facts: "list[tuple[_StrOrPromise, str]]"
+    facts: "Sequence[tuple[_StrOrPromise, str]]"
     confirming: bool = False
     asks: bool = False
 
@@ -145,10 +153,10 @@ class _Forms(TenantModelAdmin):
         return HttpResponseRedirect(self._path(row))
 
 
-class RefundingAdmin(_Forms):
+class RefundingAdmin(MoneyAdmin, _Forms):  # type: ignore[misc]  # unfold's mix-ins
     """The refunds of an order, from its page."""
 
-    actions_detail = ("refund", "charge_back")
+    actions_detail: Any = ("refund", "charge_back")
 
     def has_refund_permission(self, request: HttpRequest, _object_id: object = None) -> bool:
         """Let in who may give money away."""
@@ -160,12 +168,12 @@ class RefundingAdmin(_Forms):
         rows = [found for found in row.refunds.all() if found.state != Refund.State.FAILED]
         return f"¥{show_yuan(sum(found.amount for found in rows))}"
 
-    @action(description=_("Refund"), url_path="refund", permissions=["refund"])  # type: ignore[arg-type]  # lazy text
+    @_button(description=_("Refund"), url_path="refund", permissions=["refund"])
     def refund(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Refund a part or all of an order: through the provider, or paid by hand."""
         return self._refund(request, self._row(request, object_id), RefundForm, _("Refund"))
 
-    @action(description=_("Book a charge-back"), url_path="charge-back", permissions=["refund"])  # type: ignore[arg-type]  # as above
+    @_button(description=_("Book a charge-back"), url_path="charge-back", permissions=["refund"])
     def charge_back(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Book what the provider has taken back, or was refunded at the provider's."""
         return self._refund(request, self._row(request, object_id), ChargeBackForm, _("Book a charge-back"))
@@ -245,16 +253,16 @@ class RefundAdmin(MoneyAdmin):
         return row.order.out_trade_no
 
 
-class CreditedUserAdmin(_Forms, EndUserAdmin):
+class CreditedUserAdmin(_Forms, EndUserAdmin):  # type: ignore[misc]  # as above
     """Users, who may be given balance from their page."""
 
-    actions_detail = ("credit",)
+    actions_detail: Any = ("credit",)
 
     def has_credit_permission(self, request: HttpRequest, _object_id: object = None) -> bool:
         """Let in who may give money away."""
         return self._admits(request, _TREASURERS)
 
-    @action(description=_("Credit"), url_path="credit", permissions=["credit"])  # type: ignore[arg-type]  # as above
+    @_button(description=_("Credit"), url_path="credit", permissions=["credit"])
     def credit(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Give a user balance or gift balance, with a reason; sending the form twice gives it once."""
         user: EndUser = self._row(request, object_id)

@@ -116,7 +116,7 @@ class MerchantAccountAdmin(TenantModelAdmin):
         return (*self.shown, *self.secrets) if editing else self.shown
 
 
-class OrderAdmin(MoneyAdmin, RefundingAdmin):
+class OrderAdmin(RefundingAdmin):
     """Purchases: nothing of them is edited; refunds are asked for from an order's page."""
 
     visible_to: ClassVar[frozenset[str]] = CostAdmin.visible_to

@@ -533,7 +533,7 @@ def test_refunds_at_once_are_of_no_more_than_was_paid(committed_till: Till) -> N
         try:
             return str(till.refund(order, 4 * YUAN).amount)
         except ProductError as refused:
-            return refused.body("")["type"]
+            return str(refused.body("")["type"])
 
     assert Counter(together([ask] * 6)) == {str(4 * YUAN): 2, "refund_too_large": 4}
     assert till.balances() == ledger.Balances(cash=2 * YUAN, gift=400_000, pending=0)
@@ -548,7 +548,7 @@ def test_refunds_of_two_orders_at_once_take_no_more_than_there_is(committed_till
         try:
             return str(till.refund(order, PRICE).amount)
         except ProductError as refused:
-            return refused.body("")["type"]
+            return str(refused.body("")["type"])
 
     got = Counter(together([lambda o=order: ask(o) for order in orders]))  # type: ignore[misc]
     assert got == {str(PRICE): 1, "refund_not_covered": 1}
@@ -564,13 +564,13 @@ def test_a_refund_and_answers_at_once(committed_till: Till) -> None:
         try:
             return f"refund {till.refund(order, PRICE).amount}"
         except ProductError as refused:
-            return refused.body("")["type"]
+            return str(refused.body("")["type"])
 
     def answer() -> str:
         try:
             return f"hold {refund_hold(till, sku).amount}"
         except ProductError as refused:
-            return refused.body("")["type"]
+            return str(refused.body("")["type"])
 
     got = Counter(together([ask, answer, answer, answer]))
     won = {f"refund {PRICE}": 1, "balance_short": 3}
