@@ -1,6 +1,6 @@
 """What users buy and how it was paid: packages, tenants' merchant accounts, orders, and what providers said of them.
 
-Amounts are whole micro-yuan (¥1 = 1,000,000). `billing.recharge` is the only writer of orders and events.
+Amounts are whole micro-yuan (¥1 = 1,000,000). `billing.recharge` is the only writer of orders, it and `billing.refund` of events.
 """
 
 from typing import ClassVar, Final

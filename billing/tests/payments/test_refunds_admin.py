@@ -10,6 +10,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from django.test import Client
 from django.urls import reverse
+from django.utils import translation
 from structlog.testing import capture_logs
 
 from billing import audit, ledger
@@ -41,7 +42,8 @@ def form(**fields: str) -> dict[str, str]:
 
 
 def fields_of(answer: Any) -> dict[str, list[str]]:
-    return dict(answer.context["form"].errors)
+    with translation.override("en"):
+        return {name: [str(text) for text in texts] for name, texts in answer.context["form"].errors.items()}
 
 
 def facts_of(answer: Any) -> list[str]:
@@ -296,7 +298,8 @@ MOVED = (
         (
             (
                 "INSERT INTO billing_transfer (tenant_id, kind, ref, actor, reason)"
-                " SELECT tenant_id, 'refund_paid', id, '', '' FROM billing_refund WHERE tenant_id = %s AND state = 'failed'"
+                " SELECT tenant_id, 'refund_paid', id, '', '' FROM billing_refund"
+                " WHERE tenant_id = %s AND state = 'failed'"
             ),
             ["I1", "I7"],
         ),
