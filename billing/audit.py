@@ -272,7 +272,7 @@ _REFUNDS: Final = """
 # is a gift of its own.
 _ORDERS: Final = Check(
     invariant="I7",
-    meaning=_("a paid order has one top-up, of its own amounts, and refunds of no more, each with its transfers"),
+    meaning=_("a paid order has one top-up, and refunds of no more than was paid"),
     query="""
         SELECT coalesce(orders.tenant_id, topups.tenant_id) AS tenant_id,
             coalesce('order ' || orders.id, 'transfer ' || topups.id) AS subject,

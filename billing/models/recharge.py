@@ -1,6 +1,7 @@
 """What users buy and how it was paid: packages, tenants' merchant accounts, orders, and what providers said of them.
 
-Amounts are whole micro-yuan (¥1 = 1,000,000). `billing.recharge` is the only writer of orders, it and `billing.refund` of events.
+Amounts are whole micro-yuan (¥1 = 1,000,000). `billing.recharge` alone writes orders, it and
+`billing.refund` write events.
 """
 
 from typing import ClassVar, Final
