@@ -248,6 +248,8 @@ def _credit(order: Order, notice: PaymentNotice) -> None:
     changed = unpaid.update(state=Order.State.PAID, paid_at=Now(), closed_at=None, transaction_id=notice.transaction_id)
     if changed != 1:
         raise ledger.LedgerError(f"order {order.pk} is paid already")
+    if order.bonus:
+        _lock_accounts(order)
     ledger.credit_user(
         tenant_id=order.tenant_id,
         user_id=order.user_id,
@@ -268,6 +270,18 @@ def _credit(order: Order, notice: PaymentNotice) -> None:
             reason=order.package_name,
             actor=ACTOR,
         )
+
+
+def _lock_accounts(order: Order) -> None:
+    """Lock what balance and bonus move, in the ledger's order: they are two transfers."""
+    tenant_id = order.tenant_id
+    channels = [order.clearing_channel, ledger.GIFT]
+    if order.credits > order.price:
+        channels.append(ledger.DISCOUNT)
+    accounts = [ledger.clearing_account(tenant_id=tenant_id, channel=channel) for channel in sorted(channels)]
+    if order.credits < order.price:
+        accounts.append(ledger.tenant_accounts(tenant_id=tenant_id).revenue)
+    ledger.lock_in_order(accounts=[*ledger.lock_user_accounts(tenant_id=tenant_id, user_id=order.user_id), *accounts])
 
 
 def _expired(order: Order, *, overdue_seconds: int = 0) -> QuerySet[Order]:

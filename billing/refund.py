@@ -327,7 +327,11 @@ def _book(order: Order, claim: Claim) -> Refund:
         next_poll_at=Now() + timedelta(seconds=POLL_SECONDS),
     )
     refund.save(force_insert=True)
-    _move(refund, Transfer.Kind.REFUND, _reversal(refund, accounts, taken))
+    reversal = _reversal(refund, accounts, taken)
+    if claim.kind != Refund.Kind.PROVIDER:
+        both = [*reversal, *_payment(refund)]
+        ledger.lock_in_order(accounts={row.account.pk: row.account for row in both if row.amount}.values())
+    _move(refund, Transfer.Kind.REFUND, reversal)
     if claim.kind != Refund.Kind.PROVIDER:
         _pay(refund)
     return _loaded(refund.pk)
@@ -367,13 +371,17 @@ def _owed(refund: Refund) -> Account:
 def _pay(refund: Refund, *, refund_id: str = "") -> None:
     """End a refund of a locked order as paid: what was owed has left the clearing account."""
     _end(refund, Refund.State.DONE, refund_id=refund_id)
+    _move(refund, Transfer.Kind.REFUND_PAID, _payment(refund))
+    _take_back_earnings(refund, spent=refund.shortfall)
+
+
+def _payment(refund: Refund) -> list[Movement]:
+    """Return how what is owed leaves the clearing account."""
     clearing = ledger.clearing_account(tenant_id=refund.tenant_id, channel=refund.clearing_channel)
-    movements = [
+    return [
         Movement(account=_owed(refund), amount=-refund.amount),
         Movement(account=clearing, amount=refund.amount),
     ]
-    _move(refund, Transfer.Kind.REFUND_PAID, movements)
-    _take_back_earnings(refund, spent=refund.shortfall)
 
 
 def _return(refund: Refund, *, failure: str = "", refund_id: str = "") -> None:

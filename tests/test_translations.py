@@ -53,13 +53,14 @@ IN_CHINESE: Final = re.compile(
     r"|\bI\d+\b"  # the invariants' names
     r"|\bwx[0-9a-f]{16}\b|#[0-9a-f]{6}"
     r"|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
+    r"|\b[0-9a-f]{32}\b"  # the number of a refund
     r"|\b[a-z]+-[0-9a-f]{12}(?:\.test)?\b"  # names made by tests/factories.py
     r"|…[0-9A-Z]{4}\b",  # how a redeem code ends
     re.IGNORECASE,
 )
 WHOLE_TEXTS_IN_CHINESE: Final = {
-    *("manual", "retail", "wholesale"),  # codes of the channels that money came by
-    *("system", "test", "stop"),  # who moved it, and the finish reason
+    *("manual", "retail", "wholesale", "refund", "gift", "wechat:1"),  # codes of the channels that money came by
+    *("system", "payment", "test", "stop"),  # who moved it, and the finish reason
     "default",  # the quota group of an offer that names none
     "null",  # an empty receipt, which is shown as it is stored
     "esc",  # the key

@@ -79,7 +79,7 @@ class RefundForm(_MoneyForm):
     field_order = ("yuan", "kind", "reason", "number")
 
     kind = forms.ChoiceField(
-        label=_("paid back"),
+        label=_("who pays it back"),
         choices=[choice for choice in Refund.Kind.choices if choice[0] != Refund.Kind.FORCED],
         widget=UnfoldAdminSelectWidget(),
         help_text=_("By hand means that you have paid it already, for example by bank; nobody is asked then."),

@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from datetime import date
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from billing.models import Refund, Transfer
 from billing.payments import provider_of
 from billing.payments.provider import BillLine, ProviderAwayError, RefundNotice
 from billing.refund import Worth
-from billing.tests.payments.conftest import BONUS, CREDITS, PRICE, Till, open_till
+from billing.tests.payments.conftest import BONUS, CREDITS, PRICE, Till, open_package, open_till
 from billing.tests.test_concurrency import together
 from tenants import scope
 from tenants.errors import ProductError
@@ -602,6 +603,34 @@ def test_one_forced_refund_told_of_many_times_at_once_is_one(committed_till: Til
     jobs = [lambda n=notice: refund.settle_refund(account=till.account, notice=n).outcome for notice in notices]
     assert Counter(together(jobs)) == {"refunded": 1, "repeated": 5}
     assert till.refunds() == [(PRICE, "done")]
+
+
+def test_payments_and_refunds_of_many_users_never_wait_for_each_other_crosswise(committed_till: Till) -> None:
+    """Each has two transfers, over the same of the tenant's rows; a deadlock would be an error of the database."""
+    till = committed_till
+    packages = [
+        open_package(till.tenant, credits=worth, bonus=YUAN, slug=unique("pack")) for worth in (9 * YUAN, 11 * YUAN)
+    ]
+
+    def buy(package: Any) -> str:
+        number = till.number(till.buy(package=package, token=make_token(make_user(till.tenant))))
+        till.wechat.pay(number)
+        return number
+
+    def pay(number: str) -> Any:
+        return till.deliver(till.wechat.notification(number))[0]
+
+    def take_back(order: Any, kind: str) -> Any:
+        refund_id = order.out_trade_no if kind == "forced" else ""
+        return till.refund(order, PRICE, kind=kind, refund_id=refund_id).state
+
+    for _ in range(4):
+        paid = [buy(package) for package in packages * 4]
+        assert [pay(number) for number in paid] == [200] * 8
+        jobs: list[Any] = [partial(pay, buy(package)) for package in packages * 4]
+        for number, kind in zip(paid, ["forced", "forced", "manual", "manual", "provider", "provider"], strict=False):
+            jobs.append(partial(take_back, till.order(number), kind))
+        assert Counter(together(jobs)) == {200: 8, "done": 4, "requested": 2}
 
 
 def test_a_poll_passes_by_a_refund_that_another_has_claimed(committed_till: Till) -> None:
