@@ -1,4 +1,4 @@
-"""The JSON API of recharging: packages, orders, and where payment providers tell of payments."""
+"""The JSON API of recharging: packages, orders, and where payment providers tell of payments and refunds."""
 
 import uuid
 from datetime import datetime
@@ -10,8 +10,8 @@ from django.utils.translation import gettext_lazy as _
 from ninja import Router, Schema
 from pydantic import Field, PlainSerializer
 
-from billing import recharge
-from billing.models import Channel, MerchantAccount, Method, Order, Package
+from billing import callbacks, recharge
+from billing.models import Channel, MerchantAccount, Method, Order, Package, Refund
 from billing.payments import provider_of
 from billing.payments.provider import NotificationRefusedError, PaymentError
 from tenants import scope, throttle
@@ -53,8 +53,17 @@ class OrderIn(Schema):
     method: Method
 
 
+class RefundOut(Schema):
+    """A refund as its user sees it; `amount` in micro-yuan."""
+
+    amount: Amount
+    state: str
+    created_at: datetime
+    ended_at: datetime | None
+
+
 class OrderOut(Schema):
-    """An order as its user sees it; amounts in micro-yuan."""
+    """An order as its user sees it; amounts in micro-yuan. `refunded` is what went back, or is on its way."""
 
     id: uuid.UUID
     name: str = Field(alias="package_name")
@@ -67,6 +76,18 @@ class OrderOut(Schema):
     created_at: datetime
     expires_at: datetime
     paid_at: datetime | None
+    refunded: Amount
+    refunds: list[RefundOut]
+
+    @staticmethod
+    def resolve_refunds(order: Order) -> list[Refund]:
+        """Return the order's refunds, the oldest first."""
+        return list(order.refunds.order_by("created_at", "pk"))
+
+    @staticmethod
+    def resolve_refunded(order: Order) -> int:
+        """Add up what was refunded, micro-yuan."""
+        return sum(row.amount for row in order.refunds.all() if row.state != Refund.State.FAILED)
 
 
 class NewOrderOut(Schema):
@@ -127,7 +148,7 @@ def notify(request: HttpRequest, slug: str, channel: str, account_id: str) -> Ht
     if account is None:
         return JsonResponse({"code": "FAIL", "message": "no such account"}, status=404)
     try:
-        event = recharge.take_callback(account=account, body=request.body, headers=request.headers)
+        event = callbacks.take_callback(account=account, body=request.body, headers=request.headers)
     except NotificationRefusedError as refusal:
         log.warning("notification refused", tenant=slug, account=account.pk, why=str(refusal))
         return _reply(account, 401, "not accepted")

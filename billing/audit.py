@@ -186,11 +186,92 @@ _USAGE: Final = Check(
         cost=_AMOUNT.format(price="cost"),
     ),
 )
+# Each order's refunds against what was paid; each refund against its transfers, and each such transfer against its
+# refund; what is owed to payers against the refunds under way. The books of a refund: off the user or, as shortfall,
+# the tenant, then owed, then paid out.
+_REFUNDS: Final = """
+        SELECT orders.tenant_id, 'order ' || orders.id AS subject,
+            CASE WHEN orders.state <> 'paid' OR sums.amount > orders.price OR sums.credits > orders.credits
+                    OR sums.bonus > orders.bonus
+                    OR (sums.amount = orders.price) <> ((sums.amount, sums.credits, sums.bonus)
+                        = (orders.price, orders.credits, orders.bonus))
+                THEN orders.state || ', paid ' || orders.price || ', refunded ' || sums.amount
+                    || ' for ' || sums.credits || ', bonus ' || sums.bonus
+            END AS fault
+        FROM billing_order orders JOIN (
+            SELECT tenant_id, order_id, sum(amount) AS amount, sum(credits_back) AS credits, sum(bonus_back) AS bonus
+            FROM billing_refund
+            WHERE state <> 'failed' AND (%(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s)
+            GROUP BY tenant_id, order_id
+        ) sums ON sums.tenant_id = orders.tenant_id AND sums.order_id = orders.id
+        UNION ALL
+        SELECT coalesce(refund.tenant_id, books.tenant_id), coalesce('refund ' || refund.id, 'transfer ' || books.id),
+            CASE
+                WHEN refund.id IS NULL THEN 'a refund without its row'
+                WHEN (coalesce(books.requested, 0), coalesce(books.paid, 0), coalesce(books.failed, 0))
+                        <> (1, (refund.state = 'done')::int, (refund.state = 'failed')::int)
+                    OR (coalesce(moved.owed, 0), coalesce(moved.taken, 0), coalesce(moved.shortfall, 0),
+                        coalesce(moved.paid, 0))
+                        <> ((refund.state = 'requested')::int * refund.amount,
+                            (refund.state <> 'failed')::int
+                                * (refund.credits_back + refund.bonus_back - refund.shortfall),
+                            (refund.state <> 'failed')::int * refund.shortfall,
+                            (refund.state = 'done')::int * refund.amount)
+                THEN refund.state || ' ' || refund.amount || ', transfers '
+                    || concat_ws('/', coalesce(books.requested, 0), coalesce(books.paid, 0), coalesce(books.failed, 0))
+                    || ', owed ' || coalesce(moved.owed, 0) || ', taken ' || coalesce(moved.taken, 0)
+                    || ', shortfall ' || coalesce(moved.shortfall, 0) || ', paid ' || coalesce(moved.paid, 0)
+            END
+        FROM (
+            SELECT refund.*, orders.user_id, CASE refund.kind WHEN 'manual' THEN 'manual'
+                ELSE orders.channel || ':' || orders.merchant_id END AS channel
+            FROM billing_refund refund
+            JOIN billing_order orders ON orders.tenant_id = refund.tenant_id AND orders.id = refund.order_id
+            WHERE %(tenant)s::bigint IS NULL OR refund.tenant_id = %(tenant)s
+        ) refund FULL JOIN (
+            SELECT tenant_id, ref, max(id) AS id, count(*) FILTER (WHERE kind = 'refund') AS requested,
+                count(*) FILTER (WHERE kind = 'refund_paid') AS paid,
+                count(*) FILTER (WHERE kind = 'refund_failed') AS failed
+            FROM billing_transfer
+            WHERE kind IN ('refund', 'refund_paid', 'refund_failed')
+                AND (%(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s)
+            GROUP BY tenant_id, ref
+        ) books ON books.tenant_id = refund.tenant_id AND books.ref = refund.id::text
+        LEFT JOIN LATERAL (
+            SELECT
+                sum(entry.amount) FILTER (
+                    WHERE account.kind = 'refund_payable' AND account.channel = refund.channel) AS owed,
+                -sum(entry.amount) FILTER (
+                    WHERE account.kind IN ('user_cash', 'user_gift') AND account.user_id = refund.user_id) AS taken,
+                -sum(entry.amount) FILTER (
+                    WHERE account.kind = 'shortfall' AND account.channel = 'refund') AS shortfall,
+                sum(entry.amount) FILTER (WHERE transfer.kind = 'refund_paid' AND account.kind = 'psp_clearing'
+                    AND account.channel = refund.channel) AS paid
+            FROM billing_transfer transfer
+            JOIN billing_entry entry ON entry.tenant_id = transfer.tenant_id AND entry.transfer_id = transfer.id
+            JOIN billing_account account ON account.id = entry.account_id
+            WHERE transfer.tenant_id = refund.tenant_id AND transfer.ref = refund.id::text
+                AND transfer.kind IN ('refund', 'refund_paid', 'refund_failed')
+        ) moved ON refund.id IS NOT NULL
+        UNION ALL
+        SELECT tenant_id, 'refunds owed by ' || channel,
+            CASE WHEN sum(owed) <> sum(wanted) THEN 'owed ' || sum(owed) || ', refunds under way ' || sum(wanted) END
+        FROM (
+            SELECT tenant_id, channel, posted AS owed, 0 AS wanted FROM billing_account WHERE kind = 'refund_payable'
+            UNION ALL
+            SELECT refund.tenant_id, CASE refund.kind WHEN 'manual' THEN 'manual'
+                ELSE orders.channel || ':' || orders.merchant_id END, 0, refund.amount
+            FROM billing_refund refund
+            JOIN billing_order orders ON orders.tenant_id = refund.tenant_id AND orders.id = refund.order_id
+            WHERE refund.state = 'requested'
+        ) side
+        WHERE %(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s
+        GROUP BY tenant_id, channel"""
 # Both sides are joined whole, so that a top-up without its order is found like an order without its top-up. The bonus
 # is a gift of its own.
 _ORDERS: Final = Check(
     invariant="I7",
-    meaning=_("a paid order has one top-up, of its own amounts"),
+    meaning=_("a paid order has one top-up, and refunds of no more than was paid"),
     query="""
         SELECT coalesce(orders.tenant_id, topups.tenant_id) AS tenant_id,
             coalesce('order ' || orders.id, 'transfer ' || topups.id) AS subject,
@@ -224,7 +305,9 @@ _ORDERS: Final = Check(
             JOIN billing_account account ON account.id = entry.account_id
             WHERE transfer.tenant_id = orders.tenant_id
               AND (transfer.kind, transfer.ref) IN (('topup', orders.id::text), ('gift', 'order:' || orders.id))
-        ) books ON orders.id IS NOT NULL""",
+        ) books ON orders.id IS NOT NULL
+        UNION ALL"""  # noqa: S608  # made of constants
+    + _REFUNDS,
 )
 # Both sides are joined whole, so that a transfer without its code is found like a code without its transfer.
 _CODES: Final = Check(

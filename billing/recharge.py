@@ -1,7 +1,6 @@
 """Recharging a balance: an order, its payment at a provider, and the credit that follows, once.
 
     create_order      a user wants a package; what the client needs to pay it
-    take_callback     a provider's notification: verified, then settled
     settle_payment    the one place where a payment becomes credit: by notification, poll or re-check
     check_order       ask the provider: lost notifications are found so, and expired orders closed
     poll_orders       `check_order` for every order that is due, of all tenants
@@ -9,7 +8,6 @@
 Calls to a provider are never made within a transaction. Lock order: the order, then as in `billing.ledger`.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -24,7 +22,7 @@ from uuid_utils.compat import uuid7
 from billing import ledger, rewards
 from billing.models import Channel, MerchantAccount, Method, Order, Package, PaymentEvent
 from billing.payments import provider_of
-from billing.payments.provider import NotificationRefusedError, Payer, PaymentError, PaymentNotice
+from billing.payments.provider import Payer, PaymentError, PaymentNotice
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import EndUser, Tenant, WeChatIdentity
@@ -77,14 +75,6 @@ def create_order(*, user: EndUser, purchase: Purchase) -> tuple[Order, dict[str,
 def notify_path(*, tenant: Tenant, account: MerchantAccount) -> str:
     """Return where the provider tells of payments to this account."""
     return f"/api/payments/{tenant.slug}/{account.channel}/{account.pk}/notify"
-
-
-def take_callback(*, account: MerchantAccount, body: bytes, headers: Mapping[str, str]) -> PaymentEvent:
-    """Verify a notification and settle it; raise NotificationRefusedError for one that is not the provider's."""
-    notice = provider_of(account).parse_callback(body=body, headers=headers)
-    if not isinstance(notice, PaymentNotice):
-        raise NotificationRefusedError("no payment")
-    return settle_payment(account=account, notice=notice)
 
 
 def settle_payment(*, account: MerchantAccount, notice: PaymentNotice) -> PaymentEvent:
@@ -260,6 +250,8 @@ def _credit(order: Order, notice: PaymentNotice) -> None:
         raise ledger.LedgerError(f"order {order.pk} is paid already")
     # Before the ledger: it locks what comes before the users' accounts.
     rewards.vest_invitation(tenant_id=order.tenant_id, invitee_id=order.user_id, ref=str(order.pk))
+    if order.bonus:
+        _lock_accounts(order)
     ledger.credit_user(
         tenant_id=order.tenant_id,
         user_id=order.user_id,
@@ -280,6 +272,18 @@ def _credit(order: Order, notice: PaymentNotice) -> None:
             reason=order.package_name,
             actor=ACTOR,
         )
+
+
+def _lock_accounts(order: Order) -> None:
+    """Lock what balance and bonus move, in the ledger's order: they are two transfers."""
+    tenant_id = order.tenant_id
+    channels = [order.clearing_channel, ledger.GIFT]
+    if order.credits > order.price:
+        channels.append(ledger.DISCOUNT)
+    accounts = [ledger.clearing_account(tenant_id=tenant_id, channel=channel) for channel in sorted(channels)]
+    if order.credits < order.price:
+        accounts.append(ledger.tenant_accounts(tenant_id=tenant_id).revenue)
+    ledger.lock_in_order(accounts=[*ledger.lock_user_accounts(tenant_id=tenant_id, user_id=order.user_id), *accounts])
 
 
 def _expired(order: Order, *, overdue_seconds: int = 0) -> QuerySet[Order]:

@@ -11,7 +11,7 @@ from celery import shared_task
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from billing import bonuses, holds, nightly, recharge, reconcile, rewards, statements, usage
+from billing import bonuses, holds, nightly, recharge, reconcile, refund, rewards, statements, usage
 
 log = structlog.get_logger(__name__)
 
@@ -73,8 +73,11 @@ def fetch_bills() -> int:
 
 @shared_task(name="billing.tasks.make_statements")
 def make_statements() -> int:
-    """Make the statements of the month before, those that there are not yet; return how many there are now."""
-    return statements.make_statements(month=statements.month_before(timezone.localdate()))
+    """Make the statements of the month before, those that there are not yet; return how many there are now.
+
+    That month is the operator's: a tenant whose own ends later has its statement with a later run.
+    """
+    return statements.make_statements(month=statements.month_before((timezone.localtime() - statements.GRACE).date()))
 
 
 @shared_task(name="billing.tasks.settle_rewards")
@@ -87,8 +90,9 @@ def settle_rewards() -> int:
 def forget_rewards() -> int:
     """Delete digests of devices and addresses that no limit looks at any more, and dead tickets; return how many."""
     return rewards.forget_origins() + bonuses.forget_tickets()
-    """Make the statements of the month before, those that there are not yet; return how many there are now.
 
-    That month is the operator's: a tenant whose own ends later has its statement with a later run.
-    """
-    return statements.make_statements(month=statements.month_before((timezone.localtime() - statements.GRACE).date()))
+
+@shared_task(name="billing.tasks.poll_refunds")
+def poll_refunds() -> int:
+    """Ask providers for refunds under way that are due; return how many. Delivered twice, a refund still ends once."""
+    return refund.poll_refunds()

@@ -155,11 +155,6 @@ CELERY_BEAT_SCHEDULE = {
     "ask for payments that nobody told of": {"task": "billing.tasks.poll_orders", "schedule": 10.0},
     # Providers have yesterday's bill ready by ten; what one of them could not give comes with a later try.
     "fetch providers' bills": {"task": "billing.tasks.fetch_bills", "schedule": crontab(hour="2,11,16", minute="5")},
-    # Late enough for the first of the month to have come in every tenant's zone; on the second for what failed.
-    "make monthly statements": {
-        "task": "billing.tasks.make_statements",
-        "schedule": crontab(day_of_month="1,2", hour="20", minute="10"),
-    },
     "give and take back invitations' rewards": {"task": "billing.tasks.settle_rewards", "schedule": SWEEP_SECONDS},
     "forget where users came from": {
         "task": "billing.tasks.forget_rewards",
@@ -167,6 +162,7 @@ CELERY_BEAT_SCHEDULE = {
     },
     # Hourly, since a month ends at another hour in each tenant's zone; what is made already costs one query.
     "make monthly statements": {"task": "billing.tasks.make_statements", "schedule": crontab(minute="10")},
+    "ask for refunds under way": {"task": "billing.tasks.poll_refunds", "schedule": SWEEP_SECONDS},
     "audit the ledger": {"task": "billing.tasks.audit_ledger", "schedule": crontab(hour="3", minute="30")},
 }
 

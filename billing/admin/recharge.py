@@ -4,11 +4,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextareaWidget
 
 from billing.admin.books import CostAdmin, MoneyAdmin, yuan_column
+from billing.admin.money import RefundingAdmin
 from billing.models import Bill, BillLine, MerchantAccount, Order, Package, PaymentEvent
 from tenants.adminsite import TenantModelAdmin, register
 from tenants.models import Membership
@@ -114,8 +116,8 @@ class MerchantAccountAdmin(TenantModelAdmin):
         return (*self.shown, *self.secrets) if editing else self.shown
 
 
-class OrderAdmin(MoneyAdmin):
-    """Purchases."""
+class OrderAdmin(RefundingAdmin):
+    """Purchases: nothing of them is edited; refunds are asked for from an order's page."""
 
     visible_to: ClassVar[frozenset[str]] = CostAdmin.visible_to
     list_display = (
@@ -127,12 +129,19 @@ class OrderAdmin(MoneyAdmin):
         "channel",
         "method",
         "state",
+        "refunded",
         "paid_at",
     )
     list_filter = ("state", "channel", "method")
+    readonly_fields = ("refunded",)
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "user")
     search_fields = ("out_trade_no", "transaction_id", "user__username", "user__phone", "user__email")
     ordering = ("-created_at",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Order]:
+        """Fetch the orders' refunds in one query."""
+        rows: QuerySet[Order] = super().get_queryset(request)
+        return rows.prefetch_related("refunds")
 
 
 class PaymentEventAdmin(MoneyAdmin):

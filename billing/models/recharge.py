@@ -1,6 +1,7 @@
 """What users buy and how it was paid: packages, tenants' merchant accounts, orders, and what providers said of them.
 
-Amounts are whole micro-yuan (¥1 = 1,000,000). `billing.recharge` is the only writer of orders and events.
+Amounts are whole micro-yuan (¥1 = 1,000,000). `billing.recharge` alone writes orders, it and
+`billing.refund` write events.
 """
 
 from typing import ClassVar, Final
@@ -206,14 +207,19 @@ class PaymentEvent(TenantOwned):
     """What a provider truly said, once for each of its event ids: the answer to a replay."""
 
     class Outcome(models.TextChoices):
-        """What came of it; only the first two are taken."""
+        """What came of it; the provider need not repeat the first five."""
 
         CREDITED = "credited", _("credited")
         REPEATED = "repeated", _("known already")
+        REFUNDED = "refunded", _("refunded")
+        RETURNED = "returned", _("refund failed, returned to the user")
+        UNDER_WAY = "under_way", _("refund under way")
         UNKNOWN_ORDER = "unknown_order", _("no such order")
         OTHER_MERCHANT = "other_merchant", _("another merchant's or app's")
         OTHER_AMOUNT = "other_amount", _("another amount or currency")
         OTHER_TRANSACTION = "other_transaction", _("another payment, or another order's")
+        UNKNOWN_REFUND = "unknown_refund", _("no such refund")
+        OTHER_END = "other_end", _("another end of the refund than before")
 
     merchant_account = models.ForeignKey(
         MerchantAccount,
@@ -258,4 +264,12 @@ class PaymentEvent(TenantOwned):
         return self.outcome in TAKEN
 
 
-TAKEN: Final = frozenset({PaymentEvent.Outcome.CREDITED, PaymentEvent.Outcome.REPEATED})
+TAKEN: Final = frozenset(
+    {
+        PaymentEvent.Outcome.CREDITED,
+        PaymentEvent.Outcome.REPEATED,
+        PaymentEvent.Outcome.REFUNDED,
+        PaymentEvent.Outcome.RETURNED,
+        PaymentEvent.Outcome.UNDER_WAY,
+    }
+)

@@ -5,7 +5,7 @@
     ├── ProviderAwayError           the provider did not answer, or its answer cannot be believed
     └── ProviderRefusedError        the provider understood the request and refused it
 
-A provider knows orders and keys; it moves no money and writes no row: `billing.recharge` does.
+A provider knows orders and keys; it moves no money and writes no row: `billing.recharge` and `billing.refund` do.
 """
 
 from collections.abc import Mapping
@@ -67,7 +67,8 @@ class RefundNotice:
     """What became of a refund, vouched for by the provider as a payment is; `amount` and `event_id` as there.
 
     `out_refund_no` is ours, and empty where the provider refunded on its own account (`forced`: Apple, a charge-back);
-    then `refund_id`, the provider's number, is all that tells two of them apart.
+    then `refund_id`, the provider's number, is all that tells two of them apart. `app_id` is empty where the provider
+    does not tell it. "pending" is everything that may yet end either way.
     """
 
     event_id: str

@@ -15,13 +15,23 @@ from django.db.models.functions import Now
 from django.test import Client
 from pytest_django import Settings
 
-from billing import audit, ledger, recharge
-from billing.models import Account, MerchantAccount, Order, Package, PaymentEvent
+from billing import audit, holds, ledger, recharge, refund, usage
+from billing.models import Account, MerchantAccount, Order, Package, PaymentEvent, Refund
 from billing.payments.wechat import client_for
 from tenants import resolve, scope
 from tenants.models import EndUser, Tenant
 from tests.doubles.wechatpay import Merchant, WeChatPayDouble, pem, public_pem, running_wechatpay
-from tests.factories import YUAN, host_of, make_tenant, make_token, make_user, unique
+from tests.factories import (
+    YUAN,
+    fill_wallet,
+    hold_request,
+    host_of,
+    make_sku,
+    make_tenant,
+    make_token,
+    make_user,
+    unique,
+)
 
 PRICE, CREDITS, BONUS = 10 * YUAN, 10 * YUAN, 2 * YUAN
 
@@ -132,6 +142,38 @@ class Till:
     def balances(self) -> ledger.Balances:
         return ledger.balances(tenant_id=self.tenant.pk, user_id=self.user.pk)
 
+    def sold(self, **package: Any) -> Order:
+        """Sell a package, the usual one unless told otherwise, and bring the payment; return the order."""
+        number = self.number(self.buy(package=open_package(self.tenant, **package) if package else None))
+        self.wechat.pay(number)
+        assert self.deliver(self.wechat.notification(number))[0] == 200
+        return self.order(number)
+
+    def refund(self, order: Order, amount: int, **fields: Any) -> Refund:
+        """Refund a part of an order as staff does."""
+        asked = {"kind": "provider", "reason": "not wanted", "actor": "test", **fields}
+        return refund.request_refund(tenant_id=self.tenant.pk, order_id=order.pk, amount=amount, **asked)
+
+    def refunds(self) -> list[tuple[int, str]]:
+        """Return amount and state of every refund, the oldest first."""
+        with scope.tenant(self.tenant.pk):
+            return list(Refund.objects.order_by("created_at", "pk").values_list("amount", "state"))
+
+    def refund_due(self) -> None:
+        """Let every refund under way be asked for now."""
+        with scope.tenant(self.tenant.pk):
+            Refund.objects.filter(state="requested").update(next_poll_at=Now())
+
+    def spend(self, amount: int) -> None:
+        """Let the user use up an amount, gift first, as an answer does."""
+        sku = make_sku(self.tenant, retail=(YUAN, YUAN, 1_000_000 * YUAN))
+        fill_wallet(self.tenant)
+        asked = {"prompt_tokens": 0, "max_completion_tokens": amount // YUAN, "min_completion_tokens": 1}
+        hold = holds.admit(hold_request(self.user, sku, **asked))
+        used = holds.Usage(prompt=0, completion=amount // YUAN, source="upstream")
+        holds.settle(tenant_id=self.tenant.pk, hold_id=hold.pk, usage=used, reason="stop")
+        usage.record(tenant_id=self.tenant.pk, hold_id=hold.pk)
+
     def let_pass(self, number: str, seconds: int) -> None:
         """Move an order into the past."""
         past = timedelta(seconds=seconds)
@@ -207,6 +249,7 @@ def committed_till(committed_db: None, wechat: WeChatPayDouble) -> Iterator[Till
             # They stay, and other tests must not poll them.
             with scope.tenant(opened.tenant.pk):
                 Order.objects.filter(state="pending").update(state="closed", closed_at=Now())
+                Refund.objects.filter(state="requested").update(next_poll_at=None)
 
 
 def path_of(url: str) -> str:
