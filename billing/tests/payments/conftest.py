@@ -17,7 +17,7 @@ from pytest_django import Settings
 
 from billing import audit, ledger, recharge
 from billing.models import Account, MerchantAccount, Order, Package, PaymentEvent
-from billing.payments.wechat import client_for
+from billing.payments.clients import client_for
 from tenants import resolve, scope
 from tenants.models import EndUser, Tenant
 from tests.doubles.wechatpay import Merchant, WeChatPayDouble, pem, public_pem, running_wechatpay
