@@ -46,8 +46,9 @@ ACTOR: Final = "payment"
 
 @dataclass(frozen=True, kw_only=True)
 class Purchase:
-    """What a user asks for. `address` is the client's; `notify_base` is where providers reach us, `https://…`, and where
-    a browser comes back to.
+    """What a user asks for. `address` is the client's; `notify_base` is where providers reach us, `https://…`.
+
+    Browsers come back there too.
     """
 
     package: str

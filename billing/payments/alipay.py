@@ -11,16 +11,12 @@ Why not a library: docs/adr/alistripe-own-adapter-for-alipay.md.
 
 import base64
 import binascii
-import csv
 import hashlib
-import io
 import json
-import re
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta, timezone
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 import httpx
 from cryptography.exceptions import InvalidSignature
@@ -36,6 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 from django.conf import settings
 
 from billing.models import MerchantAccount, Method, Order, Refund
+from billing.payments.alipay_bill import bill_lines
 from billing.payments.clients import client_for
 from billing.payments.provider import (
     BillLine,
@@ -49,6 +46,7 @@ from billing.payments.provider import (
     RefundNotice,
     Reply,
 )
+from billing.yuan import parse_yuan, show_yuan
 from tenants import scope
 
 # Alipay sends a notification again for up to 25 hours, under the same id; one hour is for clocks. Copies of what
@@ -57,15 +55,12 @@ OLDEST: Final = timedelta(hours=26)
 EARLIEST: Final = timedelta(minutes=15)
 CHINA: Final = timezone(timedelta(hours=8))
 
-MOST_BILL_BYTES: Final = 64 * 1024 * 1024
-
 _TIME: Final = "%Y-%m-%d %H:%M:%S"
 _PRODUCTS: Final = {
     Method.WAP: ("alipay.trade.wap.pay", "QUICK_WAP_WAY"),
     Method.PAGE: ("alipay.trade.page.pay", "FAST_INSTANT_TRADE_PAY"),
 }
 _PAID: Final = frozenset({"TRADE_SUCCESS", "TRADE_FINISHED"})
-_YUAN: Final = re.compile(r"(-?)(\d{1,10})(?:\.(\d{1,2}))?")
 _OK: Final = "10000"
 # Codes that say nothing of the request: the gateway's own, and a business's breakdown.
 _AWAY_CODE: Final = "20000"
@@ -85,7 +80,7 @@ class Alipay:
         method, product = _PRODUCTS[Method(order.method)]
         content = {
             "out_trade_no": order.out_trade_no,
-            "total_amount": _yuan(order.price),
+            "total_amount": show_yuan(order.price),
             "subject": order.package_name,
             "product_code": product,
             "time_expire": order.expires_at.astimezone(CHINA).strftime(_TIME),
@@ -159,7 +154,7 @@ class Alipay:
         order = refund.order
         wanted = {
             "out_trade_no": order.out_trade_no,
-            "refund_amount": _yuan(refund.amount),
+            "refund_amount": show_yuan(refund.amount),
             "out_request_no": refund.out_refund_no,
             "refund_reason": refund.reason,
         }
@@ -187,9 +182,9 @@ class Alipay:
                 return []
             raise
         try:
-            return list(_bill_lines(_download(str(answer["bill_download_url"]))))
-        except (KeyError, IndexError, ValueError, zipfile.BadZipFile, csv.Error) as fault:
-            raise ProviderAwayError(f"a bill that is not readable: {type(fault).__name__}") from None
+            return bill_lines(_word(answer["bill_download_url"]))
+        except (KeyError, ValueError) as fault:
+            raise ProviderAwayError(f"not readable: {type(fault).__name__}") from None
 
     def _payment(
         self, said: Mapping[str, Any], *, event_id: str, merchant_id: str, app_id: str, digest: str
@@ -202,7 +197,7 @@ class Alipay:
             transaction_id=number,
             merchant_id=merchant_id,
             app_id=app_id,
-            amount=_micro_yuan(said["total_amount"]),
+            amount=parse_yuan(said["total_amount"]),
             currency="CNY",
             body_digest=digest,
         )
@@ -223,7 +218,7 @@ class Alipay:
             refund_id=request,
             merchant_id=said["seller_id"],
             app_id=said["app_id"],
-            amount=_micro_yuan(answer["refund_amount"]),
+            amount=parse_yuan(answer["refund_amount"]),
             currency="CNY",
             state="done" if answer.get("refund_status") == "REFUND_SUCCESS" else "pending",
             forced=not is_ours,
@@ -233,7 +228,7 @@ class Alipay:
     def _asked_refund(self, refund: Refund, answer: Mapping[str, Any], raw: bytes, *, state: Any) -> RefundNotice:
         """Return what an answer tells of a refund; what it costs is what we asked, unless the answer names it."""
         try:
-            amount = _micro_yuan(answer["refund_amount"]) if "refund_amount" in answer else refund.amount
+            amount = parse_yuan(answer["refund_amount"]) if "refund_amount" in answer else refund.amount
         except ValueError:
             raise ProviderAwayError("an amount that is not readable") from None
         return RefundNotice(
@@ -378,32 +373,14 @@ def _node(body: bytes, name: str) -> tuple[dict[str, Any], bytes, str]:
         text = body.decode()
         whole = json.loads(text)
         name = name if name in whole else "error_response"
-        opening = re.compile(rf'"{name}"\s*:\s*').search(text)
-        if opening is None:
-            raise KeyError(name)
-        answer, end = json.JSONDecoder().raw_decode(text, opening.end())
+        begin = text.index(f'"{name}":') + len(f'"{name}":')
+        answer, end = json.JSONDecoder().raw_decode(text, begin)
         signature = whole.get("sign", "")
-    except (AttributeError, KeyError, TypeError, ValueError) as fault:
+    except (AttributeError, TypeError, ValueError) as fault:
         raise ProviderAwayError(f"not readable: {type(fault).__name__}") from None
     if not isinstance(answer, dict) or not isinstance(signature, str):
         raise ProviderAwayError("an answer that is no object")
-    return answer, text[opening.end() : end].encode(), signature
-
-
-def _yuan(amount: int) -> str:
-    """Return micro-yuan in whole fen as Alipay writes yuan."""
-    fen = amount // 10_000
-    return f"{fen // 100}.{fen % 100:02d}"
-
-
-def _micro_yuan(text: object) -> int:
-    """Return what Alipay writes in yuan, exactly; raise ValueError for anything else."""
-    found = _YUAN.fullmatch(text) if isinstance(text, str) and text.isascii() else None
-    if found is None:
-        raise ValueError("an amount is yuan with two decimals")
-    sign, yuan, fen = found.groups()
-    amount = int(yuan) * 1_000_000 + int((fen or "").ljust(2, "0")) * 10_000
-    return -amount if sign else amount
+    return answer, text[begin:end].encode(), signature
 
 
 def _word(text: object) -> str:
@@ -414,46 +391,3 @@ def _word(text: object) -> str:
 
 def _digest(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
-
-
-def _download(url: str) -> str:
-    """Fetch a bill, a ZIP of files in GBK, and return the file of single trades; it is there for 30 seconds."""
-    if urlsplit(url).scheme != urlsplit(settings.ALIPAY_GATEWAY_URL).scheme:
-        raise ValueError("a bill from another kind of address")
-    packed = bytearray()
-    try:
-        with client_for(settings.ALIPAY_GATEWAY_URL).stream("GET", url) as answer:
-            for piece in answer.iter_bytes():
-                packed += piece
-                if len(packed) > MOST_BILL_BYTES:
-                    raise ProviderAwayError("a bill that is too long")
-            if not answer.is_success:
-                raise ProviderAwayError(f"status {answer.status_code}")
-    except httpx.HTTPError as fault:
-        raise ProviderAwayError(type(fault).__name__) from None
-    with zipfile.ZipFile(io.BytesIO(bytes(packed))) as files:
-        for entry in files.infolist():
-            if entry.file_size > MOST_BILL_BYTES:
-                raise ProviderAwayError("a bill that is too long")
-            text = files.read(entry).decode("gb18030")
-            if "商户订单号" in text and "业务类型" in text:
-                return text
-    raise ValueError("a bill without its file of trades")
-
-
-def _bill_lines(text: str) -> Iterator[BillLine]:
-    """Read a bill: comments begin with #, the first other line names the columns, and tabs end the texts."""
-    rows = csv.reader(line for line in text.splitlines() if line.strip() and not line.startswith("#"))
-    names = [name.strip() for name in next(rows, [])]
-    at = {name: names.index(name) for name in ("支付宝交易号", "商户订单号", "业务类型", "退款批次号/请求号")}
-    paid = next((index for index, name in enumerate(names) if name.startswith("订单金额")), len(names))
-    for row in rows:
-        said = {name: row[index].strip() for name, index in at.items()}
-        is_refund = said["业务类型"] == "退款"
-        amount = abs(_micro_yuan(row[paid].strip()))
-        yield BillLine(
-            out_trade_no=said["商户订单号"],
-            out_refund_no=said["退款批次号/请求号"] if is_refund else "",
-            transaction_id=said["支付宝交易号"],
-            amount=-amount if is_refund else amount,
-        )
