@@ -203,7 +203,7 @@ class StripeDouble:
     def _create(self, merchant: Merchant, form: dict[str, str]) -> tuple[int, dict[str, Any]]:
         number = form["client_reference_id"]
         assert form["metadata[out_trade_no]"] == form["payment_intent_data[metadata][out_trade_no]"] == number
-        assert (form["mode"], form["adaptive_pricing[enabled]"]) == ("payment", "False")
+        assert (form["mode"], form["adaptive_pricing[enabled]"]) == ("payment", "false")
         assert form["success_url"].startswith("https://")
         if int(form["expires_at"]) < time.time() + HALF_AN_HOUR or int(form["expires_at"]) > time.time() + 24 * 3600:
             return 400, _failed("parameter_invalid_integer")
