@@ -137,9 +137,13 @@ class StripeDouble:
         if account:
             body["account"] = account
         raw = json.dumps(body, indent=2).encode()  # spaces: only the raw bytes verify
+        return raw, self.signed(raw, secret or merchant.webhook_secret, age=age)
+
+    def signed(self, raw: bytes, secret: str, *, age: int = 0) -> dict[str, str]:
+        """Return the headers of a body that is signed with a secret."""
         stamp = str(int(time.time()) - age)
-        made = hmac.new((secret or merchant.webhook_secret).encode(), f"{stamp}.".encode() + raw, hashlib.sha256)
-        return raw, {"Stripe-Signature": f"t={stamp},v1={made.hexdigest()},v0={'0' * 64}"}
+        made = hmac.new(secret.encode(), f"{stamp}.".encode() + raw, hashlib.sha256)
+        return {"Stripe-Signature": f"t={stamp},v1={made.hexdigest()},v0={'0' * 64}"}
 
     def answer(self, asked: Asked) -> Said:
         """Answer one request."""
@@ -191,13 +195,13 @@ class StripeDouble:
                 sale = self._sale(merchant, "intent", query.get("payment_intent", "")) or self._sale(
                     merchant, "charge", query.get("charge", "")
                 )
-                return 200, _page(list(reversed(sale.refunds)) if sale else [], query)
+                return 200, _page(path, list(reversed(sale.refunds)) if sale else [], query)
             case "GET", ["balance_transactions"]:
                 assert query["expand[0]"] == "data.source"
                 since, until = int(query["created[gte]"]), int(query["created[lt]"])
                 assert until - since == 24 * 3600
                 rows = [row for owner, row in self.movements if owner is merchant and since <= row["created"] < until]
-                return 200, _page(list(reversed(rows)), query)
+                return 200, _page(path, list(reversed(rows)), query)
         raise AssertionError((method, path))
 
     def _create(self, merchant: Merchant, form: dict[str, str]) -> tuple[int, dict[str, Any]]:
@@ -299,13 +303,13 @@ def _failed(code: str, *, kind: str = "invalid_request_error") -> dict[str, Any]
     }
 
 
-def _page(rows: list[dict[str, Any]], query: dict[str, str]) -> dict[str, Any]:
+def _page(path: str, rows: list[dict[str, Any]], query: dict[str, str]) -> dict[str, Any]:
     """Return a page of a list, of two at most whatever was asked for, so that every list has several."""
     ids = [row["id"] for row in rows]
     start = ids.index(query["starting_after"]) + 1 if "starting_after" in query else 0
     size = min(2, int(query["limit"]))
     page = rows[start : start + size]
-    return {"object": "list", "data": page, "has_more": start + size < len(rows), "url": "/v1/things"}
+    return {"object": "list", "data": page, "has_more": start + size < len(rows), "url": path}
 
 
 @contextmanager

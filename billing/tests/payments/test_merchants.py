@@ -7,6 +7,7 @@ from django.contrib.admin.utils import flatten_fieldsets
 from django.contrib.messages import get_messages
 from django.test import Client
 from django.urls import reverse
+from django.utils import translation
 
 from billing.models import MerchantAccount
 from billing.tests.payments.conftest import Counter
@@ -53,7 +54,8 @@ def stored(counter: Counter) -> MerchantAccount:
 
 
 def complaints(answer: Any) -> dict[str, list[str]]:
-    return {name: list(map(str, said)) for name, said in answer.context["adminform"].form.errors.items()}
+    with translation.override("en"):
+        return {name: list(map(str, said)) for name, said in answer.context["adminform"].form.errors.items()}
 
 
 WANTED = {

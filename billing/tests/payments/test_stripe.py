@@ -184,7 +184,7 @@ def test_another_currency_credits_nothing(shop: Counter, stripe: StripeDouble, c
     "body", [b"[]", b'{"object":"event"}', b'{"object":"event","livemode":true,"type":1}', b"null"]
 )
 def test_a_signed_body_that_is_no_event_is_refused(shop: Counter, stripe: StripeDouble, body: bytes) -> None:
-    _raw, headers = event(shop, "x", {})
+    headers = stripe.signed(body, shop.account.webhook_secret)
     assert shop.deliver((body, headers)) == REFUSED
 
 
