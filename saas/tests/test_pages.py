@@ -101,7 +101,7 @@ def test_the_page_after_paying_says_how_the_order_stands() -> None:
     path = f"/pay/done?order={order.pk}"
     page = client.get(path).content.decode()
     assert [words in page for words in (CONFIRMING, '<meta http-equiv="refresh" content="5">')] == [True, True]
-    assert [words in page for words in ("Secret package", order.user.username, "acct_1")] == [False] * 3
+    assert [words in page for words in ("Secret package", str(order.user.username), "acct_1")] == [False] * 3
     for fields, said in (
         ({"state": "closed", "closed_at": Now()}, "This order is closed."),
         (
