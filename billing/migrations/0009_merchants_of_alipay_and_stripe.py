@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0007_bills"),
+        ("billing", "0008_statements"),
     ]
 
     operations = [
