@@ -13,7 +13,7 @@ from pydantic import Field, PlainSerializer
 from billing import callbacks, recharge
 from billing.models import Channel, MerchantAccount, Method, Order, Package, Refund
 from billing.payments import provider_of
-from billing.payments.provider import NotificationRefusedError, PaymentError
+from billing.payments.provider import NotificationIgnoredError, NotificationRefusedError, PaymentError
 from tenants import scope, throttle
 from tenants.api import Envelope, Text, current_tenant, ok, signed_in, user_of
 from tenants.errors import ErrorCode, ProductError
@@ -46,7 +46,7 @@ class PackageOut(Schema):
 
 
 class OrderIn(Schema):
-    """Which package, and how it is to be paid."""
+    """Which package, and how it is to be paid: each channel has ways of its own (`billing.models.METHODS`)."""
 
     package: Annotated[Text, Field(min_length=1, max_length=40)]
     channel: Channel
@@ -91,7 +91,11 @@ class OrderOut(Schema):
 
 
 class NewOrderOut(Schema):
-    """An order, and what the client needs to pay it: `code_url`, `h5_url` or the arguments of `wx.requestPayment`."""
+    """An order, and what the client needs to pay it.
+
+    That is `code_url`, `h5_url` or the arguments of `wx.requestPayment` for WeChat Pay, `pay_url` for Alipay and
+    `checkout_url` for Stripe; a browser opens either and comes back to `/pay/done?order=…`.
+    """
 
     order: OrderOut
     payment: dict[str, str]
@@ -140,8 +144,9 @@ def recheck(request: HttpRequest, order_id: str) -> Any:
 
 @payments.post("/{slug}/{channel}/{account_id}/notify")
 def notify(request: HttpRequest, slug: str, channel: str, account_id: str) -> HttpResponse:
-    """Take a provider's notification; 2xx only for what was taken. Nobody is logged in: the signature says who it is.
+    """Take a provider's notification. Nobody is logged in: the signature says who it is.
 
+    2xx only for what was taken, and for what is believed and none of our books' business, such as a new customer.
     It answers for suspended tenants too, on any host: the money has been paid.
     """
     account = _enabled_account(slug, channel, account_id)
@@ -152,6 +157,12 @@ def notify(request: HttpRequest, slug: str, channel: str, account_id: str) -> Ht
     except NotificationRefusedError as refusal:
         log.warning("notification refused", tenant=slug, account=account.pk, why=str(refusal))
         return _reply(account, 401, "not accepted")
+    except NotificationIgnoredError as news:
+        log.info("notification ignored", tenant=slug, account=account.pk, why=str(news))
+        return _reply(account, 200)
+    except PaymentError as fault:
+        log.warning("notification not settled", tenant=slug, account=account.pk, why=str(fault))
+        return _reply(account, 503, "come again")
     return _reply(account, 200) if event.is_taken else _reply(account, 409, event.outcome)
 
 

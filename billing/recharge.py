@@ -20,9 +20,9 @@ from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
 from billing import ledger, rewards
-from billing.models import Channel, MerchantAccount, Method, Order, Package, PaymentEvent
+from billing.models import METHODS, Channel, MerchantAccount, Method, Order, Package, PaymentEvent
 from billing.payments import provider_of
-from billing.payments.provider import Payer, PaymentError, PaymentNotice
+from billing.payments.provider import REFERENCE, Payer, PaymentError, PaymentNotice
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import EndUser, Tenant, WeChatIdentity
@@ -44,7 +44,10 @@ ACTOR: Final = "payment"
 
 @dataclass(frozen=True, kw_only=True)
 class Purchase:
-    """What a user asks for. `address` is the client's; `notify_base` is where providers reach us, `https://…`."""
+    """What a user asks for. `address` is the client's; `notify_base` is where providers reach us, `https://…`.
+
+    Browsers come back there too.
+    """
 
     package: str
     channel: str
@@ -57,19 +60,23 @@ def create_order(*, user: EndUser, purchase: Purchase) -> tuple[Order, dict[str,
     """Return an order and what the client needs to pay it; in the user's tenant's scope, outside of transactions.
 
     A user's open order for the same package and way of paying is given again. Raises ProductError: NOT_FOUND
-    "package_not_found" or "channel_not_found", INVALID "wechat_login_needed", QUOTA "package_limit_reached",
-    UPSTREAM "payment_unavailable".
+    "package_not_found" or "channel_not_found", INVALID "method_not_of_channel" or "wechat_login_needed", QUOTA
+    "package_limit_reached", UPSTREAM "payment_unavailable".
     """
     account, openid = _account_for(user=user, purchase=purchase)
     order = _open_order(user=user, purchase=purchase, account=account)
-    payer = Payer(address=purchase.address, openid=openid)
+    return_url = f"{purchase.notify_base}/pay/done?order={order.pk}"
+    payer = Payer(address=purchase.address, openid=openid, return_url=return_url)
     tenant = Tenant.objects.get(pk=user.tenant_id)
     notify_url = f"{purchase.notify_base}{notify_path(tenant=tenant, account=account)}"
     try:
-        return order, provider_of(account).create_payment(order, payer=payer, notify_url=notify_url)
+        payment = provider_of(account).create_payment(order, payer=payer, notify_url=notify_url)
     except PaymentError as fault:
         log.warning("payment not created", order=str(order.pk), fault=str(fault))
         raise unavailable() from None
+    if (reference := payment.pop(REFERENCE, "")) and not _keep_reference(order, reference):
+        raise unavailable()
+    return order, payment
 
 
 def notify_path(*, tenant: Tenant, account: MerchantAccount) -> str:
@@ -149,6 +156,10 @@ def _account_for(*, user: EndUser, purchase: Purchase) -> tuple[MerchantAccount,
         raise ProductError(
             ErrorCode.NOT_FOUND, _("This way of paying is not offered here."), type="channel_not_found", scope="tenant"
         )
+    if purchase.method not in METHODS[Channel(purchase.channel)]:
+        raise ProductError(
+            ErrorCode.INVALID, _("This payment provider has no such way of paying."), type="method_not_of_channel"
+        )
     if purchase.method != Method.JSAPI:
         return accounts[0], ""
     known = dict(WeChatIdentity.objects.filter(user=user).values_list("app_id", "openid"))
@@ -202,6 +213,12 @@ def _open_order(*, user: EndUser, purchase: Purchase, account: MerchantAccount) 
         **terms,
     )
     return Order.objects.get(pk=number)
+
+
+def _keep_reference(order: Order, reference: str) -> bool:
+    """Keep the provider's name of an order; False if it has another: that one may be in a payer's hands already."""
+    same = Order.objects.filter(pk=order.pk, provider_ref__in=["", reference])
+    return same.update(provider_ref=reference) == 1
 
 
 def _require_below_limit(package: Package, mine: QuerySet[Order]) -> None:

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import structlog
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Case, F, Prefetch, QuerySet, Sum, Value, When
-from django.db.models.functions import Now
+from django.db.models import Case, Exists, F, OuterRef, Prefetch, QuerySet, Sum, UUIDField, Value, When
+from django.db.models.functions import Cast, Now
 from django.utils.translation import gettext_lazy as _
 
 from billing import codes, ledger
@@ -32,6 +32,7 @@ from billing.models import (
     InvitationCode,
     InvitationReward,
     Order,
+    Refund,
     RewardDebt,
     RewardOrigin,
     RewardRules,
@@ -376,6 +377,7 @@ def take_back_invitation(*, tenant_id: int, invitee_id: int, ref: str, reason: s
 
 def settle_rewards() -> int:
     """Give and take back what is due, in all tenants; return how many rewards. Several may run at once."""
+    _notice_refunds()
     with scope.platform("rewards that are due, in every tenant"):
         due = list(_due().order_by("pk").values_list("tenant_id", "pk")[:_BATCH])
     settled = 0
@@ -385,6 +387,19 @@ def settle_rewards() -> int:
         except ledger.LedgerError:
             log.exception("reward cannot be settled", reward=reward_id)
     return settled
+
+
+def _notice_refunds() -> None:
+    """Take back invitations whose vesting payment has been refunded, in part or whole, since the last look.
+
+    Looked for here and not told by the refund: its transaction has locked users' rows by then.
+    """
+    refunded = Refund.objects.filter(order=OuterRef("paid_order"), state=Refund.State.DONE)
+    with scope.platform("invitations whose payment was refunded, in every tenant"):
+        vested = Invitation.objects.filter(state=_State.VESTED).annotate(paid_order=Cast("payment_ref", UUIDField()))
+        found = list(vested.filter(Exists(refunded)).values_list("tenant_id", "invitee_id", "payment_ref")[:_BATCH])
+    for tenant_id, invitee_id, ref in found:
+        take_back_invitation(tenant_id=tenant_id, invitee_id=invitee_id, ref=ref, reason="refund")
 
 
 def settle_reward(*, tenant_id: int, reward_id: int) -> bool:

@@ -203,6 +203,8 @@ REDEEM_TRIES = env.int("REDEEM_TRIES", default=20)
 # WeChat's API host; tests name their double here.
 WECHAT_API_URL = env.str("WECHAT_API_URL", default="https://api.weixin.qq.com")
 WECHAT_PAY_API_URL = env.str("WECHAT_PAY_API_URL", default="https://api.mch.weixin.qq.com")
+ALIPAY_GATEWAY_URL = env.str("ALIPAY_GATEWAY_URL", default="https://openapi.alipay.com/gateway.do")
+STRIPE_API_URL = env.str("STRIPE_API_URL", default="https://api.stripe.com")
 
 # The default upstream of tenants that are opened: any OpenAI-compatible endpoint. Empty: the built-in model.
 OPENAI_BASE_URL = env.str("OPENAI_BASE_URL", default="")

@@ -12,7 +12,7 @@ from chat.history import router as history
 from chat.receipts import router as receipts
 from saas.health import healthz
 from saas.openapi import openapi
-from saas.pages import home, invitation_link, redeem_link
+from saas.pages import home, invitation_link, payment_done, redeem_link
 from tenants.adminsite import tenant_site
 from tenants.api import api
 
@@ -28,6 +28,7 @@ urlpatterns = [
     path("", home, name="home"),
     path("i/<str:code>", invitation_link, name="invitation_link"),
     path("r/<str:code>", redeem_link, name="redeem_link"),
+    path("pay/done", payment_done, name="payment_done"),
     path("healthz", healthz, name="healthz"),
     path("api/openapi.json", openapi, name="openapi"),
     path("api/", api.urls),

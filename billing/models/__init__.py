@@ -6,7 +6,7 @@ from billing.models.bill import Bill, BillLine
 from billing.models.hold import Hold, UsageSource
 from billing.models.price import PriceVersion
 from billing.models.quota import QuotaUse
-from billing.models.recharge import Channel, MerchantAccount, Method, Order, Package, PaymentEvent
+from billing.models.recharge import METHODS, Channel, MerchantAccount, Method, Order, Package, PaymentEvent
 from billing.models.redeem import RedeemBatch, RedeemCode
 from billing.models.refund import Refund
 from billing.models.rewards import (
@@ -23,6 +23,7 @@ from billing.models.statement import Statement
 from billing.models.usage import DailyUsage, UsageRecord
 
 __all__ = [
+    "METHODS",
     "Account",
     "AccountKind",
     "AdTicket",

@@ -2,6 +2,7 @@
 
     PaymentError
     ├── NotificationRefusedError    a message that is not believed: not the provider's, too old, or not readable
+    ├── NotificationIgnoredError    a message that is believed, and tells of nothing that concerns our books
     ├── ProviderAwayError           the provider did not answer, or its answer cannot be believed
     └── ProviderRefusedError        the provider understood the request and refused it
 
@@ -11,9 +12,12 @@ A provider knows orders and keys; it moves no money and writes no row: `billing.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from billing.models import Order, Refund
+
+# What `create_payment` names the provider's own name of an order.
+REFERENCE: Final = "reference"
 
 
 class PaymentError(Exception):
@@ -22,6 +26,10 @@ class PaymentError(Exception):
 
 class NotificationRefusedError(PaymentError):
     """A notification that is not believed."""
+
+
+class NotificationIgnoredError(PaymentError):
+    """A notification that is believed and tells of nothing of ours: the provider need not send it again."""
 
 
 class ProviderAwayError(PaymentError):
@@ -38,10 +46,14 @@ class ProviderRefusedError(PaymentError):
 
 @dataclass(frozen=True, kw_only=True)
 class Payer:
-    """What providers want to know of the person, besides the order: each way of paying needs another part."""
+    """What providers want to know of the person, besides the order: each way of paying needs another part.
+
+    `return_url` is where a browser comes back to after paying on the provider's page.
+    """
 
     address: str = ""
     openid: str = ""
+    return_url: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,11 +121,18 @@ class PaymentProvider(Protocol):
     """One merchant account at one provider. Every call may raise ProviderAwayError or ProviderRefusedError."""
 
     def create_payment(self, order: Order, *, payer: Payer, notify_url: str) -> dict[str, str]:
-        """Announce an order; return what the client needs to pay. The same order may be announced again."""
+        """Announce an order; return what the client needs to pay. The same order may be announced again.
+
+        Under `REFERENCE` stands the provider's own name of the order if it cannot be asked for by ours: it is kept as
+        the order's `provider_ref`, and the client does not get it.
+        """
         ...
 
     def parse_callback(self, *, body: bytes, headers: Mapping[str, str]) -> Notice:
-        """Return the payment or refund that a notification tells of; raise NotificationRefusedError."""
+        """Return the payment or refund that a notification tells of.
+
+        Raises NotificationRefusedError or NotificationIgnoredError, and may ask the provider for what it leaves out.
+        """
         ...
 
     def reply(self, *, status: int, why: str = "") -> Reply:
