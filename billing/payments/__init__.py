@@ -3,6 +3,7 @@
 from billing.models import Channel, MerchantAccount
 from billing.payments.provider import PaymentProvider
 from billing.payments.wechat import WeChatPay
+from billing.payments.wechat_virtual import WeChatVirtual
 
 __all__ = ["provider_of"]
 
@@ -12,5 +13,7 @@ def provider_of(account: MerchantAccount) -> PaymentProvider:
     match Channel(account.channel):
         case Channel.WECHAT:
             return WeChatPay(account)
+        case Channel.WECHAT_VIRTUAL:
+            return WeChatVirtual(account)
         case other:
             raise NotImplementedError(other)

@@ -2,6 +2,7 @@
 
     PaymentError
     ├── NotificationRefusedError    a message that is not believed: not the provider's, too old, or not readable
+    ├── PayerUnknownError           the provider wants the payer to log in there anew
     ├── ProviderAwayError           the provider did not answer, or its answer cannot be believed
     └── ProviderRefusedError        the provider understood the request and refused it
 
@@ -9,9 +10,9 @@ A provider knows orders and keys; it moves no money and writes no row: `billing.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from billing.models import Order, Refund
 
@@ -22,6 +23,10 @@ class PaymentError(Exception):
 
 class NotificationRefusedError(PaymentError):
     """A notification that is not believed."""
+
+
+class PayerUnknownError(PaymentError):
+    """The payer's log-in with the provider is missing or over; nothing was given out that could be paid."""
 
 
 class ProviderAwayError(PaymentError):
@@ -42,6 +47,7 @@ class Payer:
 
     address: str = ""
     openid: str = ""
+    session_key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +117,11 @@ class PaymentProvider(Protocol):
         """Announce an order; return what the client needs to pay. The same order may be announced again."""
         ...
 
-    def parse_callback(self, *, body: bytes, headers: Mapping[str, str]) -> Notice:
-        """Return the payment or refund that a notification tells of; raise NotificationRefusedError."""
+    def parse_callback(self, *, body: bytes, headers: Mapping[str, str], query: Mapping[str, str]) -> Notice | None:
+        """Return the payment or refund that a notification tells of; raise NotificationRefusedError.
+
+        `query` is the address's. None: the provider's, and about neither.
+        """
         ...
 
     def reply(self, *, status: int, why: str = "") -> Reply:
@@ -137,4 +146,22 @@ class PaymentProvider(Protocol):
 
     def bill(self, day: date) -> list[BillLine]:
         """Return the provider's bill of a day, in the provider's time zone (China's)."""
+        ...
+
+
+@runtime_checkable
+class ProvesAddress(Protocol):
+    """A provider that asks whether an address is ours, by GET, before it sends anything there."""
+
+    def prove_address(self, query: Mapping[str, str]) -> str:
+        """Return what the provider wants to read; raise NotificationRefusedError."""
+        ...
+
+
+@runtime_checkable
+class WantsDelivery(Protocol):
+    """A provider that wants to be told that what was paid for was given out."""
+
+    def confirm_delivery(self, order: Order) -> None:
+        """Say so, for an order whose notification did not arrive: the answer to one says so itself."""
         ...
