@@ -47,7 +47,12 @@ class PackageOut(Schema):
     bonus: Amount
     badge: str
     limit_per_user: int
-    virtual: bool = Field(alias="virtual_product_id")
+    virtual: bool
+
+    @staticmethod
+    def resolve_virtual(package: Package) -> bool:
+        """Say whether it can be bought by virtual payment."""
+        return bool(package.virtual_product_id)
 
 
 class WayToPayOut(Schema):
@@ -147,7 +152,7 @@ def notify(request: HttpRequest, slug: str, channel: str, account_id: str) -> Ht
     """
     account = _enabled_account(slug, channel, account_id)
     if account is None:
-        return JsonResponse({"code": "FAIL", "message": "no such account"}, status=404)
+        return _no_account()
     try:
         event = recharge.take_callback(
             account=account, body=request.body, headers=request.headers, query=request.GET.dict()
@@ -165,14 +170,20 @@ def notify(request: HttpRequest, slug: str, channel: str, account_id: str) -> Ht
 def prove_address(request: HttpRequest, slug: str, channel: str, account_id: str) -> HttpResponse:
     """Prove to a provider that asks for it that the address is ours, by what only the two of us know."""
     account = _enabled_account(slug, channel, account_id)
-    provider = provider_of(account) if account else None
-    if provider is None or not isinstance(provider, ProvesAddress):
-        return JsonResponse({"code": "FAIL", "message": "no such account"}, status=404)
+    if account is None:
+        return _no_account()
+    provider = provider_of(account)
+    if not isinstance(provider, ProvesAddress):
+        return _no_account()
     try:
         return HttpResponse(provider.prove_address(request.GET.dict()), content_type="text/plain; charset=utf-8")
     except NotificationRefusedError as refusal:
-        log.warning("address not proved", tenant=slug, channel=channel, why=str(refusal))
-        return HttpResponse("not accepted", status=401, content_type="text/plain")
+        log.warning("address not proved", tenant=slug, account=account_id, why=str(refusal))
+        return _reply(account, 401, "not accepted")
+
+
+def _no_account() -> HttpResponse:
+    return JsonResponse({"code": "FAIL", "message": "no such account"}, status=404)
 
 
 def _mini_program(request: HttpRequest) -> str:
