@@ -40,6 +40,16 @@ class PackageAdmin(TenantModelAdmin):
     ordering = ("position", "pk")
 
 
+def _secret(label: Any) -> forms.CharField:
+    return forms.CharField(
+        label=label,
+        required=False,
+        strip=True,
+        widget=UnfoldAdminPasswordWidget(render_value=False, attrs={"autocomplete": "off"}),
+        help_text=_("Stored encrypted and never shown. Leave empty to keep the present one."),
+    )
+
+
 class MerchantAccountForm(_MerchantAccountForm):
     """Takes new secrets, and never shows those that are stored."""
 
@@ -57,6 +67,10 @@ class MerchantAccountForm(_MerchantAccountForm):
         widget=UnfoldAdminTextareaWidget(attrs={"autocomplete": "off"}),
         help_text=_("Stored encrypted and never shown. Leave empty to keep the present one."),
     )
+    app_key = _secret(_("app key"))
+    sandbox_app_key = _secret(_("app key of the sandbox"))
+    message_token = _secret(_("token of the message push"))
+    message_key = _secret(_("EncodingAESKey of the message push"))
 
     class Meta:
         model = MerchantAccount
@@ -69,9 +83,14 @@ class MerchantAccountForm(_MerchantAccountForm):
             "platform_key_id",
             "platform_public_key",
             "platform_certificates",
+            "environment",
             "is_enabled",
             "private_key",
             "api_v3_key",
+            "app_key",
+            "sandbox_app_key",
+            "message_token",
+            "message_key",
         ]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -88,6 +107,22 @@ class MerchantAccountForm(_MerchantAccountForm):
         """Keep the stored key where none was typed."""
         return self.cleaned_data["private_key"] or self.instance.private_key
 
+    def clean_app_key(self) -> str:
+        """Keep the stored key where none was typed."""
+        return self.cleaned_data["app_key"] or self.instance.app_key
+
+    def clean_sandbox_app_key(self) -> str:
+        """Keep the stored key where none was typed."""
+        return self.cleaned_data["sandbox_app_key"] or self.instance.sandbox_app_key
+
+    def clean_message_token(self) -> str:
+        """Keep the stored token where none was typed."""
+        return self.cleaned_data["message_token"] or self.instance.message_token
+
+    def clean_message_key(self) -> str:
+        """Keep the stored key where none was typed."""
+        return self.cleaned_data["message_key"] or self.instance.message_key
+
 
 class MerchantAccountAdmin(TenantModelAdmin):
     """A tenant's accounts with payment providers."""
@@ -102,11 +137,19 @@ class MerchantAccountAdmin(TenantModelAdmin):
         "platform_key_id",
         "platform_public_key",
         "platform_certificates",
+        "environment",
         "is_enabled",
     )
-    secrets: ClassVar[tuple[str, ...]] = ("private_key", "api_v3_key")
+    secrets: ClassVar[tuple[str, ...]] = (
+        "private_key",
+        "api_v3_key",
+        "app_key",
+        "sandbox_app_key",
+        "message_token",
+        "message_key",
+    )
     form = MerchantAccountForm
-    list_display = ("id", "channel", "merchant_id", "app_id", "is_enabled", "created_at")
+    list_display = ("id", "channel", "merchant_id", "app_id", "environment", "is_enabled", "created_at")
 
     def get_fields(self, request: HttpRequest, obj: MerchantAccount | None = None) -> Any:
         """Leave the secrets out wherever the form would only show them."""

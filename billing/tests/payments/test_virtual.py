@@ -202,7 +202,7 @@ def test_a_replayed_message_is_taken_and_credits_nothing(virtual: VirtualTill) -
 
 @pytest.mark.parametrize("push", [{"token": "somebody-s"}, {"token": ""}, {"key": "A" * 43}])
 @pytest.mark.parametrize("xml", [False, True])
-def test_a_forged_message_is_refused(virtual: VirtualTill, *, push: dict[str, str], xml: bool) -> None:
+def test_a_forged_message_is_refused(virtual: VirtualTill, *, push: dict[str, Any], xml: bool) -> None:
     assert virtual.send(virtual.xpay.delivery(virtual.paid()), xml=xml, **push) == NOT_BELIEVED
     assert untouched(virtual)
 
