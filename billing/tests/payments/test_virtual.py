@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from django.db import connection
 from django.test import Client
+from django.urls import reverse
 
 from billing import ledger, recharge, tasks
 from billing.models import MerchantAccount, Order, Refund
@@ -28,7 +29,7 @@ from tenants import scope
 from tenants.models import MiniProgram, Tenant, WeChatIdentity
 from tenants.wechat import WeChatSession
 from tests.doubles.xpay import XPayDouble
-from tests.factories import YUAN, make_token, make_user
+from tests.factories import YUAN, make_operator, make_token, make_user
 
 TAKEN = (200, "success")
 NOT_BELIEVED = (401, '{"ErrCode":1,"ErrMsg":"not accepted"}')
@@ -679,6 +680,39 @@ def test_secrets_stay_out_of_the_logs_and_the_database(
         )
         stored = "".join(row[0] for row in cursor.fetchall())
     assert (offer.offer_id in stored, [text for text in hidden if text in stored]) == (True, [])
+
+
+def test_the_admin_shows_no_secret_and_keeps_what_is_not_typed(virtual: VirtualTill) -> None:
+    operator = Client()
+    operator.force_login(make_operator())
+    names = ("app_key", "sandbox_app_key", "message_token", "message_key")
+    with scope.tenant(virtual.tenant.pk):
+        identity = WeChatIdentity.objects.get()
+    account_page = reverse("admin:billing_merchantaccount_change", args=[virtual.account.pk])
+    secrets = [getattr(virtual.account, name) for name in names]
+    for page, hidden in (
+        (account_page, secrets),
+        (reverse("admin:tenants_wechatidentity_change", args=[identity.pk]), [identity.session_key]),
+    ):
+        answer = operator.get(page)
+        shown = answer.content.decode()
+        assert (answer.status_code, virtual.offer.app_id in shown) == (200, True)
+        assert [secret for secret in [*hidden, "gAAAA"] if secret in shown] == []
+    body = {
+        "tenant": str(virtual.tenant.pk),
+        "channel": "wechat_virtual",
+        "merchant_id": virtual.offer.offer_id,
+        "app_id": virtual.offer.app_id,
+        "certificate_serial": "-",
+        "environment": "sandbox",
+        "is_enabled": "on",
+        "app_key": "fresh",
+    }
+    assert operator.post(account_page, body).status_code == 302
+    with scope.tenant(virtual.tenant.pk):
+        virtual.account.refresh_from_db()
+    kept = [getattr(virtual.account, name) for name in names]
+    assert (virtual.account.environment, kept) == ("sandbox", ["fresh", *secrets[1:]])
 
 
 def test_a_session_key_is_in_no_repr() -> None:
