@@ -24,12 +24,13 @@ from billing.payments.provider import (
 from billing.payments.wechat_push import MOST_BYTES
 from billing.payments.wechat_virtual import WeChatVirtual
 from billing.tests.payments.conftest import BONUS, CREDITS, PRICE, Till, VirtualTill, open_package, open_virtual
+from billing.tests.payments.test_books import operator
 from billing.tests.test_concurrency import together
 from tenants import scope
 from tenants.models import MiniProgram, Tenant, WeChatIdentity
 from tenants.wechat import WeChatSession
 from tests.doubles.xpay import XPayDouble
-from tests.factories import YUAN, make_operator, make_token, make_user
+from tests.factories import YUAN, make_token, make_user
 
 TAKEN = (200, "success")
 NOT_BELIEVED = (401, '{"ErrCode":1,"ErrMsg":"not accepted"}')
@@ -683,8 +684,7 @@ def test_secrets_stay_out_of_the_logs_and_the_database(
 
 
 def test_the_admin_shows_no_secret_and_keeps_what_is_not_typed(virtual: VirtualTill) -> None:
-    operator = Client()
-    operator.force_login(make_operator())
+    client = operator()
     names = ("app_key", "sandbox_app_key", "message_token", "message_key")
     with scope.tenant(virtual.tenant.pk):
         identity = WeChatIdentity.objects.get()
@@ -694,7 +694,7 @@ def test_the_admin_shows_no_secret_and_keeps_what_is_not_typed(virtual: VirtualT
         (account_page, secrets),
         (reverse("admin:tenants_wechatidentity_change", args=[identity.pk]), [identity.session_key]),
     ):
-        answer = operator.get(page)
+        answer = client.get(page)
         shown = answer.content.decode()
         assert (answer.status_code, virtual.offer.app_id in shown) == (200, True)
         assert [secret for secret in [*hidden, "gAAAA"] if secret in shown] == []
@@ -708,7 +708,7 @@ def test_the_admin_shows_no_secret_and_keeps_what_is_not_typed(virtual: VirtualT
         "is_enabled": "on",
         "app_key": "fresh",
     }
-    assert operator.post(account_page, body).status_code == 302
+    assert client.post(account_page, body).status_code == 302
     with scope.tenant(virtual.tenant.pk):
         virtual.account.refresh_from_db()
     kept = [getattr(virtual.account, name) for name in names]
