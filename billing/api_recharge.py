@@ -1,4 +1,4 @@
-"""The JSON API of recharging: packages, orders, and where payment providers tell of payments."""
+"""The JSON API of recharging: packages, orders, and where payment providers tell of payments and refunds."""
 
 import uuid
 from datetime import datetime
@@ -10,10 +10,10 @@ from django.utils.translation import gettext_lazy as _
 from ninja import Router, Schema
 from pydantic import Field, PlainSerializer
 
-from billing import recharge
-from billing.models import Channel, MerchantAccount, Method, Order, Package
+from billing import callbacks, recharge
+from billing.models import Channel, MerchantAccount, Method, Order, Package, Refund
 from billing.payments import provider_of
-from billing.payments.provider import NotificationRefusedError, PaymentError, ProvesAddress
+from billing.payments.provider import NotificationIgnoredError, NotificationRefusedError, PaymentError, ProvesAddress
 from tenants import scope, throttle
 from tenants.api import Envelope, Text, current_tenant, ok, signed_in, user_of
 from tenants.errors import ErrorCode, ProductError
@@ -64,7 +64,7 @@ class WayToPayOut(Schema):
 
 
 class OrderIn(Schema):
-    """Which package, and how it is to be paid."""
+    """Which package, and how it is to be paid: each channel has ways of its own (`billing.models.METHODS`)."""
 
     package: Annotated[Text, Field(min_length=1, max_length=40)]
     channel: Channel
@@ -72,8 +72,17 @@ class OrderIn(Schema):
     platform: Platform = ""
 
 
+class RefundOut(Schema):
+    """A refund as its user sees it; `amount` in micro-yuan."""
+
+    amount: Amount
+    state: str
+    created_at: datetime
+    ended_at: datetime | None
+
+
 class OrderOut(Schema):
-    """An order as its user sees it; amounts in micro-yuan."""
+    """An order as its user sees it; amounts in micro-yuan. `refunded` is what went back, or is on its way."""
 
     id: uuid.UUID
     name: str = Field(alias="package_name")
@@ -86,10 +95,26 @@ class OrderOut(Schema):
     created_at: datetime
     expires_at: datetime
     paid_at: datetime | None
+    refunded: Amount
+    refunds: list[RefundOut]
+
+    @staticmethod
+    def resolve_refunds(order: Order) -> list[Refund]:
+        """Return the order's refunds, the oldest first."""
+        return list(order.refunds.order_by("created_at", "pk"))
+
+    @staticmethod
+    def resolve_refunded(order: Order) -> int:
+        """Add up what was refunded, micro-yuan."""
+        return sum(row.amount for row in order.refunds.all() if row.state != Refund.State.FAILED)
 
 
 class NewOrderOut(Schema):
-    """An order, and what the client needs to pay it: `code_url`, `h5_url` or the arguments of WeChat's own call."""
+    """An order, and what the client needs to pay it.
+
+    That is `code_url`, `h5_url` or the arguments of WeChat's own call for WeChat Pay and virtual payment, `pay_url` for
+    Alipay and `checkout_url` for Stripe; a browser opens either and comes back to `/pay/done?order=…`.
+    """
 
     order: OrderOut
     payment: dict[str, str]
@@ -146,23 +171,27 @@ def recheck(request: HttpRequest, order_id: str) -> Any:
 
 @payments.post("/{slug}/{channel}/{account_id}/notify")
 def notify(request: HttpRequest, slug: str, channel: str, account_id: str) -> HttpResponse:
-    """Take a provider's notification; 2xx only for what was taken. Nobody is logged in: the signature says who it is.
+    """Take a provider's notification. Nobody is logged in: the signature says who it is.
 
+    2xx only for what was taken, and for what is believed and none of our books' business, such as a new customer.
     It answers for suspended tenants too, on any host: the money has been paid.
     """
     account = _enabled_account(slug, channel, account_id)
     if account is None:
         return _no_account()
     try:
-        event = recharge.take_callback(
+        event = callbacks.take_callback(
             account=account, body=request.body, headers=request.headers, query=request.GET.dict()
         )
     except NotificationRefusedError as refusal:
         log.warning("notification refused", tenant=slug, account=account.pk, why=str(refusal))
         return _reply(account, 401, "not accepted")
+    except NotificationIgnoredError as news:
+        log.info("notification ignored", tenant=slug, account=account.pk, why=str(news))
+        return _reply(account, 200)
     except PaymentError as fault:
-        log.warning("notification not told from another", tenant=slug, account=account.pk, fault=str(fault))
-        return _reply(account, 503, "not now")
+        log.warning("notification not settled", tenant=slug, account=account.pk, why=str(fault))
+        return _reply(account, 503, "come again")
     return _reply(account, 200) if event is None or event.is_taken else _reply(account, 409, event.outcome)
 
 

@@ -4,8 +4,7 @@
     audit_tenant    the breaches found in one tenant's books, none if they are right
 
 Each check is one statement and so sees one moment: it may run while chats do. Rows are counted where they lie; what
-comes back is figures and the first few breaches, whatever the size of the ledger. I11 comes with the providers'
-daily bills.
+comes back is figures and the first few breaches, whatever the size of the ledger.
 
 **A new check** is one more `Check`. Its query returns a row for each thing checked: `tenant_id` (NULL is the platform),
 `subject` (which row), `fault` (what is wrong with it, NULL where nothing is). Its parameters are `tenant` (NULL
@@ -187,11 +186,92 @@ _USAGE: Final = Check(
         cost=_AMOUNT.format(price="cost"),
     ),
 )
+# Each order's refunds against what was paid; each refund against its transfers, and each such transfer against its
+# refund; what is owed to payers against the refunds under way. The books of a refund: off the user or, as shortfall,
+# the tenant, then owed, then paid out.
+_REFUNDS: Final = """
+        SELECT orders.tenant_id, 'order ' || orders.id AS subject,
+            CASE WHEN orders.state <> 'paid' OR sums.amount > orders.price OR sums.credits > orders.credits
+                    OR sums.bonus > orders.bonus
+                    OR (sums.amount = orders.price) <> ((sums.amount, sums.credits, sums.bonus)
+                        = (orders.price, orders.credits, orders.bonus))
+                THEN orders.state || ', paid ' || orders.price || ', refunded ' || sums.amount
+                    || ' for ' || sums.credits || ', bonus ' || sums.bonus
+            END AS fault
+        FROM billing_order orders JOIN (
+            SELECT tenant_id, order_id, sum(amount) AS amount, sum(credits_back) AS credits, sum(bonus_back) AS bonus
+            FROM billing_refund
+            WHERE state <> 'failed' AND (%(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s)
+            GROUP BY tenant_id, order_id
+        ) sums ON sums.tenant_id = orders.tenant_id AND sums.order_id = orders.id
+        UNION ALL
+        SELECT coalesce(refund.tenant_id, books.tenant_id), coalesce('refund ' || refund.id, 'transfer ' || books.id),
+            CASE
+                WHEN refund.id IS NULL THEN 'a refund without its row'
+                WHEN (coalesce(books.requested, 0), coalesce(books.paid, 0), coalesce(books.failed, 0))
+                        <> (1, (refund.state = 'done')::int, (refund.state = 'failed')::int)
+                    OR (coalesce(moved.owed, 0), coalesce(moved.taken, 0), coalesce(moved.shortfall, 0),
+                        coalesce(moved.paid, 0))
+                        <> ((refund.state = 'requested')::int * refund.amount,
+                            (refund.state <> 'failed')::int
+                                * (refund.credits_back + refund.bonus_back - refund.shortfall),
+                            (refund.state <> 'failed')::int * refund.shortfall,
+                            (refund.state = 'done')::int * refund.amount)
+                THEN refund.state || ' ' || refund.amount || ', transfers '
+                    || concat_ws('/', coalesce(books.requested, 0), coalesce(books.paid, 0), coalesce(books.failed, 0))
+                    || ', owed ' || coalesce(moved.owed, 0) || ', taken ' || coalesce(moved.taken, 0)
+                    || ', shortfall ' || coalesce(moved.shortfall, 0) || ', paid ' || coalesce(moved.paid, 0)
+            END
+        FROM (
+            SELECT refund.*, orders.user_id, CASE refund.kind WHEN 'manual' THEN 'manual'
+                ELSE orders.channel || ':' || orders.merchant_id END AS channel
+            FROM billing_refund refund
+            JOIN billing_order orders ON orders.tenant_id = refund.tenant_id AND orders.id = refund.order_id
+            WHERE %(tenant)s::bigint IS NULL OR refund.tenant_id = %(tenant)s
+        ) refund FULL JOIN (
+            SELECT tenant_id, ref, max(id) AS id, count(*) FILTER (WHERE kind = 'refund') AS requested,
+                count(*) FILTER (WHERE kind = 'refund_paid') AS paid,
+                count(*) FILTER (WHERE kind = 'refund_failed') AS failed
+            FROM billing_transfer
+            WHERE kind IN ('refund', 'refund_paid', 'refund_failed')
+                AND (%(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s)
+            GROUP BY tenant_id, ref
+        ) books ON books.tenant_id = refund.tenant_id AND books.ref = refund.id::text
+        LEFT JOIN LATERAL (
+            SELECT
+                sum(entry.amount) FILTER (
+                    WHERE account.kind = 'refund_payable' AND account.channel = refund.channel) AS owed,
+                -sum(entry.amount) FILTER (
+                    WHERE account.kind IN ('user_cash', 'user_gift') AND account.user_id = refund.user_id) AS taken,
+                -sum(entry.amount) FILTER (
+                    WHERE account.kind = 'shortfall' AND account.channel = 'refund') AS shortfall,
+                sum(entry.amount) FILTER (WHERE transfer.kind = 'refund_paid' AND account.kind = 'psp_clearing'
+                    AND account.channel = refund.channel) AS paid
+            FROM billing_transfer transfer
+            JOIN billing_entry entry ON entry.tenant_id = transfer.tenant_id AND entry.transfer_id = transfer.id
+            JOIN billing_account account ON account.id = entry.account_id
+            WHERE transfer.tenant_id = refund.tenant_id AND transfer.ref = refund.id::text
+                AND transfer.kind IN ('refund', 'refund_paid', 'refund_failed')
+        ) moved ON refund.id IS NOT NULL
+        UNION ALL
+        SELECT tenant_id, 'refunds owed by ' || channel,
+            CASE WHEN sum(owed) <> sum(wanted) THEN 'owed ' || sum(owed) || ', refunds under way ' || sum(wanted) END
+        FROM (
+            SELECT tenant_id, channel, posted AS owed, 0 AS wanted FROM billing_account WHERE kind = 'refund_payable'
+            UNION ALL
+            SELECT refund.tenant_id, CASE refund.kind WHEN 'manual' THEN 'manual'
+                ELSE orders.channel || ':' || orders.merchant_id END, 0, refund.amount
+            FROM billing_refund refund
+            JOIN billing_order orders ON orders.tenant_id = refund.tenant_id AND orders.id = refund.order_id
+            WHERE refund.state = 'requested'
+        ) side
+        WHERE %(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s
+        GROUP BY tenant_id, channel"""
 # Both sides are joined whole, so that a top-up without its order is found like an order without its top-up. The bonus
 # is a gift of its own.
 _ORDERS: Final = Check(
     invariant="I7",
-    meaning=_("a paid order has one top-up, of its own amounts"),
+    meaning=_("a paid order has one top-up, and refunds of no more than was paid"),
     query="""
         SELECT coalesce(orders.tenant_id, topups.tenant_id) AS tenant_id,
             coalesce('order ' || orders.id, 'transfer ' || topups.id) AS subject,
@@ -225,7 +305,9 @@ _ORDERS: Final = Check(
             JOIN billing_account account ON account.id = entry.account_id
             WHERE transfer.tenant_id = orders.tenant_id
               AND (transfer.kind, transfer.ref) IN (('topup', orders.id::text), ('gift', 'order:' || orders.id))
-        ) books ON orders.id IS NOT NULL""",
+        ) books ON orders.id IS NOT NULL
+        UNION ALL"""  # noqa: S608  # made of constants
+    + _REFUNDS,
 )
 # Both sides are joined whole, so that a transfer without its code is found like a code without its transfer.
 _CODES: Final = Check(
@@ -314,8 +396,146 @@ _BORDERS: Final = Check(
         JOIN billing_account account ON account.id = entry.account_id
         WHERE %(tenant)s::bigint IS NULL OR entry.tenant_id = %(tenant)s""",
 )
+# Three kinds of things: rewards with their transfers, both joined whole; what users owe of rewards taken back, by what
+# they had spent and what was netted since; and invitations that a payment should have vested and did not.
+_REWARDS: Final = Check(
+    invariant="I12",
+    meaning=_("a reward is given at most once and for its row"),
+    query="""
+        SELECT coalesce(reward.tenant_id, books.tenant_id) AS tenant_id,
+            coalesce(reward.subject, 'transfer ' || books.id) AS subject,
+            CASE
+                WHEN reward.subject IS NULL THEN books.kind || ' for no reward'
+                WHEN (coalesce(books.transfers, 0), moved.gift, moved.owed, moved.given)
+                    <> (reward.times, reward.times * reward.gift, reward.times * reward.owed,
+                        -reward.times * (reward.gift + reward.owed))
+                THEN reward.state || ', transfers ' || coalesce(books.transfers, 0) || ', gift ' || moved.gift
+                    || ' of ' || reward.gift || ', owed ' || -moved.owed || ' of ' || -reward.owed
+            END AS fault
+        FROM (SELECT * FROM (
+            SELECT tenant_id, 'sign-in ' || id AS subject, user_id, 'sign_in' AS kind, id::text AS ref,
+                'signed in' AS state, (amount > 0)::int AS times, amount AS gift, 0 AS owed
+            FROM billing_signin
+            UNION ALL
+            SELECT tenant_id, 'advertisement ticket ' || id, user_id, 'ad', id::text,
+                CASE WHEN redeemed_at IS NULL THEN 'open' ELSE 'redeemed' END, (redeemed_at IS NOT NULL)::int, amount, 0
+            FROM billing_adticket
+            UNION ALL
+            SELECT tenant_id, 'invitation reward ' || id, user_id, 'invitation', id::text,
+                state, (state IN ('given', 'back_due', 'back'))::int, amount, 0
+            FROM billing_invitationreward
+            UNION ALL
+            SELECT tenant_id, 'invitation reward ' || id, user_id, 'reward_back', 'invitation:' || id,
+                state, (state = 'back')::int, -taken, -owed
+            FROM billing_invitationreward
+        ) kept WHERE %(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s) reward FULL JOIN (
+            SELECT tenant_id, kind, ref, max(id) AS id, count(*) AS transfers
+            FROM billing_transfer
+            WHERE (kind IN ('sign_in', 'ad', 'invitation') OR (kind = 'reward_back' AND ref NOT LIKE 'net:%%'))
+                AND (%(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s)
+            GROUP BY tenant_id, kind, ref
+        ) books ON books.tenant_id = reward.tenant_id AND books.kind = reward.kind AND books.ref = reward.ref
+        CROSS JOIN LATERAL (
+            SELECT
+                coalesce(sum(entry.amount) FILTER (
+                    WHERE account.kind = 'user_gift' AND account.user_id = reward.user_id), 0) AS gift,
+                coalesce(sum(entry.amount) FILTER (
+                    WHERE account.kind = 'shortfall' AND account.channel = 'reward'), 0) AS owed,
+                coalesce(sum(entry.amount) FILTER (
+                    WHERE account.kind = 'psp_clearing' AND account.channel = 'gift'), 0) AS given
+            FROM billing_transfer transfer
+            JOIN billing_entry entry ON entry.tenant_id = transfer.tenant_id AND entry.transfer_id = transfer.id
+            JOIN billing_account account ON account.id = entry.account_id
+            WHERE transfer.tenant_id = books.tenant_id AND transfer.kind = books.kind AND transfer.ref = books.ref
+        ) moved
+        UNION ALL
+        SELECT tenant_id, 'user ' || user_id,
+            CASE WHEN sum(owed) <> sum(due) THEN 'owes ' || sum(owed) || ' of rewards, should owe ' || sum(due) END
+        FROM (
+            SELECT tenant_id, user_id, owed, 0 AS due FROM billing_rewarddebt
+            UNION ALL
+            SELECT tenant_id, user_id, 0, owed FROM billing_invitationreward WHERE state = 'back'
+            UNION ALL
+            SELECT transfer.tenant_id, account.user_id, 0, entry.amount
+            FROM billing_transfer transfer
+            JOIN billing_entry entry ON entry.tenant_id = transfer.tenant_id AND entry.transfer_id = transfer.id
+            JOIN billing_account account ON account.id = entry.account_id AND account.kind = 'user_gift'
+            WHERE transfer.kind = 'reward_back' AND transfer.ref LIKE 'net:%%'
+        ) side
+        WHERE %(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s
+        GROUP BY tenant_id, user_id
+        UNION ALL
+        SELECT invitation.tenant_id, 'invitation ' || invitation.id,
+            CASE WHEN EXISTS (
+                SELECT FROM billing_order orders WHERE orders.tenant_id = invitation.tenant_id
+                    AND orders.user_id = invitation.invitee_id AND orders.state = 'paid')
+                THEN 'waits for a payment that was made' END
+        FROM billing_invitation invitation
+        WHERE invitation.state = 'pending' AND (%(tenant)s::bigint IS NULL OR invitation.tenant_id = %(tenant)s)""",
+)
 
-CHECKS: Final = (_TRANSFERS, _BALANCES, _AVAILABLE, _PENDING, _ENDS, _USAGE, _ORDERS, _CODES, _SHARES, _BORDERS)
+# Providers' days are China's. An order that was made on or after the first billed day, and whose payment was known
+# before the last one began, has its line in some bill by now; of others nothing can be said yet.
+_BILLS: Final = Check(
+    invariant="I11",
+    meaning=_("clearing agrees with the providers' daily bills"),
+    query="""
+        SELECT line.tenant_id, 'bill line ' || line.id AS subject,
+            CASE
+                WHEN line.amount > 0 AND (orders.state, orders.price, orders.transaction_id)
+                    <> ('paid', line.amount, line.transaction_id)
+                THEN 'billed ' || line.amount || ', order ' || orders.id || ' ' || orders.state
+                    || ' of ' || orders.price
+                WHEN line.amount < 0 AND refund.id IS NULL
+                THEN 'paid back ' || -line.amount || ' of order ' || orders.id || ', which the books do not know'
+                WHEN line.amount < 0 AND (refund.state, refund.amount) <> ('done', -line.amount)
+                THEN 'paid back ' || -line.amount || ', refund ' || refund.id || ' ' || refund.state
+                    || ' of ' || refund.amount
+            END AS fault
+        FROM billing_billline line
+        JOIN billing_order orders ON orders.tenant_id = line.tenant_id AND orders.id = line.order_id
+        LEFT JOIN billing_refund refund ON refund.tenant_id = line.tenant_id AND refund.id = line.refund_id
+        WHERE %(tenant)s::bigint IS NULL OR line.tenant_id = %(tenant)s
+        UNION ALL
+        SELECT told.tenant_id, told.subject, CASE WHEN told.lines <> 1
+            THEN 'ended ' || told.ended_at || ', lines in bills ' || told.lines END
+        FROM (
+            SELECT orders.tenant_id, orders.merchant_account_id, 'order ' || orders.id AS subject,
+                orders.created_at, orders.paid_at AS ended_at,
+                (SELECT count(*) FROM billing_billline line WHERE line.tenant_id = orders.tenant_id
+                    AND line.order_id = orders.id AND line.amount > 0) AS lines
+            FROM billing_order orders WHERE orders.state = 'paid'
+            UNION ALL
+            SELECT refund.tenant_id, orders.merchant_account_id, 'refund ' || refund.id, refund.created_at,
+                refund.ended_at,
+                (SELECT count(*) FROM billing_billline line WHERE line.tenant_id = refund.tenant_id
+                    AND line.order_id = refund.order_id AND line.refund_id = refund.id)
+            FROM billing_refund refund
+            JOIN billing_order orders ON orders.tenant_id = refund.tenant_id AND orders.id = refund.order_id
+            WHERE refund.state = 'done' AND refund.kind <> 'manual'
+        ) told JOIN (
+            SELECT tenant_id, merchant_account_id, min(day)::timestamp AT TIME ZONE 'Asia/Shanghai' AS began,
+                max(day)::timestamp AT TIME ZONE 'Asia/Shanghai' AS ended
+            FROM billing_bill GROUP BY tenant_id, merchant_account_id
+        ) billed ON billed.tenant_id = told.tenant_id AND billed.merchant_account_id = told.merchant_account_id
+            AND told.created_at >= billed.began AND told.ended_at < billed.ended
+        WHERE %(tenant)s::bigint IS NULL OR told.tenant_id = %(tenant)s""",
+)
+
+CHECKS: Final = (
+    _TRANSFERS,
+    _BALANCES,
+    _AVAILABLE,
+    _PENDING,
+    _ENDS,
+    _USAGE,
+    _ORDERS,
+    _CODES,
+    _SHARES,
+    _BORDERS,
+    _BILLS,
+    _REWARDS,
+)
 
 # The shorter text first, so that numbers in them count up.
 _SUMMARY: Final = """

@@ -1,4 +1,4 @@
-"""How a redeem code is written, and what it is looked up by.
+"""How a redeem code is written, and what it is looked up by. Invitation codes are written alike, but shorter.
 
 A code is sixteen characters drawn from thirty (78 bits), shown in groups of four. Capitals, blanks and dashes make no
 difference to who types it, nor does the full width that a Chinese keyboard may give it; a pasted link stands for the
@@ -22,22 +22,22 @@ ALPHABET: Final = "23456789ABCDEFGHJKMNPQRSTVWXYZ"
 LENGTH: Final = 16
 LINK: Final = "/r/"
 
-_CODE: Final = re.compile(f"[{ALPHABET}]{{{LENGTH}}}")
+_CODE: Final = re.compile(f"[{ALPHABET}]+")
 _BETWEEN: Final = re.compile(r"[\W_]")
 _AFTER_PATH: Final = re.compile(r"[?#].*", re.DOTALL)
 _SALT: Final = "billing.codes"
 
 
-def new_code() -> str:
+def new_code(*, length: int = LENGTH) -> str:
     """Return a fresh code, as it is stored."""
-    return "".join(secrets.choice(ALPHABET) for _ in range(LENGTH))
+    return "".join(secrets.choice(ALPHABET) for _ in range(length))
 
 
-def normal(typed: str) -> str | None:
+def normal(typed: str, *, length: int = LENGTH, link: str = LINK) -> str | None:
     """Return the code that a person typed or pasted, as it is stored; None for what cannot be one."""
-    last = _AFTER_PATH.sub("", typed.rpartition(LINK)[2])
+    last = _AFTER_PATH.sub("", typed.rpartition(link)[2])
     text = _BETWEEN.sub("", unicodedata.normalize("NFKC", last)).upper()
-    return text if _CODE.fullmatch(text) else None
+    return text if len(text) == length and _CODE.fullmatch(text) else None
 
 
 def grouped(code: str) -> str:

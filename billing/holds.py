@@ -26,7 +26,7 @@ from uuid_utils.compat import uuid7
 
 from billing import ledger, pricing, quota
 from billing.ledger import Movement, TenantAccounts, UserAccounts
-from billing.models import Hold, Transfer, UsageSource
+from billing.models import Hold, PriceVersion, Transfer, UsageSource
 from billing.pricing import Prices, Quantities
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
@@ -102,6 +102,7 @@ class Receipt:
     """What a user is told about the charge of one answer; amounts in micro-yuan."""
 
     usage: Usage
+    price: PriceVersion
     charge: int
     free: bool
     gift: int
@@ -117,6 +118,13 @@ class Receipt:
             "cached_tokens": self.usage.cached,
             "completion_tokens": self.usage.completion,
             "usage_source": str(self.usage.source),
+            "unit_prices": {
+                "prompt": str(self.price.prompt_rate),
+                "cached": str(self.price.cached_rate),
+                "completion": str(self.price.completion_rate),
+                "per_call": str(self.price.per_call),
+                "multiplier_ppm": str(self.price.multiplier_ppm),
+            },
             "charge": str(self.charge),
             "funding": {"free": self.free, "gift": str(self.gift), "cash": str(self.cash)},
             "balance": str(self.balance),
@@ -275,7 +283,8 @@ def _usage_at_checkpoint(hold: Hold) -> Usage:
 def receipt_of(*, tenant_id: int, hold_id: uuid.UUID) -> Receipt | None:
     """Return the receipt of a posted hold, with today's balance; None for a hold that is open or void."""
     with scope.tenant(tenant_id):
-        hold = Hold.objects.filter(pk=hold_id, state=Hold.State.POSTED).first()
+        posted = Hold.objects.select_related("retail_price").filter(pk=hold_id, state=Hold.State.POSTED)
+        hold = posted.first()
         if hold is None:
             return None
         usage = Usage(
@@ -413,6 +422,7 @@ def _settle(hold: Hold, usage: Usage, reason: str) -> Receipt:
 def _receipt(hold: Hold, usage: Usage, *, balance: int, reason: str) -> Receipt:
     return Receipt(
         usage=usage,
+        price=hold.retail_price,
         charge=hold.charge,
         free=hold.free,
         gift=hold.gift_charge,

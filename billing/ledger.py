@@ -3,12 +3,13 @@
     credit_user           manual credit or gift: the one way money reaches a user, whatever brought it
     credit_tenant_wallet  a tenant's prepayment to the platform
     balances              what a user has
-    lock_user_accounts, reserve, release, move    for `billing.holds` and later flows, within their transaction
+    lock_user_accounts, lock_in_order, reserve, release, move    for `billing.holds` and other flows, within theirs
 
 **Lock order**, the same everywhere, so that no two transactions wait for each other: the hold, then the user's accounts
 (gift before cash), then the user's quota row, and the tenant's rows last, since everybody in the tenant waits for
 those: clearing, refunds owed, wholesale wallet, shortfall, tenant's revenue, resellers' commission of the day,
-platform's revenue; behind them a reseller's own rows, which several tenants share. `move` sorts its movements so.
+platform's revenue; behind them a reseller's own rows, which several tenants share. `move` sorts its movements so; a
+transaction of two transfers locks what both move beforehand (`lock_in_order`).
 Nothing slow may follow a tenant's row: commit at once.
 
 A balance changes by a conditional UPDATE whose row count is checked, never by saving an object. Where the count is
@@ -31,12 +32,18 @@ MAX_AMOUNT: Final = 10**15  # one billion yuan: more is a typing mistake
 # Where an answer came to more than was held and more than there is, the rest stands here, for someone to look at.
 RETAIL_SHORTFALL: Final = "retail"
 WHOLESALE_SHORTFALL: Final = "wholesale"
+# What users had spent of rewards that were taken back: below zero until their next rewards have made up for it.
+REWARD_SHORTFALL: Final = "reward"
+
+# What a forced refund could not take back of a user, since it was spent: the tenant bears it.
+REFUND_SHORTFALL: Final = "refund"
 
 # What a credit without a payment is for; but for "manual" it is the transfer's kind too.
 Source = Literal["manual", "redeem", "sign_in", "invitation", "ad"]
 
-# The clearing account of what a tenant sold for less than its worth.
+# The clearing accounts of what a tenant sold for less than its worth, and of what it gave away.
 DISCOUNT: Final = "discount"
+GIFT: Final = "gift"
 
 _LOCK_ORDER: Final = (
     AccountKind.USER_GIFT,
@@ -148,7 +155,7 @@ def credit_user(  # noqa: PLR0913  who, what, and the things an auditor asks for
         accounts = lock_user_accounts(tenant_id=tenant_id, user_id=user_id)
         # Money stands against the channel that it came by, a gift against what was given away.
         to, transfer_kind, channel = (
-            (accounts.gift, Transfer.Kind.GIFT, "gift")
+            (accounts.gift, Transfer.Kind.GIFT, GIFT)
             if kind == "gift"
             else (accounts.cash, Transfer.Kind.CREDIT, source)
         )
@@ -248,7 +255,17 @@ def tenant_accounts(*, tenant_id: int) -> TenantAccounts:
 
 def clearing_account(*, tenant_id: int, channel: str) -> Account:
     """Return the tenant's clearing account of a payment channel, opened if missing, not locked."""
-    return _tenant_rows(tenant_id, [(AccountKind.PSP_CLEARING, channel)])[0]
+    return channel_account(tenant_id=tenant_id, kind=AccountKind.PSP_CLEARING, channel=channel)
+
+
+def channel_account(*, tenant_id: int, kind: AccountKind, channel: str) -> Account:
+    """Return the tenant's account of a kind that has channels (`CHANNEL_KINDS`), opened if missing, not locked."""
+    return _tenant_rows(tenant_id, [(kind, channel)])[0]
+
+
+def shortfall_account(*, tenant_id: int, channel: str) -> Account:
+    """Return the tenant's shortfall account of this name, opened if missing, not locked."""
+    return _tenant_rows(tenant_id, [(AccountKind.SHORTFALL, channel)])[0]
 
 
 def reseller_account(*, reseller_id: int, kind: AccountKind, tenant_id: int | None = None) -> Account:
@@ -267,6 +284,12 @@ def reseller_account(*, reseller_id: int, kind: AccountKind, tenant_id: int | No
 def lock(*, account: Account) -> Account:
     """Lock an account and read it again. A tenant's makes everybody in the tenant wait: move and commit at once."""
     return Account.objects.select_for_update().get(pk=account.pk)
+
+
+def lock_in_order(*, accounts: Iterable[Account]) -> None:
+    """Lock what several transfers of one transaction move, before the first of them: `move` sorts only its own."""
+    for movement in _in_lock_order(Movement(account=account) for account in accounts):
+        lock(account=movement.account)
 
 
 def reserve(*, account: Account, amount: int) -> bool:

@@ -4,8 +4,7 @@ In this order, each committed before the next: what was found must not be lost t
 """
 
 from collections.abc import Iterable, Iterator
-from smtplib import SMTPException
-from typing import Any, Final
+from typing import Any
 
 import structlog
 from django.conf import settings
@@ -18,10 +17,9 @@ from django.utils.translation import ngettext
 from billing import audit
 from billing.audit import Breach, Result
 from billing.models import AuditRun
+from billing.notices import MAIL_FAULTS
 
 log = structlog.get_logger(__name__)
-
-_MAIL_FAULTS: Final = (SMTPException, OSError)
 
 
 def run() -> AuditRun:
@@ -69,7 +67,7 @@ def _mail(kept: AuditRun, broken: Iterable[Result]) -> None:
         body = "\n".join(_lines(kept, broken))
     try:
         send_mail(subject, body, None, settings.ALERT_EMAILS)
-    except _MAIL_FAULTS:
+    except MAIL_FAULTS:
         log.exception("alert_not_mailed", run=kept.pk)
 
 

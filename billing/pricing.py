@@ -130,24 +130,82 @@ def publish_price(  # noqa: PLR0913  one argument for each column of the price l
 def tenants_under_water(*, wholesale: PriceVersion) -> list[str]:
     """Return the slugs of the tenants that this wholesale price would leave selling below what they pay.
 
-    A rise of wholesale is the platform's right, so it is not refused; whoever makes it tells these tenants first.
+    Prices that begin later count too, until a later wholesale price takes this one's place. A rise of wholesale is the
+    platform's right, so it is not refused; whoever makes it tells these tenants first.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT id, slug FROM tenants_tenant WHERE %s::bigint IS NULL OR reseller_id = %s ORDER BY slug",
-            [wholesale.reseller_id, wholesale.reseller_id],
-        )
-        tenants = cursor.fetchall()
+    versions = _all_versions(sku=wholesale.sku)
+    until = _next_after(versions.get((Level.WHOLESALE, None, wholesale.reseller_id), []), wholesale)
     under = []
-    for tenant_id, slug in tenants:
-        found = _in_force(tenant_id=tenant_id, sku=wholesale.sku, at=wholesale.effective_at)
-        pays_own = (
-            wholesale.reseller_id is None and getattr(found.get(Level.WHOLESALE), "reseller_id", None) is not None
-        )
-        retail = found.get(Level.RETAIL)
-        if retail is not None and not pays_own and not covers(price=retail, floor=wholesale):
+    for tenant_id, slug, reseller_id in _tenants(wholesale.reseller_id):
+        end = until
+        if wholesale.reseller_id is None and reseller_id is not None:
+            own = versions.get((Level.WHOLESALE, None, reseller_id), [])
+            # From its first version on a reseller's own price is what its tenants pay, whatever everybody else does.
+            end = min([*(version.effective_at for version in own), *([until] if until else [])], default=None)
+        if end is not None and end <= wholesale.effective_at:
+            continue
+        span = _between(versions.get((Level.RETAIL, tenant_id, None), []), wholesale.effective_at, end)
+        if not all(covers(price=version, floor=wholesale) for version in span):
             under.append(slug)
     return under
+
+
+def floors_of(
+    *, level: str, sku: str, tenant_id: int | None = None, reseller_id: int | None = None, at: datetime | None = None
+) -> list[PriceVersion]:
+    """Return the prices of the level below that a price from `at` (now) must cover, the first in force first.
+
+    More than one where the level below changes later on, before another price of this level takes over. Empty where
+    there is no price below: then none of this level can be published.
+    """
+    at = at or now()
+    if level == Level.RETAIL:
+        own = _versions(sku=sku, level=Level.RETAIL, tenant_id=tenant_id)
+        below = _wholesale_of(sku, tenant_id)
+    else:
+        own = _versions(sku=sku, level=Level.WHOLESALE, reseller_id=reseller_id)
+        below = _versions(sku=sku, level=Level.COST)
+    until = min((version.effective_at for version in own if version.effective_at > at), default=None)
+    return _between(below, at, until)
+
+
+def priceable_skus(*, tenant_id: int | None = None) -> list[str]:
+    """Return every sku with a wholesale price in force: for one tenant, or (None) for any."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT DISTINCT sku FROM billing_priceversion price LEFT JOIN tenants_tenant tenant"
+            " ON tenant.id = %(tenant)s WHERE level = 'wholesale' AND effective_at <= now()"
+            " AND (price.reseller_id IS NULL OR %(tenant)s IS NULL OR price.reseller_id = tenant.reseller_id)"
+            " ORDER BY sku",
+            {"tenant": tenant_id},
+        )
+        return [sku for (sku,) in cursor.fetchall()]
+
+
+def below_floor(*, tenant_id: int) -> list[tuple[PriceVersion, PriceVersion]]:
+    """Return a tenant's retail prices, present and to come, that do not cover what it pays, each with that price."""
+    today, reseller_id = now(), _reseller_of(tenant_id)
+    found = []
+    for versions in _met_by(tenant_id=tenant_id, reseller_id=reseller_id).values():
+        retail = _between(versions.get((Level.RETAIL, tenant_id, None), []), today, None)
+        if not retail:
+            continue  # on the price list, but not sold by this tenant
+        ends = [*(version.effective_at for version in retail[1:]), None]
+        below = _paid(versions, reseller_id)
+        for version, end in zip(retail, ends, strict=True):
+            spans = _between(below, max(version.effective_at, today), end)
+            found += [(version, floor) for floor in spans if not covers(price=version, floor=floor)]
+    return found
+
+
+def paid_now(*, tenant_id: int) -> dict[str, PriceVersion]:
+    """Return what a tenant pays now for each sku that has a wholesale price for it."""
+    today, reseller_id = now(), _reseller_of(tenant_id)
+    floors = {
+        sku: _between(_paid(versions, reseller_id), today, today)
+        for sku, versions in _met_by(tenant_id=tenant_id, reseller_id=reseller_id).items()
+    }
+    return {sku: found[0] for sku, found in floors.items() if found}
 
 
 def covers(*, price: PriceVersion, floor: PriceVersion) -> bool:
@@ -159,22 +217,126 @@ def covers(*, price: PriceVersion, floor: PriceVersion) -> bool:
 
 
 def _require_floor(price: PriceVersion) -> None:
-    """Refuse a price below the level under it."""
-    below = Level.WHOLESALE if price.level == Level.RETAIL else Level.COST
-    found = _in_force(tenant_id=price.tenant_id, reseller_id=price.reseller_id, sku=price.sku, at=price.effective_at)
-    floor = found.get(below)
-    if floor is None:
+    """Refuse a price below the level under it, now or while this price will be in force."""
+    floors = floors_of(
+        level=price.level,
+        sku=price.sku,
+        tenant_id=price.tenant_id,
+        reseller_id=price.reseller_id,
+        at=price.effective_at,
+    )
+    if not floors or floors[0].effective_at > price.effective_at:
         raise ProductError(
             ErrorCode.INVALID,
             _("Publish the price below this one first: cost, then wholesale, then retail."),
             type="price_without_floor",
         )
-    if not covers(price=price, floor=floor):
+    if not all(covers(price=price, floor=floor) for floor in floors):
         raise ProductError(
             ErrorCode.INVALID,
             _("This price is below what the item costs the seller."),
             type="price_below_floor",
         )
+
+
+# The versions of one sku by level, tenant and reseller, as they follow each other.
+_Versions = dict[tuple[str, int | None, int | None], list[PriceVersion]]
+
+
+def _wholesale_of(sku: str, tenant_id: int | None) -> list[PriceVersion]:
+    """Return the wholesale prices that a tenant pays, as they follow each other."""
+    reseller_id = _reseller_of(tenant_id)
+    everybody = (Level.WHOLESALE, None, None), _versions(sku=sku, level=Level.WHOLESALE)
+    own = (Level.WHOLESALE, None, reseller_id), _versions(sku=sku, level=Level.WHOLESALE, reseller_id=reseller_id)
+    return _paid(dict([own, everybody]), reseller_id)
+
+
+def _paid(versions: _Versions, reseller_id: int | None) -> list[PriceVersion]:
+    """Return the wholesale prices that a reseller's tenants pay (None: those of none), as they follow each other.
+
+    The reseller's own where there is one: those of that reseller alone, not of a reseller above it.
+    """
+    everybody = versions.get((Level.WHOLESALE, None, None), [])
+    own = versions.get((Level.WHOLESALE, None, reseller_id), []) if reseller_id else []
+    return [version for version in everybody if not own or version.effective_at < own[0].effective_at] + own
+
+
+def _reseller_of(tenant_id: int | None) -> int | None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT reseller_id FROM tenants_tenant WHERE id = %s", [tenant_id])
+        row = cursor.fetchone()
+    return row[0] if row else None
+
+
+def _all_versions(*, sku: str) -> _Versions:
+    """Return every version of a sku, in one query however many sell it."""
+    rows = _fetch(
+        "SELECT {columns} FROM billing_priceversion price WHERE sku = %(sku)s ORDER BY effective_at, id", {"sku": sku}
+    )
+    return _grouped(rows)
+
+
+def _met_by(*, tenant_id: int, reseller_id: int | None) -> dict[str, _Versions]:
+    """Return a tenant's retail prices and the wholesale prices that it may meet, by sku, in one query."""
+    rows = _fetch(
+        "SELECT {columns} FROM billing_priceversion price WHERE (level = 'retail' AND tenant_id = %(tenant)s)"
+        " OR (level = 'wholesale' AND tenant_id IS NULL AND (reseller_id IS NULL OR reseller_id = %(reseller)s))"
+        " ORDER BY sku, effective_at, id",
+        {"tenant": tenant_id, "reseller": reseller_id},
+    )
+    skus: dict[str, list[PriceVersion]] = {}
+    for price in rows:
+        skus.setdefault(price.sku, []).append(price)
+    return {sku: _grouped(prices) for sku, prices in skus.items()}
+
+
+def _grouped(rows: list[PriceVersion]) -> _Versions:
+    grouped: _Versions = {}
+    for price in rows:
+        grouped.setdefault((price.level, price.tenant_id, price.reseller_id), []).append(price)
+    return grouped
+
+
+def _between(versions: list[PriceVersion], began: datetime, ended: datetime | None) -> list[PriceVersion]:
+    """Return the version in force at `began`, and those that take over before `ended`."""
+    before = [version for version in versions if version.effective_at <= began]
+    later = [version for version in versions if version.effective_at > began]
+    return before[-1:] + [version for version in later if ended is None or version.effective_at < ended]
+
+
+def _next_after(versions: list[PriceVersion], price: PriceVersion) -> datetime | None:
+    return min((v.effective_at for v in versions if v.effective_at > price.effective_at), default=None)
+
+
+def _tenants(reseller_id: int | None) -> list[tuple[int, str, int | None]]:
+    """Return id, slug and reseller of a reseller's tenants, or of all."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id, slug, reseller_id FROM tenants_tenant WHERE %s::bigint IS NULL OR reseller_id = %s"
+            " ORDER BY slug",
+            [reseller_id, reseller_id],
+        )
+        return list(cursor.fetchall())
+
+
+def _versions(
+    *, sku: str, level: str, tenant_id: int | None = None, reseller_id: int | None = None
+) -> list[PriceVersion]:
+    """Return every version of one price, past and to come, as they follow each other; the owner is exact."""
+    return _fetch(
+        "SELECT {columns} FROM billing_priceversion price WHERE sku = %(sku)s AND level = %(level)s"
+        " AND tenant_id IS NOT DISTINCT FROM %(tenant)s AND reseller_id IS NOT DISTINCT FROM %(reseller)s"
+        " ORDER BY effective_at, id",
+        {"sku": sku, "level": str(level), "tenant": tenant_id, "reseller": reseller_id},
+    )
+
+
+def now() -> datetime:
+    """Return the database's time."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT now()")
+        now: datetime = cursor.fetchone()[0]
+    return now
 
 
 def _serialise(sku: str) -> datetime:
@@ -190,22 +352,21 @@ def _serialise(sku: str) -> datetime:
 _IN_FORCE: Final = """
 SELECT DISTINCT ON (price.level) {columns}
 FROM billing_priceversion price LEFT JOIN tenants_tenant tenant ON tenant.id = %(tenant)s
-WHERE price.sku = %(sku)s AND price.effective_at <= coalesce(%(at)s, now())
+WHERE price.sku = %(sku)s AND price.effective_at <= now()
   AND ((price.level = 'retail' AND price.tenant_id = tenant.id)
-       OR (price.tenant_id IS NULL
-           AND (price.reseller_id IS NULL OR price.reseller_id = coalesce(tenant.reseller_id, %(reseller)s))))
+       OR (price.tenant_id IS NULL AND (price.reseller_id IS NULL OR price.reseller_id = tenant.reseller_id)))
 ORDER BY price.level, price.reseller_id NULLS LAST, price.effective_at DESC, price.id DESC
 """
 
 
-def _in_force(
-    *, tenant_id: int | None, sku: str, reseller_id: int | None = None, at: datetime | None = None
-) -> dict[str, PriceVersion]:
-    """Return the price of each level in force at a time (now), as a tenant, or else a reseller, meets it."""
+def _in_force(*, tenant_id: int, sku: str) -> dict[str, PriceVersion]:
+    """Return the price of each level in force now, as a tenant meets it."""
+    return {price.level: price for price in _fetch(_IN_FORCE, {"tenant": tenant_id, "sku": sku})}
+
+
+def _fetch(query: str, parameters: dict[str, str | int | None]) -> list[PriceVersion]:
     columns = PriceVersion._meta.concrete_fields
     names = [column.attname for column in columns]
-    query = _IN_FORCE.format(columns=", ".join(f"price.{column.column}" for column in columns))
     with connection.cursor() as cursor:
-        cursor.execute(query, {"tenant": tenant_id, "sku": sku, "reseller": reseller_id, "at": at})
-        rows = [PriceVersion.from_db(connection.alias, names, row) for row in cursor.fetchall()]
-    return {price.level: price for price in rows}
+        cursor.execute(query.format(columns=", ".join(f"price.{column.column}" for column in columns)), parameters)
+        return [PriceVersion.from_db(connection.alias, names, row) for row in cursor.fetchall()]

@@ -10,8 +10,7 @@
 Calls to a provider are never made within a transaction. Lock order: the order, then as in `billing.ledger`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -22,12 +21,11 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
-from billing import ledger
-from billing.models import Channel, MerchantAccount, Method, Order, Package, PaymentEvent
-from billing.models.recharge import METHODS
+from billing import ledger, rewards
+from billing.models import METHODS, Channel, MerchantAccount, Method, Order, Package, PaymentEvent
 from billing.payments import provider_of
 from billing.payments.provider import (
-    NotificationRefusedError,
+    REFERENCE,
     Payer,
     PayerUnknownError,
     PaymentError,
@@ -60,6 +58,7 @@ class Purchase:
     """What a user asks for. `address` is the client's; `notify_base` is where providers reach us, `https://…`.
 
     `app_id` is the mini-program's that asks, if one does, and `platform` what it runs on, in WeChat's words.
+    Browsers come back there too.
     """
 
     package: str
@@ -108,15 +107,16 @@ def create_order(*, user: EndUser, purchase: Purchase) -> tuple[Order, dict[str,
     """Return an order and what the client needs to pay it; in the user's tenant's scope, outside of transactions.
 
     A user's open order for the same package and way of paying is given again. Raises ProductError: NOT_FOUND
-    "package_not_found", "channel_not_found" or "package_without_channel", INVALID "wechat_login_needed" or
-    "ios_minimum", QUOTA "package_limit_reached", UPSTREAM "payment_unavailable".
+    "package_not_found", "channel_not_found" or "package_without_channel", INVALID "method_not_of_channel",
+    "wechat_login_needed" or "ios_minimum", QUOTA "package_limit_reached", UPSTREAM "payment_unavailable".
     """
     tenant = Tenant.objects.get(pk=user.tenant_id)
     account, payer = _account_for(user=user, tenant=tenant, purchase=purchase)
     order = _open_order(user=user, purchase=purchase, account=account, payer=payer)
+    payer = replace(payer, return_url=f"{purchase.notify_base}/pay/done?order={order.pk}")
     notify_url = f"{purchase.notify_base}{notify_path(tenant=tenant, account=account)}"
     try:
-        return order, provider_of(account).create_payment(order, payer=payer, notify_url=notify_url)
+        payment = provider_of(account).create_payment(order, payer=payer, notify_url=notify_url)
     except PayerUnknownError as fault:
         log.info("payer to log in anew", order=str(order.pk), fault=str(fault))
         # Nobody can pay it, so it must not count against a limit.
@@ -125,26 +125,14 @@ def create_order(*, user: EndUser, purchase: Purchase) -> tuple[Order, dict[str,
     except PaymentError as fault:
         log.warning("payment not created", order=str(order.pk), fault=str(fault))
         raise unavailable() from None
+    if (reference := payment.pop(REFERENCE, "")) and not _keep_reference(order, reference):
+        raise unavailable()
+    return order, payment
 
 
 def notify_path(*, tenant: Tenant, account: MerchantAccount) -> str:
     """Return where the provider tells of payments to this account."""
     return f"/api/payments/{tenant.slug}/{account.channel}/{account.pk}/notify"
-
-
-def take_callback(
-    *, account: MerchantAccount, body: bytes, headers: Mapping[str, str], query: Mapping[str, str]
-) -> PaymentEvent | None:
-    """Verify a notification and settle it; None for one that is the provider's and about no money.
-
-    Raises NotificationRefusedError for one that is not the provider's, and PaymentError where it cannot be told.
-    """
-    notice = provider_of(account).parse_callback(body=body, headers=headers, query=query)
-    if notice is None:
-        return None
-    if not isinstance(notice, PaymentNotice):
-        raise NotificationRefusedError("no payment")
-    return settle_payment(account=account, notice=notice)
 
 
 def settle_payment(*, account: MerchantAccount, notice: PaymentNotice) -> PaymentEvent:
@@ -222,9 +210,13 @@ def _account_for(*, user: EndUser, tenant: Tenant, purchase: Purchase) -> tuple[
         for account in enabled
         if account.channel == purchase.channel and not _is_for_virtual_only(tenant, account, purchase.method, enabled)
     ]
-    if not accounts or purchase.method not in METHODS[Channel(purchase.channel)]:
+    if not accounts:
         raise ProductError(
             ErrorCode.NOT_FOUND, _("This way of paying is not offered here."), type="channel_not_found", scope="tenant"
+        )
+    if purchase.method not in METHODS[Channel(purchase.channel)]:
+        raise ProductError(
+            ErrorCode.INVALID, _("This payment provider has no such way of paying."), type="method_not_of_channel"
         )
     if purchase.method not in {Method.JSAPI, Method.VIRTUAL}:
         return accounts[0], Payer(address=purchase.address)
@@ -340,6 +332,12 @@ def _require_payable(package: Package, purchase: Purchase) -> None:
         )
 
 
+def _keep_reference(order: Order, reference: str) -> bool:
+    """Keep the provider's name of an order; False if it has another: that one may be in a payer's hands already."""
+    same = Order.objects.filter(pk=order.pk, provider_ref__in=["", reference])
+    return same.update(provider_ref=reference) == 1
+
+
 def _require_below_limit(package: Package, mine: QuerySet[Order]) -> None:
     """Count what was bought and what still may be: a pending order may be paid."""
     if not package.limit_per_user:
@@ -384,6 +382,10 @@ def _credit(order: Order, notice: PaymentNotice) -> None:
     changed = unpaid.update(state=Order.State.PAID, paid_at=Now(), closed_at=None, transaction_id=notice.transaction_id)
     if changed != 1:
         raise ledger.LedgerError(f"order {order.pk} is paid already")
+    # Before the ledger: it locks what comes before the users' accounts.
+    rewards.vest_invitation(tenant_id=order.tenant_id, invitee_id=order.user_id, ref=str(order.pk))
+    if order.bonus:
+        _lock_accounts(order)
     ledger.credit_user(
         tenant_id=order.tenant_id,
         user_id=order.user_id,
@@ -404,6 +406,18 @@ def _credit(order: Order, notice: PaymentNotice) -> None:
             reason=order.package_name,
             actor=ACTOR,
         )
+
+
+def _lock_accounts(order: Order) -> None:
+    """Lock what balance and bonus move, in the ledger's order: they are two transfers."""
+    tenant_id = order.tenant_id
+    channels = [order.clearing_channel, ledger.GIFT]
+    if order.credits > order.price:
+        channels.append(ledger.DISCOUNT)
+    accounts = [ledger.clearing_account(tenant_id=tenant_id, channel=channel) for channel in sorted(channels)]
+    if order.credits < order.price:
+        accounts.append(ledger.tenant_accounts(tenant_id=tenant_id).revenue)
+    ledger.lock_in_order(accounts=[*ledger.lock_user_accounts(tenant_id=tenant_id, user_id=order.user_id), *accounts])
 
 
 def _expired(order: Order, *, overdue_seconds: int = 0) -> QuerySet[Order]:

@@ -1,13 +1,17 @@
-"""Celery's side of billing: statistics after the money, and sweeps. No task moves a user's money on its own account."""
+"""Celery's side of billing: statistics after the money, and sweeps.
+
+No task moves a user's money on its own account: `settle_rewards` carries out what a payment or a refund has written.
+"""
 
 import uuid
 from typing import Final
 
 import structlog
 from celery import shared_task
+from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from billing import holds, nightly, recharge, usage
+from billing import bonuses, holds, nightly, recharge, reconcile, refund, rewards, statements, usage
 
 log = structlog.get_logger(__name__)
 
@@ -59,3 +63,36 @@ def audit_ledger() -> int:
 def poll_orders() -> int:
     """Ask providers for pending orders that are due, and close those whose time is over; return how many."""
     return recharge.poll_orders()
+
+
+@shared_task(name="billing.tasks.fetch_bills")
+def fetch_bills() -> int:
+    """Fetch the providers' bills that are missing, and compare; return how many came."""
+    return reconcile.reconcile_all()
+
+
+@shared_task(name="billing.tasks.make_statements")
+def make_statements() -> int:
+    """Make the statements of the month before, those that there are not yet; return how many there are now.
+
+    That month is the operator's: a tenant whose own ends later has its statement with a later run.
+    """
+    return statements.make_statements(month=statements.month_before((timezone.localtime() - statements.GRACE).date()))
+
+
+@shared_task(name="billing.tasks.settle_rewards")
+def settle_rewards() -> int:
+    """Give invitations' rewards that are due, and take back those of refunded payments; return how many."""
+    return rewards.settle_rewards()
+
+
+@shared_task(name="billing.tasks.forget_rewards")
+def forget_rewards() -> int:
+    """Delete digests of devices and addresses that no limit looks at any more, and dead tickets; return how many."""
+    return rewards.forget_origins() + bonuses.forget_tickets()
+
+
+@shared_task(name="billing.tasks.poll_refunds")
+def poll_refunds() -> int:
+    """Ask providers for refunds under way that are due; return how many. Delivered twice, a refund still ends once."""
+    return refund.poll_refunds()

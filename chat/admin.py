@@ -1,44 +1,34 @@
 """Chat's rows in the admin: offers and roles to edit, what was said to look at."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from django import forms
 from django.utils.translation import gettext_lazy as _
-from unfold.widgets import UnfoldAdminPasswordWidget
 
 from chat.models import Conversation, Message, ModelOffer, Role, UpstreamAccount
-from tenants.adminsite import ReadOnlyTenantModelAdmin, TenantModelAdmin, register
+from tenants.adminsite import (
+    ReadOnlyTenantModelAdmin,
+    SecretField,
+    SecretsForm,
+    SecretsModelAdmin,
+    TenantModelAdmin,
+    register,
+)
 from tenants.models import Membership
-
-if TYPE_CHECKING:
-    _AccountForm = forms.ModelForm[UpstreamAccount]
-else:
-    _AccountForm = forms.ModelForm  # cannot be subscripted at run time
 
 _SUPPORT = frozenset({Membership.Role.OWNER.value, Membership.Role.SUPPORT.value})
 
 
-class UpstreamAccountForm(_AccountForm):
-    """Takes a new key, and never shows the one that is stored."""
+class UpstreamAccountForm(SecretsForm):
+    """What is set up of an account with a provider."""
 
-    api_key = forms.CharField(
-        label=_("API key"),
-        required=False,
-        strip=True,
-        widget=UnfoldAdminPasswordWidget(render_value=False, attrs={"autocomplete": "off"}),
-        help_text=_("Stored encrypted and never shown. Leave empty to keep the present one."),
-    )
+    api_key = SecretField(_("API key"))
 
     class Meta:
         model = UpstreamAccount
         fields: ClassVar[list[str]] = ["tenant", "name", "base_url", "api_key", "is_enabled"]
 
-    def clean_api_key(self) -> str:
-        """Keep the stored key where none was typed."""
-        return self.cleaned_data["api_key"] or self.instance.api_key
 
-
-class UpstreamAccountAdmin(TenantModelAdmin):
+class UpstreamAccountAdmin(SecretsModelAdmin):
     """Accounts with providers; the tenant's site shows the tenant's own."""
 
     form = UpstreamAccountForm

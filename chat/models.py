@@ -219,4 +219,9 @@ class Message(TenantOwned):
         ]
         indexes: ClassVar = [
             models.Index(fields=["tenant", "conversation", "created_at"], name="chat_message_thread"),
+            models.Index(
+                fields=["tenant", "user", "-created_at"],
+                condition=models.Q(receipt__isnull=False),
+                name="chat_message_receipts",
+            ),
         ]

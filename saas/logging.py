@@ -93,6 +93,6 @@ def logging_config(*, level: str, json: bool) -> dict[str, Any]:
         "loggers": {
             # Libraries that would print a line, with the query string, for each request.
             name: {"level": "WARNING"}
-            for name in ("uvicorn.access", "daphne.server", "httpx", "httpcore", "django.channels.server")
+            for name in ("uvicorn.access", "daphne.server", "httpx", "httpcore", "django.channels.server", "stripe")
         },
     }

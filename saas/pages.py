@@ -1,11 +1,14 @@
 """The pages of a tenant's own hosts, in its brand; a platform host's first page is the operator's admin."""
 
+import uuid
+
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from billing import codes
+from billing import codes, rewards
+from billing.models import Order
 from chat.views import CHAT_PATH
 from tenants.models import Branding, Tenant
 
@@ -33,6 +36,34 @@ def redeem_link(request: HttpRequest, code: str) -> HttpResponse:
     if tenant is None or known is None:
         raise Http404
     return render(request, "pages/redeem.html", {"brand": _brand(tenant), "code": codes.grouped(known)})
+
+
+@require_safe
+@never_cache
+def invitation_link(request: HttpRequest, code: str) -> HttpResponse:
+    """Say what to do with an invitation that came as a link; like a redeem code's, it does and looks up nothing."""
+    tenant: Tenant | None = request.tenant  # type: ignore[attr-defined]
+    known = codes.normal(code, length=rewards.CODE_LENGTH)
+    if tenant is None or known is None:
+        raise Http404
+    return render(request, "pages/invitation.html", {"brand": _brand(tenant), "code": known})
+
+
+def payment_done(request: HttpRequest) -> HttpResponse:
+    """Where a browser comes back to from a payment provider's page: say how the order stands, and nothing else of it.
+
+    Coming back proves nothing, so nothing is done here: the provider tells of the payment, or is asked. Nobody is
+    logged in, since the browser may not be the app's; an order that is not there looks like one that waits.
+    """
+    tenant: Tenant | None = request.tenant  # type: ignore[attr-defined]
+    if tenant is None:
+        raise Http404
+    try:
+        found = Order.objects.filter(pk=uuid.UUID(request.GET.get("order", ""))).only("state").first()
+    except ValueError:
+        found = None
+    state = found.state if found else Order.State.PENDING
+    return render(request, "pages/paid.html", {"brand": _brand(tenant), "state": state, "is_known": found is not None})
 
 
 def _brand(tenant: Tenant) -> Branding:

@@ -153,6 +153,16 @@ CELERY_BEAT_SCHEDULE = {
     "end expired holds": {"task": "billing.tasks.expire_holds", "schedule": SWEEP_SECONDS},
     "close messages whose process died": {"task": "chat.tasks.close_orphans", "schedule": SWEEP_SECONDS},
     "ask for payments that nobody told of": {"task": "billing.tasks.poll_orders", "schedule": 10.0},
+    # Providers have yesterday's bill ready by ten; what one of them could not give comes with a later try.
+    "fetch providers' bills": {"task": "billing.tasks.fetch_bills", "schedule": crontab(hour="2,11,16", minute="5")},
+    "give and take back invitations' rewards": {"task": "billing.tasks.settle_rewards", "schedule": SWEEP_SECONDS},
+    "forget where users came from": {
+        "task": "billing.tasks.forget_rewards",
+        "schedule": crontab(hour="4", minute="10"),
+    },
+    # Hourly, since a month ends at another hour in each tenant's zone; what is made already costs one query.
+    "make monthly statements": {"task": "billing.tasks.make_statements", "schedule": crontab(minute="10")},
+    "ask for refunds under way": {"task": "billing.tasks.poll_refunds", "schedule": SWEEP_SECONDS},
     "audit the ledger": {"task": "billing.tasks.audit_ledger", "schedule": crontab(hour="3", minute="30")},
 }
 
@@ -193,6 +203,8 @@ REDEEM_TRIES = env.int("REDEEM_TRIES", default=20)
 # WeChat's API host; tests name their double here.
 WECHAT_API_URL = env.str("WECHAT_API_URL", default="https://api.weixin.qq.com")
 WECHAT_PAY_API_URL = env.str("WECHAT_PAY_API_URL", default="https://api.mch.weixin.qq.com")
+ALIPAY_GATEWAY_URL = env.str("ALIPAY_GATEWAY_URL", default="https://openapi.alipay.com/gateway.do")
+STRIPE_API_URL = env.str("STRIPE_API_URL", default="https://api.stripe.com")
 
 # The default upstream of tenants that are opened: any OpenAI-compatible endpoint. Empty: the built-in model.
 OPENAI_BASE_URL = env.str("OPENAI_BASE_URL", default="")

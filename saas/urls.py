@@ -4,23 +4,33 @@ from django.contrib import admin
 from django.urls import path
 
 from billing.api import router as billing
+from billing.api_ledger import router as ledger
 from billing.api_recharge import payments
 from billing.api_recharge import router as recharge
+from billing.api_rewards import router as rewards
 from chat.history import router as history
+from chat.receipts import router as receipts
 from saas.health import healthz
-from saas.pages import home, redeem_link
+from saas.openapi import openapi
+from saas.pages import home, invitation_link, payment_done, redeem_link
 from tenants.adminsite import tenant_site
 from tenants.api import api
 
 api.add_router("/chat", history)
 api.add_router("/billing", billing)
 api.add_router("/billing", recharge)
+api.add_router("/billing", ledger)
+api.add_router("/billing", receipts)
+api.add_router("/billing", rewards)
 api.add_router("/payments", payments)
 
 urlpatterns = [
     path("", home, name="home"),
+    path("i/<str:code>", invitation_link, name="invitation_link"),
     path("r/<str:code>", redeem_link, name="redeem_link"),
+    path("pay/done", payment_done, name="payment_done"),
     path("healthz", healthz, name="healthz"),
+    path("api/openapi.json", openapi, name="openapi"),
     path("api/", api.urls),
     path("admin/", tenant_site.urls),
     path("platform/", admin.site.urls),

@@ -4,12 +4,14 @@ A site answers on its own hosts only, and there lets in only those with a member
 through the scope that the middleware entered; the operator's site enters the platform's around each view.
 
 An app registers a tenant-owned model on both with `register(Model, SomeAdmin)`, its class made from `TenantModelAdmin`.
+One that holds secrets takes them by `SecretField`s in a `SecretsForm`, and is shown by a `SecretsModelAdmin`.
 """
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ClassVar, Never, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Never, TypeVar, cast
 
+from django import forms
 from django.contrib import admin
 from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.contrib.auth.models import AbstractBaseUser
@@ -22,10 +24,18 @@ from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
 from unfold.forms import AuthenticationForm
 from unfold.sites import UnfoldAdminSite
+from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextareaWidget
 
 from tenants import scope
 from tenants.models import Membership, StaffUser
 from tenants.resolve import is_platform_host
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrOrPromise
+
+    _ModelForm = forms.ModelForm[Any]
+else:
+    _ModelForm = forms.ModelForm  # cannot be subscripted at run time
 
 View = Callable[..., HttpResponseBase]
 ViewT = TypeVar("ViewT", bound=View)
@@ -254,6 +264,61 @@ class TenantModelAdmin(OperatorModelAdmin):
         """Add the tenant on the operator's site."""
         filters = tuple(super().get_list_filter(request))
         return ("tenant", *filters) if self._on_platform else filters
+
+
+class SecretField(forms.CharField):
+    """Takes a new secret, of one line or of several, and never shows the one that is stored."""
+
+    def __init__(self, label: "_StrOrPromise", *, has_lines: bool = False) -> None:
+        attributes = {"autocomplete": "off"}
+        password = UnfoldAdminPasswordWidget(render_value=False, attrs=attributes)
+        super().__init__(
+            label=label,
+            required=False,
+            strip=True,
+            widget=UnfoldAdminTextareaWidget(attrs=attributes) if has_lines else password,
+            help_text=_("Stored encrypted and never shown. Leave empty to keep the present one."),
+        )
+
+
+class SecretsForm(_ModelForm):
+    """A form with `SecretField`s: where nothing was typed, the stored secret stays."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # A stored secret would be a text area's first value.
+        for name in self._secrets():
+            self.initial.pop(name, None)
+
+    def clean(self) -> dict[str, Any]:
+        """Keep the stored secrets where none were typed."""
+        super().clean()
+        stored = {name: getattr(self.instance, name) for name in self._secrets() if not self.cleaned_data.get(name)}
+        self.cleaned_data.update(stored)
+        return self.cleaned_data
+
+    def _secrets(self) -> list[str]:
+        return [name for name, field in self.fields.items() if isinstance(field, SecretField)]
+
+
+class SecretsModelAdmin(TenantModelAdmin):
+    """A model with secrets: they are left out wherever the form would only show them."""
+
+    form: type[SecretsForm] = SecretsForm
+
+    def get_fieldsets(self, request: HttpRequest, obj: models.Model | None = None) -> Any:
+        """Leave out the secrets, and groups of nothing else, for whoever may only look."""
+        return self.shown_to(request, obj, super().get_fieldsets(request, obj))
+
+    def shown_to(self, request: HttpRequest, obj: models.Model | None, groups: Any) -> Any:
+        """Return what a person may see of groups of fields."""
+        if self.has_change_permission(request, obj) if obj else self.has_add_permission(request):
+            return groups
+        secret = {name for name, field in self.form.base_fields.items() if isinstance(field, SecretField)}
+        left = [
+            (title, {**group, "fields": [n for n in group["fields"] if n not in secret]}) for title, group in groups
+        ]
+        return [(title, group) for title, group in left if group["fields"]]
 
 
 class _NobodyWrites:

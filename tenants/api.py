@@ -3,12 +3,14 @@
 Success is `{"code": 1, "msg": "ok", "data": …}`; a failure is the one error object (docs/protocol.md, "Errors").
 """
 
-from typing import Annotated, Any, Generic, Literal, TypeVar, cast
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, cast
+from zoneinfo import ZoneInfo
 
 import structlog
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse
-from django.utils import translation
+from django.utils import timezone, translation
 from django.utils.translation import gettext_lazy as _
 from ninja import NinjaAPI, Router, Schema
 from ninja.errors import HttpError, ValidationError
@@ -62,6 +64,28 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True), AfterValidator(_
 Password = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_storable)]
 
 
+# A month of a file that a person asks for, "2026-11"; None is the present one.
+Month = Annotated[str | None, Field(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])$")]
+
+
+class Span(NamedTuple):
+    """A month of the tenant's time zone: its first moment, and the next month's."""
+
+    name: str
+    began: datetime
+    ended: datetime
+    zone: ZoneInfo
+
+
+def span_of(request: HttpRequest, month: str | None) -> Span:
+    """Return the month that a request names, or the present one, as the tenant's calendar has it."""
+    zone = ZoneInfo(current_tenant(request).timezone)
+    name = month or f"{timezone.now().astimezone(zone):%Y-%m}"
+    began = datetime.fromisoformat(f"{name}-01").replace(tzinfo=zone)
+    ended = (began + timedelta(days=31)).replace(day=1)
+    return Span(name, began, ended, zone)
+
+
 def current_tenant(request: HttpRequest) -> Tenant:
     """Return the request's tenant; raise NOT_FOUND on a host that is nobody's and without an app id."""
     tenant: Tenant | None = getattr(request, "tenant", None)
@@ -87,8 +111,8 @@ def user_of(request: HttpRequest) -> EndUser:
     return cast("EndUser", request.auth)  # type: ignore[attr-defined]
 
 
-# No page of documentation: ninja's loads scripts from a foreign host. The schema itself is for developers only.
-api = NinjaAPI(title="Banyan", version="1", docs_url=None, openapi_url="openapi.json" if settings.DEBUG else None)
+# No page of documentation: ninja's loads scripts from a foreign host. saas.openapi serves the document.
+api = NinjaAPI(title="Banyan", version="1", docs_url=None, openapi_url=None)
 
 
 def _answer(request: HttpRequest, failure: ProductError) -> HttpResponse:

@@ -104,7 +104,7 @@ def api_edge(get_response: Handler) -> Handler:
     def finish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         if not request.path.startswith(API_PREFIX):
             return response
-        if response.status_code >= 400 and not _is_json(response):  # noqa: PLR2004  # failures begin at 400
+        if response.status_code >= 400 and not _is_made_for_programs(response):  # noqa: PLR2004  # failures begin at 400
             response = _as_json(request, response)
         for name, value in CORS_HEADERS.items():
             response[name] = value
@@ -196,8 +196,9 @@ def _refuse(request: HttpRequest, refusal: ProductError) -> HttpResponse:
         return render(request, "tenants/refused.html", {"msg": body["msg"]}, status=refusal.status)
 
 
-def _is_json(response: HttpResponseBase) -> bool:
-    return response.get("Content-Type", "").startswith("application/json")
+def _is_made_for_programs(response: HttpResponseBase) -> bool:
+    """Whether an answer is one of ours: JSON, or the plain word that a payment provider waits for."""
+    return response.get("Content-Type", "").startswith(("application/json", "text/plain"))
 
 
 def _as_json(request: HttpRequest, response: HttpResponseBase) -> HttpResponse:

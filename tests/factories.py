@@ -10,7 +10,7 @@ from django.contrib.auth.hashers import make_password
 
 from billing import ledger, redeem
 from billing.holds import HoldRequest
-from billing.models import PriceVersion
+from billing.models import PriceVersion, RewardRules
 from billing.pricing import publish_price
 from tenants import scope
 from tenants.login import issue_token
@@ -137,6 +137,18 @@ def make_codes(tenant: Tenant, count: int = 1, **fields: Any) -> list[str]:
     with scope.tenant(tenant.pk):
         made = redeem.create_batch(tenant_id=tenant.pk, count=count, **batch)
         return [code.written for code in made.codes.order_by("pk")]
+
+
+def make_rules(tenant: Tenant, **fields: Any) -> RewardRules:
+    """Return a tenant's rules: all rewards on, ¥3 and ¥2 for an invitation, ¥1 for an advertisement."""
+    rules: dict[str, Any] = {
+        "sign_in_amounts": [100_000, 200_000, 700_000],
+        "inviter_amount": 3 * YUAN,
+        "invitee_amount": 2 * YUAN,
+        "ad_amount": YUAN,
+    }
+    with scope.tenant(tenant.pk):
+        return RewardRules.objects.create(tenant=tenant, **{**rules, **fields})
 
 
 def hold_request(user: EndUser, sku: str, **fields: Any) -> HoldRequest:

@@ -19,8 +19,9 @@ from django.urls import reverse
 from django.utils import translation
 from pytest_django import Settings
 
-from billing import nightly, usage
+from billing import nightly, recharge, refund, usage
 from billing.models import MerchantAccount, Order, Package, PaymentEvent
+from billing.payments.provider import PaymentNotice
 from billing.tests.conftest import open_shop
 from chat.models import Conversation, ModelOffer, Role, UpstreamAccount
 from chat.models import Message as ChatMessage
@@ -52,13 +53,14 @@ IN_CHINESE: Final = re.compile(
     r"|\bI\d+\b"  # the invariants' names
     r"|\bwx[0-9a-f]{16}\b|#[0-9a-f]{6}"
     r"|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
+    r"|\b[0-9a-f]{32}\b"  # the number of a refund
     r"|\b[a-z]+-[0-9a-f]{12}(?:\.test)?\b"  # names made by tests/factories.py
     r"|…[0-9A-Z]{4}\b",  # how a redeem code ends
     re.IGNORECASE,
 )
 WHOLE_TEXTS_IN_CHINESE: Final = {
-    *("manual", "retail", "wholesale"),  # codes of the channels that money came by
-    *("system", "test", "stop"),  # who moved it, and the finish reason
+    *("manual", "retail", "wholesale", "refund", "gift", "wechat:1"),  # codes of the channels that money came by
+    *("system", "payment", "test", "stop"),  # who moved it, and the finish reason
     "default",  # the quota group of an offer that names none
     "null",  # an empty receipt, which is shown as it is stored
     "esc",  # the key
@@ -247,6 +249,20 @@ def sell(tenant: Tenant, user: EndUser) -> None:
     PaymentEvent.objects.create(
         tenant=tenant, merchant_account=merchant, order=order, event_id="1", body_digest="0" * 64, outcome="credited"
     )
+    notice = PaymentNotice(
+        event_id="2",
+        out_trade_no=order.out_trade_no,
+        transaction_id="1",
+        merchant_id=order.merchant_id,
+        app_id=order.app_id,
+        amount=order.price,
+        currency="CNY",
+        body_digest="0" * 64,
+    )
+    recharge.settle_payment(account=merchant, notice=notice)
+    refund.request_refund(
+        tenant_id=tenant.pk, order_id=order.pk, amount=10_000, kind="manual", reason="退款", actor="test"
+    )
 
 
 def registered(site: AdminSite) -> dict[type[Any], Any]:
@@ -263,6 +279,10 @@ def pages_of(site: AdminSite, rows: list[Model]) -> Iterator[str]:
             model = f"{site.name}:{row._meta.app_label}_{row._meta.model_name}"
             yield reverse(f"{model}_changelist")
             yield reverse(f"{model}_change", args=[row.pk])
+        for kind, actions in ((Order, ("refund", "charge_back")), (EndUser, ("credit",))):
+            if isinstance(row, kind):
+                for name in actions:
+                    yield reverse(f"{site.name}:{row._meta.app_label}_{row._meta.model_name}_{name}", args=[row.pk])
     domain = next(row for row in rows if row._meta.model_name == "domain")
     for view in ("history", "delete"):
         yield reverse(f"{site.name}:tenants_domain_{view}", args=[domain.pk])

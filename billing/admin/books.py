@@ -17,7 +17,6 @@ from billing.models import (
     DailyUsage,
     Entry,
     Hold,
-    PriceVersion,
     QuotaUse,
     Transfer,
     UsageRecord,
@@ -110,24 +109,6 @@ class EntryAdmin(MoneyAdmin):
     def account_kind(self, row: Entry) -> str:
         """Say what balance it is, in the reader's language."""
         return row.account.get_kind_display()
-
-
-class PriceVersionAdmin(MoneyAdmin):
-    """The price list: at a tenant's site its own retail prices."""
-
-    list_display = (
-        "id",
-        "sku",
-        "level",
-        "effective_at",
-        yuan_column("prompt_rate", _("prompt, per million tokens")),
-        yuan_column("cached_rate", _("cached prompt, per million tokens")),
-        yuan_column("completion_rate", _("completion, per million tokens")),
-        yuan_column("per_call", _("per call")),
-    )
-    list_filter = ("level",)
-    search_fields = ("sku",)
-    ordering = ("sku", "level", "-effective_at", "-id")
 
 
 class HoldAdmin(CostAdmin):
@@ -250,7 +231,6 @@ def _table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> SafeStri
 register(Account, AccountAdmin)
 register(Transfer, TransferAdmin)
 register(Entry, EntryAdmin)
-register(PriceVersion, PriceVersionAdmin)
 register(Hold, HoldAdmin)
 register(QuotaUse, QuotaUseAdmin)
 register(UsageRecord, UsageRecordAdmin)

@@ -1,22 +1,27 @@
 """What users buy and how they pay, in the admin: packages and merchants, orders and what providers said of them."""
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from django import forms
-from django.contrib import admin
+import structlog
+from django.contrib import admin, messages
+from django.db import models
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
-from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextareaWidget
 
+from billing import recharge
 from billing.admin.books import CostAdmin, MoneyAdmin, yuan_column
-from billing.models import MerchantAccount, Order, Package, PaymentEvent
-from tenants.adminsite import TenantModelAdmin, register
-from tenants.models import Membership
+from billing.admin.money import RefundingAdmin
+from billing.models import Bill, BillLine, Channel, MerchantAccount, Order, Package, PaymentEvent
+from billing.payments import try_settings
+from billing.payments.provider import PaymentError, ProviderRefusedError
+from tenants.adminsite import SecretField, SecretsForm, SecretsModelAdmin, TenantModelAdmin, register
+from tenants.models import Domain, Membership
 
 if TYPE_CHECKING:
-    _MerchantAccountForm = forms.ModelForm[MerchantAccount]
-else:
-    _MerchantAccountForm = forms.ModelForm  # cannot be subscripted at run time
+    from django.utils.functional import _StrOrPromise
+
+log = structlog.get_logger(__name__)
 
 Role = Membership.Role
 
@@ -40,37 +45,17 @@ class PackageAdmin(TenantModelAdmin):
     ordering = ("position", "pk")
 
 
-def _secret(label: Any) -> forms.CharField:
-    return forms.CharField(
-        label=label,
-        required=False,
-        strip=True,
-        widget=UnfoldAdminPasswordWidget(render_value=False, attrs={"autocomplete": "off"}),
-        help_text=_("Stored encrypted and never shown. Leave empty to keep the present one."),
-    )
+class MerchantAccountForm(SecretsForm):
+    """What is set up of a merchant account; `MerchantAccount.clean` says what each channel wants."""
 
-
-class MerchantAccountForm(_MerchantAccountForm):
-    """Takes new secrets, and never shows those that are stored."""
-
-    api_v3_key = forms.CharField(
-        label=_("API v3 key"),
-        required=False,
-        strip=True,
-        widget=UnfoldAdminPasswordWidget(render_value=False, attrs={"autocomplete": "off"}),
-        help_text=_("Stored encrypted and never shown. Leave empty to keep the present one."),
-    )
-    private_key = forms.CharField(
-        label=_("merchant's private key"),
-        required=False,
-        strip=True,
-        widget=UnfoldAdminTextareaWidget(attrs={"autocomplete": "off"}),
-        help_text=_("Stored encrypted and never shown. Leave empty to keep the present one."),
-    )
-    app_key = _secret(_("app key"))
-    sandbox_app_key = _secret(_("app key of the sandbox"))
-    message_token = _secret(_("token of the message push"))
-    message_key = _secret(_("EncodingAESKey of the message push"))
+    api_v3_key = SecretField(_("API v3 key"))
+    private_key = SecretField(_("merchant's private key"), has_lines=True)
+    secret_key = SecretField(_("secret key"))
+    webhook_secret = SecretField(_("webhook's signing secret"))
+    app_key = SecretField(_("app key"))
+    sandbox_app_key = SecretField(_("app key of the sandbox"))
+    message_token = SecretField(_("token of the message push"))
+    message_key = SecretField(_("EncodingAESKey of the message push"))
 
     class Meta:
         model = MerchantAccount
@@ -87,6 +72,8 @@ class MerchantAccountForm(_MerchantAccountForm):
             "is_enabled",
             "private_key",
             "api_v3_key",
+            "secret_key",
+            "webhook_secret",
             "app_key",
             "sandbox_app_key",
             "message_token",
@@ -95,70 +82,115 @@ class MerchantAccountForm(_MerchantAccountForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # The stored key would be the text area's first value.
-        for name in MerchantAccountAdmin.secrets:
-            self.initial.pop(name, None)
-
-    def clean_api_v3_key(self) -> str:
-        """Keep the stored key where none was typed."""
-        return self.cleaned_data["api_v3_key"] or self.instance.api_v3_key
-
-    def clean_private_key(self) -> str:
-        """Keep the stored key where none was typed."""
-        return self.cleaned_data["private_key"] or self.instance.private_key
-
-    def clean_app_key(self) -> str:
-        """Keep the stored key where none was typed."""
-        return self.cleaned_data["app_key"] or self.instance.app_key
-
-    def clean_sandbox_app_key(self) -> str:
-        """Keep the stored key where none was typed."""
-        return self.cleaned_data["sandbox_app_key"] or self.instance.sandbox_app_key
-
-    def clean_message_token(self) -> str:
-        """Keep the stored token where none was typed."""
-        return self.cleaned_data["message_token"] or self.instance.message_token
-
-    def clean_message_key(self) -> str:
-        """Keep the stored key where none was typed."""
-        return self.cleaned_data["message_key"] or self.instance.message_key
+        # Orders were made by it.
+        if self.instance.pk and "channel" in self.fields:
+            self.fields["channel"].disabled = True
 
 
-class MerchantAccountAdmin(TenantModelAdmin):
-    """A tenant's accounts with payment providers."""
+# What is asked for each channel, beside what all have.
+_GROUPS: Final = (
+    (
+        frozenset({Channel.WECHAT, Channel.ALIPAY}),
+        _("Keys of WeChat Pay and Alipay"),
+        ("private_key", "platform_public_key"),
+        _(
+            "WeChat Pay: the private key of the merchant's certificate, and the platform's public key. Alipay: the"
+            " app's private key, and Alipay's public key, which is not the app's."
+        ),
+    ),
+    (
+        frozenset({Channel.WECHAT}),
+        _("WeChat Pay"),
+        ("certificate_serial", "platform_key_id", "platform_certificates", "api_v3_key"),
+        _("New merchants have a public key with an id; older ones certificates; some have both for a while."),
+    ),
+    (
+        frozenset({Channel.STRIPE}),
+        _("Stripe"),
+        ("secret_key", "webhook_secret"),
+        _("The webhook is set up at Stripe, with this account's address for notifications."),
+    ),
+    (
+        frozenset({Channel.WECHAT_VIRTUAL}),
+        _("WeChat virtual payment"),
+        ("environment", "app_key", "sandbox_app_key", "message_token", "message_key"),
+        _("The message push of the mini-program is set up at WeChat, with this account's address for notifications."),
+    ),
+)
+
+# What a refusal means, in words; anything else is shown as the provider says it.
+_REFUSALS: Final = {
+    "NO_PRIVATE_KEY": _("the private key cannot be read"),
+    "NO_SECRET_KEY": _("the secret key is missing"),
+    "SIGN_ERROR": _("the private key or the serial number of the certificate is another merchant's"),
+    "isv.invalid-signature": _("the private key is not the app's"),
+    "isv.invalid-app-id": _("there is no such app id"),
+    "AuthenticationError": _("the secret key is not accepted"),
+    "OTHER_ACCOUNT": _("the secret key is another account's"),
+}
+
+
+class MerchantAccountAdmin(SecretsModelAdmin):
+    """A tenant's accounts with payment providers. What a channel has no use for is not shown."""
 
     visible_to = frozenset({Role.OWNER, Role.FINANCE})
-    shown: ClassVar[tuple[str, ...]] = (
-        "tenant",
-        "channel",
-        "merchant_id",
-        "app_id",
-        "certificate_serial",
-        "platform_key_id",
-        "platform_public_key",
-        "platform_certificates",
-        "environment",
-        "is_enabled",
-    )
-    secrets: ClassVar[tuple[str, ...]] = (
-        "private_key",
-        "api_v3_key",
-        "app_key",
-        "sandbox_app_key",
-        "message_token",
-        "message_key",
-    )
     form = MerchantAccountForm
     list_display = ("id", "channel", "merchant_id", "app_id", "environment", "is_enabled", "created_at")
+    list_filter = ("channel", "is_enabled")
+    actions = ("try_settings",)
+    readonly_fields = ("notify_address",)
 
-    def get_fields(self, request: HttpRequest, obj: MerchantAccount | None = None) -> Any:
-        """Leave the secrets out wherever the form would only show them."""
-        editing = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
-        return (*self.shown, *self.secrets) if editing else self.shown
+    def get_fieldsets(self, request: HttpRequest, obj: models.Model | None = None) -> Any:
+        """Show a new account every channel's fields, and a known one its own."""
+        channels = {obj.channel} if isinstance(obj, MerchantAccount) else set(Channel)
+        about = _(
+            "The merchant id is WeChat Pay's merchant number, Alipay's seller id (2088…), or Stripe's account id"
+            " (acct_…), which has no app id."
+        )
+        first = ("tenant", "channel", "merchant_id", "app_id", "is_enabled", *(("notify_address",) if obj else ()))
+        groups: list[Any] = [(None, {"fields": first, "description": about})]
+        groups += [
+            (title, {"fields": fields, "description": text})
+            for group, title, fields, text in _GROUPS
+            if group & channels
+        ]
+        return self.shown_to(request, obj, groups)
+
+    @admin.display(description=_("address for notifications"))
+    def notify_address(self, row: MerchantAccount) -> str:
+        """Show where the provider tells of payments: an address at the tenant's first host."""
+        domain = Domain.objects.filter(tenant_id=row.tenant_id).order_by("id").first()
+        path = recharge.notify_path(tenant=row.tenant, account=row)
+        return f"https://{domain.host}{path}" if domain else path
+
+    @admin.action(description=_("Try the settings at the provider"), permissions=["view"])
+    def try_settings(self, request: HttpRequest, accounts: QuerySet[MerchantAccount]) -> None:
+        """Ask each provider for an order that does not exist, and say in words what is wrong."""
+        for account in accounts:
+            fault = _fault_of(account)
+            about = {"account": f"{account.get_channel_display()} {account.merchant_id}", "fault": fault}
+            if fault:
+                said = _("%(account)s: %(fault)s.") % about
+            else:
+                said = _("%(account)s: the provider answers, and takes these keys.") % about
+            log.info("merchant_settings_tried", account=account.pk, by=request.user.get_username(), fault=str(fault))
+            self.log_change(request, account, str(_("The settings were tried.")))
+            self.message_user(request, said, messages.ERROR if fault else messages.SUCCESS)
 
 
-class OrderAdmin(MoneyAdmin):
-    """Purchases."""
+def _fault_of(account: MerchantAccount) -> "_StrOrPromise":
+    """Return what is wrong with an account's settings, in words; empty if nothing is."""
+    try:
+        try_settings(account)
+    except ProviderRefusedError as refusal:
+        return _REFUSALS.get(refusal.code) or _("the provider refuses: %(code)s") % {"code": refusal.code}
+    except PaymentError:
+        return _("the provider does not answer, or its public key here is not the one that it signs with")
+    return ""
+
+
+class OrderAdmin(RefundingAdmin):
+    """Purchases: nothing of them is edited; refunds are asked for from an order's page."""
 
     visible_to: ClassVar[frozenset[str]] = CostAdmin.visible_to
     list_display = (
@@ -170,12 +202,19 @@ class OrderAdmin(MoneyAdmin):
         "channel",
         "method",
         "state",
+        "refunded",
         "paid_at",
     )
     list_filter = ("state", "channel", "method")
+    readonly_fields = ("refunded",)
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "user")
     search_fields = ("out_trade_no", "transaction_id", "user__username", "user__phone", "user__email")
     ordering = ("-created_at",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Order]:
+        """Fetch the orders' refunds in one query."""
+        rows: QuerySet[Order] = super().get_queryset(request)
+        return rows.prefetch_related("refunds")
 
 
 class PaymentEventAdmin(MoneyAdmin):
@@ -194,7 +233,40 @@ class PaymentEventAdmin(MoneyAdmin):
         return row.order.out_trade_no if row.order else ""
 
 
+class BillAdmin(MoneyAdmin):
+    """Providers' daily bills: what they collected and paid back. I11 holds their lines against the books."""
+
+    list_display = (
+        "day",
+        "merchant_account",
+        yuan_column("collected", _("collected")),
+        yuan_column("refunded", _("paid back")),
+        "not_ours",
+        "fetched_at",
+    )
+    list_filter = ("merchant_account__channel",)
+    list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "merchant_account")
+    date_hierarchy = "day"
+    ordering = ("-day", "-id")
+
+
+class BillLineAdmin(MoneyAdmin):
+    """What a bill says of one order."""
+
+    list_display = ("id", "bill", "order_number", yuan_column("amount", _("amount")), "refund", "transaction_id")
+    list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "bill", "order", "refund")
+    search_fields = ("order__out_trade_no", "transaction_id")
+    ordering = ("-id",)
+
+    @admin.display(description=_("order number"), ordering="order__out_trade_no")
+    def order_number(self, row: BillLine) -> str:
+        """Show which order the line is of."""
+        return row.order.out_trade_no
+
+
 register(Package, PackageAdmin)
 register(MerchantAccount, MerchantAccountAdmin)
 register(Order, OrderAdmin)
 register(PaymentEvent, PaymentEventAdmin)
+register(Bill, BillAdmin)
+register(BillLine, BillLineAdmin)

@@ -1,6 +1,5 @@
 """Redeem codes in the admin: owners and finance make, export and revoke them; support sees what became of one."""
 
-import csv
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,6 +21,7 @@ from billing.models.redeem import MAX_CODE_AMOUNT
 from billing.yuan import parse_yuan, show_yuan
 from tenants.adminsite import ReadOnlyTenantModelAdmin, TenantModelAdmin, register
 from tenants.models import Domain, Membership
+from tenants.sheets import csv_response
 
 if TYPE_CHECKING:
     _BatchForm = forms.ModelForm[RedeemBatch]
@@ -145,18 +145,15 @@ class RedeemBatchAdmin(TenantModelAdmin):
         for batch in chosen:
             self.log_change(request, batch, str(_("The codes were exported.")))
             _log("redeem_codes_exported", request, batch)
-        response = HttpResponse(content_type="text/csv; charset=utf-8")
         names = "-".join(str(batch.pk) for batch in chosen)
-        response["Content-Disposition"] = f'attachment; filename="redeem-codes-{names}.csv"'
-        response.write("\ufeff")  # without it spreadsheets take the Chinese for another encoding
-        sheet = csv.writer(response)
-        sheet.writerow([str(title) for title in (_("batch"), _("code"), _("link"), _("yuan"), _("state"))])
-        for batch in chosen:
-            sheet.writerows(self._lines(request, batch))
-        return response
+        return csv_response(
+            name=f"redeem-codes-{names}",
+            head=(_("batch"), _("code"), _("link"), _("yuan"), _("state")),
+            rows=[line for batch in chosen for line in self._lines(request, batch)],
+        )
 
     def _lines(self, request: HttpRequest, batch: RedeemBatch) -> Iterable[tuple[int, str, str, str, str]]:
-        """Yield a batch's lines. No text that a person typed is on them: a spreadsheet might take it for a formula."""
+        """Yield a batch's lines."""
         # The tenant's own address, which the operator's site does not stand at.
         host = request.get_host()
         if self._on_platform:

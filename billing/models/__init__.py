@@ -2,22 +2,41 @@
 
 from billing.models.account import Account, AccountKind, Entry, Transfer
 from billing.models.audit_run import AuditRun
+from billing.models.bill import Bill, BillLine
 from billing.models.hold import Hold, UsageSource
 from billing.models.price import PriceVersion
 from billing.models.quota import QuotaUse
-from billing.models.recharge import Channel, MerchantAccount, Method, Order, Package, PaymentEvent
+from billing.models.recharge import METHODS, Channel, MerchantAccount, Method, Order, Package, PaymentEvent
 from billing.models.redeem import RedeemBatch, RedeemCode
 from billing.models.refund import Refund
+from billing.models.rewards import (
+    AdTicket,
+    Invitation,
+    InvitationCode,
+    InvitationReward,
+    RewardDebt,
+    RewardOrigin,
+    RewardRules,
+    SignIn,
+)
+from billing.models.statement import Statement
 from billing.models.usage import DailyUsage, UsageRecord
 
 __all__ = [
+    "METHODS",
     "Account",
     "AccountKind",
+    "AdTicket",
     "AuditRun",
+    "Bill",
+    "BillLine",
     "Channel",
     "DailyUsage",
     "Entry",
     "Hold",
+    "Invitation",
+    "InvitationCode",
+    "InvitationReward",
     "MerchantAccount",
     "Method",
     "Order",
@@ -28,6 +47,11 @@ __all__ = [
     "RedeemBatch",
     "RedeemCode",
     "Refund",
+    "RewardDebt",
+    "RewardOrigin",
+    "RewardRules",
+    "SignIn",
+    "Statement",
     "Transfer",
     "UsageRecord",
     "UsageSource",

@@ -157,6 +157,8 @@ class Transfer(TenantOrPlatformOwned):
                 fields=["tenant", "kind", "ref"], nulls_distinct=False, name="billing_transfer_once"
             ),
         ]
+        # Statements add up a month of one tenant's transfers, or of the platform's own.
+        indexes: ClassVar = [models.Index(fields=["tenant", "created_at"], name="billing_transfer_month")]
 
 
 class Entry(TenantOrPlatformOwned):

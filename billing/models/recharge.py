@@ -1,10 +1,13 @@
 """What users buy and how it was paid: packages, tenants' merchant accounts, orders, and what providers said of them.
 
-Amounts are whole micro-yuan (¥1 = 1,000,000). `billing.recharge` is the only writer of orders and events.
+Amounts are whole micro-yuan (¥1 = 1,000,000). `billing.recharge` alone writes orders, it and
+`billing.refund` write events.
 """
 
-from typing import ClassVar, Final
+import re
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
+from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import Q, Value
@@ -15,6 +18,9 @@ from uuid_utils.compat import uuid7
 
 from tenants.scope import SameTenant, TenantOwned
 from tenants.secrets import EncryptedTextField
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrPromise
 
 FEN: Final = 10_000  # what providers count in
 MAX_PRICE: Final = 10**12  # a million yuan: more is a typing mistake
@@ -41,7 +47,7 @@ class Method(models.TextChoices):
     CHECKOUT = "checkout", _("Stripe's page")
 
 
-# What can be asked of each provider.
+# The ways of paying that each provider has.
 METHODS: Final = {
     Channel.WECHAT: (Method.NATIVE, Method.JSAPI, Method.H5),
     Channel.WECHAT_VIRTUAL: (Method.VIRTUAL,),
@@ -95,8 +101,49 @@ class Package(TenantOwned):
         ]
 
 
+class Form(NamedTuple):
+    """What a field of a merchant account has to look like at one provider; `wanted` says it to a person."""
+
+    pattern: str
+    wanted: "_StrPromise"
+
+
+_ANYTHING: Final = r"(?s).+"
+_NEEDED: Final = _("This is needed for this channel.")
+
+# What a merchant account needs for each channel. Whether a key opens anything only the provider can tell.
+NEEDED: Final[dict[str, dict[str, Form]]] = {
+    Channel.WECHAT: {
+        "merchant_id": Form(r"\d{1,32}", _("The merchant id of WeChat Pay is digits only, such as 1900000001.")),
+        "app_id": Form(r"wx[0-9a-zA-Z]{8,30}", _("An app id such as wx1234567890abcdef is wanted.")),
+        "certificate_serial": Form(r"[0-9a-fA-F]{1,64}", _("The serial number of the certificate is wanted, in hex.")),
+        "private_key": Form(_ANYTHING, _NEEDED),
+        "api_v3_key": Form(r".{32}", _("The API v3 key has 32 characters.")),
+    },
+    Channel.WECHAT_VIRTUAL: {
+        "merchant_id": Form(r"\d{1,32}", _("The offer id of virtual payment is digits only.")),
+        "app_id": Form(r"wx[0-9a-zA-Z]{8,30}", _("An app id such as wx1234567890abcdef is wanted.")),
+        "message_token": Form(_ANYTHING, _NEEDED),
+    },
+    Channel.ALIPAY: {
+        "merchant_id": Form(r"2088\d{12}", _("The merchant id of Alipay is 16 digits that begin with 2088.")),
+        "app_id": Form(r"\d{16}", _("The app id of Alipay is 16 digits.")),
+        "private_key": Form(_ANYTHING, _NEEDED),
+        "platform_public_key": Form(_ANYTHING, _("Alipay's public key is needed, which is not the app's.")),
+    },
+    Channel.STRIPE: {
+        "merchant_id": Form(r"acct_[0-9A-Za-z]{1,50}", _("The account id of Stripe begins with acct_.")),
+        "app_id": Form("", _("Stripe has no app id: leave this empty.")),
+        "secret_key": Form(r"(sk|rk)_(test|live)_\w{1,200}", _("The secret key of Stripe begins with sk_ or rk_.")),
+        "webhook_secret": Form(r"whsec_\S{1,200}", _("The signing secret of Stripe's webhook begins with whsec_.")),
+    },
+}
+
+
 class MerchantAccount(TenantOwned):
     """A tenant's account with a payment provider; read at each use, so a change needs no restart.
+
+    Which of its fields a channel uses is in `NEEDED`: `merchant_id` is Alipay's seller id and Stripe's account id.
 
     WeChat Pay signs with a public key of its own (`platform_key_id`), or with a platform certificate, or with both by
     turns while a merchant changes over: either kind is looked up by the id that came with the signature.
@@ -112,13 +159,15 @@ class MerchantAccount(TenantOwned):
         SANDBOX = "sandbox", _("sandbox")
 
     channel = models.CharField(_("channel"), max_length=20, choices=Channel.choices)
-    merchant_id = models.CharField(
-        _("merchant id"), max_length=64, validators=[RegexValidator(r"\A\d{1,32}\Z", _("Digits only are wanted."))]
+    merchant_id = models.CharField(_("merchant id"), max_length=64)
+    app_id = models.CharField(_("app id"), max_length=32, blank=True, default="")
+    certificate_serial = models.CharField(
+        _("serial number of the merchant's certificate"), max_length=64, blank=True, default=""
     )
-    app_id = models.CharField(_("app id"), max_length=32)
-    certificate_serial = models.CharField(_("serial number of the merchant's certificate"), max_length=64)
     private_key = EncryptedTextField(_("merchant's private key"), blank=True, default="")
     api_v3_key = EncryptedTextField(_("API v3 key"), blank=True, default="")
+    secret_key = EncryptedTextField(_("secret key"), blank=True, default="")
+    webhook_secret = EncryptedTextField(_("webhook's signing secret"), blank=True, default="")
     platform_key_id = models.CharField(_("id of the platform's public key"), max_length=64, blank=True, default="")
     platform_public_key = models.TextField(_("platform's public key"), blank=True, default="")
     platform_certificates = models.TextField(_("platform's certificates"), blank=True, default="")
@@ -145,6 +194,17 @@ class MerchantAccount(TenantOwned):
                 fields=["tenant", "channel", "merchant_id", "app_id"], name="billing_merchantaccount_once"
             ),
         ]
+
+    def clean(self) -> None:
+        """Say of each field what this account's channel wants there."""
+        forms = NEEDED.get(self.channel, {})
+        wrong = {
+            name: form.wanted for name, form in forms.items() if not re.fullmatch(form.pattern, getattr(self, name))
+        }
+        if self.channel == Channel.WECHAT and not (self.platform_public_key or self.platform_certificates):
+            wrong["platform_public_key"] = _("The platform's public key or its certificates are needed.")
+        if wrong:
+            raise ValidationError(dict(wrong))
 
 
 class Order(TenantOwned):
@@ -193,7 +253,8 @@ class Order(TenantOwned):
     channel = models.CharField(_("channel"), max_length=20, choices=Channel.choices)
     method = models.CharField(_("way of paying"), max_length=10, choices=Method.choices)
     merchant_id = models.CharField(_("merchant id"), max_length=64)
-    app_id = models.CharField(_("app id"), max_length=32)
+    app_id = models.CharField(_("app id"), max_length=32, blank=True)
+    provider_ref = models.CharField(_("provider's name of the order"), max_length=120, blank=True, default="")
     payer_openid = models.CharField(_("payer's open id"), max_length=64, blank=True, default="", editable=False)
     state = models.CharField(_("state"), max_length=7, choices=State.choices, default=State.PENDING)
     transaction_id = models.CharField(_("provider's number"), max_length=64, blank=True, default="")
@@ -244,14 +305,19 @@ class PaymentEvent(TenantOwned):
     """What a provider truly said, once for each of its event ids: the answer to a replay."""
 
     class Outcome(models.TextChoices):
-        """What came of it; only the first two are taken."""
+        """What came of it; the provider need not repeat the first five."""
 
         CREDITED = "credited", _("credited")
         REPEATED = "repeated", _("known already")
+        REFUNDED = "refunded", _("refunded")
+        RETURNED = "returned", _("refund failed, returned to the user")
+        UNDER_WAY = "under_way", _("refund under way")
         UNKNOWN_ORDER = "unknown_order", _("no such order")
         OTHER_MERCHANT = "other_merchant", _("another merchant's or app's")
         OTHER_AMOUNT = "other_amount", _("another amount or currency")
         OTHER_TRANSACTION = "other_transaction", _("another payment, or another order's")
+        UNKNOWN_REFUND = "unknown_refund", _("no such refund")
+        OTHER_END = "other_end", _("another end of the refund than before")
 
     merchant_account = models.ForeignKey(
         MerchantAccount,
@@ -296,4 +362,12 @@ class PaymentEvent(TenantOwned):
         return self.outcome in TAKEN
 
 
-TAKEN: Final = frozenset({PaymentEvent.Outcome.CREDITED, PaymentEvent.Outcome.REPEATED})
+TAKEN: Final = frozenset(
+    {
+        PaymentEvent.Outcome.CREDITED,
+        PaymentEvent.Outcome.REPEATED,
+        PaymentEvent.Outcome.REFUNDED,
+        PaymentEvent.Outcome.RETURNED,
+        PaymentEvent.Outcome.UNDER_WAY,
+    }
+)

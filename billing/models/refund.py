@@ -3,7 +3,7 @@
 Amounts are whole micro-yuan. `billing.refund` is the only writer.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from django.db import models
 from django.db.models import F, Q
@@ -19,7 +19,8 @@ class Refund(TenantOwned):
     """A part or all of what was paid for an order, on its way back.
 
     `credits_back` and `bonus_back` are what the refund is worth in balance and gift balance; `shortfall` is what of
-    both the user had spent already, where the refund could not be refused.
+    both the user had spent already, where the refund could not be refused. Triggers keep all of it, and how it ended,
+    and let no order be refunded beyond its price.
     """
 
     class Kind(models.TextChoices):
@@ -67,6 +68,10 @@ class Refund(TenantOwned):
             *TenantOwned.Meta.constraints,
             SameTenant(field="order", name="billing_refund_order_fk"),
             models.UniqueConstraint(fields=["tenant", "out_refund_no"], name="billing_refund_number"),
+            # What a provider tells of twice is one refund.
+            models.UniqueConstraint(
+                fields=["tenant", "order", "refund_id"], condition=~Q(refund_id=""), name="billing_refund_once"
+            ),
             models.CheckConstraint(
                 condition=Q(amount__gte=FEN, credits_back__gte=0, bonus_back__gte=0, shortfall__gte=0)
                 & Q(shortfall__lte=F("credits_back") + F("bonus_back")),
@@ -83,3 +88,14 @@ class Refund(TenantOwned):
             # For the sweep over all tenants; as small as what is under way.
             models.Index(fields=["next_poll_at"], condition=Q(state="requested"), name="billing_refund_open"),
         ]
+
+    @property
+    def clearing_channel(self) -> str:
+        """The clearing account that the money leaves: the merchant's, which the provider's bill is compared with.
+
+        What was paid by hand is on no provider's bill.
+        """
+        return MANUAL_CHANNEL if self.kind == self.Kind.MANUAL else self.order.clearing_channel
+
+
+MANUAL_CHANNEL: Final = "manual"

@@ -3,18 +3,22 @@
     PaymentError
     ├── NotificationRefusedError    a message that is not believed: not the provider's, too old, or not readable
     ├── PayerUnknownError           the provider wants the payer to log in there anew
+    ├── NotificationIgnoredError    a message that is believed, and tells of nothing that concerns our books
     ├── ProviderAwayError           the provider did not answer, or its answer cannot be believed
     └── ProviderRefusedError        the provider understood the request and refused it
 
-A provider knows orders and keys; it moves no money and writes no row: `billing.recharge` does.
+A provider knows orders and keys; it moves no money and writes no row: `billing.recharge` and `billing.refund` do.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 from billing.models import Order, Refund
+
+# What `create_payment` names the provider's own name of an order.
+REFERENCE: Final = "reference"
 
 
 class PaymentError(Exception):
@@ -27,6 +31,10 @@ class NotificationRefusedError(PaymentError):
 
 class PayerUnknownError(PaymentError):
     """The payer's log-in with the provider is missing or over; nothing was given out that could be paid."""
+
+
+class NotificationIgnoredError(PaymentError):
+    """A notification that is believed and tells of nothing of ours: the provider need not send it again."""
 
 
 class ProviderAwayError(PaymentError):
@@ -43,11 +51,15 @@ class ProviderRefusedError(PaymentError):
 
 @dataclass(frozen=True, kw_only=True)
 class Payer:
-    """What providers want to know of the person, besides the order: each way of paying needs another part."""
+    """What providers want to know of the person, besides the order: each way of paying needs another part.
+
+    `return_url` is where a browser comes back to after paying on the provider's page.
+    """
 
     address: str = ""
     openid: str = ""
     session_key: str = field(default="", repr=False)
+    return_url: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +85,8 @@ class RefundNotice:
     """What became of a refund, vouched for by the provider as a payment is; `amount` and `event_id` as there.
 
     `out_refund_no` is ours, and empty where the provider refunded on its own account (`forced`: Apple, a charge-back);
-    then `refund_id`, the provider's number, is all that tells two of them apart.
+    then `refund_id`, the provider's number, is all that tells two of them apart. `app_id` is empty where the provider
+    does not tell it. "pending" is everything that may yet end either way.
     """
 
     event_id: str
@@ -114,13 +127,17 @@ class PaymentProvider(Protocol):
     """One merchant account at one provider. Every call may raise ProviderAwayError or ProviderRefusedError."""
 
     def create_payment(self, order: Order, *, payer: Payer, notify_url: str) -> dict[str, str]:
-        """Announce an order; return what the client needs to pay. The same order may be announced again."""
+        """Announce an order; return what the client needs to pay. The same order may be announced again.
+
+        Under `REFERENCE` stands the provider's own name of the order if it cannot be asked for by ours: it is kept as
+        the order's `provider_ref`, and the client does not get it.
+        """
         ...
 
     def parse_callback(self, *, body: bytes, headers: Mapping[str, str], query: Mapping[str, str]) -> Notice | None:
-        """Return the payment or refund that a notification tells of; raise NotificationRefusedError.
+        """Return the payment or refund that a notification tells of; `query` is the address's. None: about neither.
 
-        `query` is the address's. None: the provider's, and about neither.
+        Raises NotificationRefusedError or NotificationIgnoredError, and may ask the provider for what it leaves out.
         """
         ...
 

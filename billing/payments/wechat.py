@@ -1,7 +1,9 @@
 """WeChat Pay v3: Native (QR code), JSAPI (inside WeChat) and H5 (mobile browsers), for direct merchants.
 
 Sources: https://pay.weixin.qq.com/doc/v3/merchant/4012791874 (Native), …/4012791856 (JSAPI), …/4012791832 (H5),
-…/4012365342 (signing requests), …/4013053420 (verifying), …/4012071382 (decrypting notifications).
+…/4012365342 (signing requests), …/4013053420 (verifying), …/4012071382 (decrypting notifications); refunds:
+https://pay.weixin.qq.com/docs/merchant/apis/jsapi-payment/create.html and query-by-out-refund-no.html and
+refund-result-notice.html beside it; bills: get-trade-bill.html and download-bill.html there.
 
 Why not a library: docs/adr/0006-own-adapter-for-wechat-pay.md.
 """
@@ -11,9 +13,10 @@ import binascii
 import hashlib
 import secrets
 import time
-from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from datetime import date
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 import httpx
 import orjson
@@ -28,20 +31,24 @@ from cryptography.x509 import load_pem_x509_certificates
 from django.conf import settings
 from django.utils import timezone
 
-from billing.models import MerchantAccount, Method, Order
+from billing.models import MerchantAccount, Method, Order, Refund
 from billing.models.recharge import FEN
+from billing.payments.clients import client_for
 from billing.payments.provider import (
+    BillLine,
+    Notice,
     NotificationRefusedError,
     Payer,
     PaymentNotice,
     ProviderAwayError,
     ProviderRefusedError,
+    RefundNotice,
     Reply,
 )
+from billing.yuan import parse_yuan
 
 log = structlog.get_logger(__name__)
 
-TIMEOUT_SECONDS: Final = 5.0
 # A signature is good for so long, either way: WeChat's own rule, which its libraries do not keep.
 WINDOW_SECONDS: Final = 300
 SCHEME: Final = "WECHATPAY2-SHA256-RSA2048"
@@ -50,6 +57,16 @@ API_V3_KEY_BYTES: Final = 32
 _NOT_THERE: Final = frozenset({"ORDER_NOT_EXIST", "ORDERNOTEXIST"})
 _CLOSED: Final = _NOT_THERE | {"ORDER_CLOSED", "ORDERCLOSED"}
 _PAID: Final = frozenset({"ORDERPAID", "ORDER_PAID"})
+_NO_REFUND: Final = frozenset({"RESOURCE_NOT_EXISTS", "REFUND_NOT_EXISTS", "REFUNDNOTEXIST"})
+
+# ABNORMAL is not the end: the payer's card could not take the money, and the merchant sends it elsewhere, by hand at
+# WeChat, after which the refund is a SUCCESS. To give the balance back meanwhile would pay twice.
+_REFUND_STATES: Final[dict[str, Literal["pending", "done", "failed"]]] = {
+    "PROCESSING": "pending",
+    "ABNORMAL": "pending",
+    "SUCCESS": "done",
+    "CLOSED": "failed",
+}
 
 
 class WeChatPay:
@@ -85,19 +102,22 @@ class WeChatPay:
         body: bytes,
         headers: Mapping[str, str],
         query: Mapping[str, str],  # noqa: ARG002  # the contract's; nothing stands there
-    ) -> PaymentNotice:
+    ) -> Notice:
         """Verify, decrypt and read a notification; `headers` by any spelling of their names."""
         self._verify(body, headers)
         try:
             event = orjson.loads(body)
-            if event["event_type"] != "TRANSACTION.SUCCESS":
-                raise NotificationRefusedError(f"no payment: {event['event_type']!r}")
-            transaction = orjson.loads(self._decrypt(event["resource"]))
-            notice = _notice(transaction, event_id=event["id"], body=body)
+            kind = event["event_type"]
+            if kind != "TRANSACTION.SUCCESS" and not kind.startswith("REFUND."):
+                raise NotificationRefusedError(f"no payment and no refund: {kind!r}")
+            said = orjson.loads(self._decrypt(event["resource"]))
+            if kind.startswith("REFUND."):
+                return self._refund_notice(said, event_id=event["id"], body=body)
+            notice = _notice(said, event_id=event["id"], body=body)
         except (AttributeError, KeyError, TypeError, ValueError) as fault:
             raise NotificationRefusedError(f"not readable: {type(fault).__name__}") from None
         if notice is None:
-            raise NotificationRefusedError(f"no payment: {transaction.get('trade_state')!r}")
+            raise NotificationRefusedError(f"no payment: {said.get('trade_state')!r}")
         return notice
 
     def reply(self, *, status: int, why: str = "") -> Reply:
@@ -130,6 +150,87 @@ class WeChatPay:
             return refusal.code in _CLOSED
         return True
 
+    def refund(self, refund: Refund, *, notify_url: str) -> RefundNotice:
+        """Ask for a refund. WeChat would show its payer the reason, which is staff's: it is not sent."""
+        body = {
+            "out_trade_no": refund.order.out_trade_no,
+            "out_refund_no": refund.out_refund_no,
+            "amount": {"refund": refund.amount // FEN, "total": refund.order.price // FEN, "currency": "CNY"},
+        }
+        if notify_url:
+            body["notify_url"] = notify_url
+        return self._refund_answer(self._ask("POST", "/v3/refund/domestic/refunds", body))
+
+    def query_refund(self, refund: Refund) -> RefundNotice | None:
+        """Ask for a refund; None if WeChat never heard of it."""
+        try:
+            answer = self._ask("GET", f"/v3/refund/domestic/refunds/{refund.out_refund_no}")
+        except ProviderRefusedError as refusal:
+            if refusal.code in _NO_REFUND:
+                return None
+            raise
+        return self._refund_answer(answer)
+
+    def bill(self, day: date) -> list[BillLine]:
+        """Return what was paid and refunded on a day. WeChat has it from ten o'clock of the next one, for three months.
+
+        ProviderAwayError while WeChat is still making it, or where the file is not the one that WeChat vouches for.
+        """
+        try:
+            answer = _object(self._ask("GET", f"/v3/bill/tradebill?bill_date={day.isoformat()}&bill_type=ALL"))
+        except ProviderRefusedError as refusal:
+            if refusal.code == "NO_STATEMENT_EXIST":
+                return []  # nothing was paid that day
+            if refusal.code == "STATEMENT_CREATING":
+                raise ProviderAwayError(refusal.code) from None
+            raise
+        if _text(answer, "hash_type") != "SHA1":
+            raise ProviderAwayError("another kind of digest")
+        where = urlsplit(_text(answer, "download_url"))
+        # The file itself is not signed; its digest is in the answer, which is.
+        file = self._send("GET", f"{where.path}?{where.query}", b"").content
+        if hashlib.sha1(file, usedforsecurity=False).hexdigest() != _text(answer, "hash_value").lower():
+            raise ProviderAwayError("a bill with another digest")
+        try:
+            return list(_bill_lines(file.decode("utf-8-sig")))
+        except (KeyError, StopIteration, ValueError) as fault:
+            raise ProviderAwayError(f"not readable: {type(fault).__name__}") from None
+
+    def _refund_answer(self, answer: bytes) -> RefundNotice:
+        try:
+            return self._refund_notice(_object(answer), event_id="", body=answer)
+        except (AttributeError, KeyError, TypeError, ValueError) as fault:
+            raise ProviderAwayError(f"not readable: {type(fault).__name__}") from None
+
+    def _refund_notice(self, said: dict[str, Any], *, event_id: str, body: bytes) -> RefundNotice:
+        """Read a refund. Raises KeyError, TypeError or ValueError where it is not one.
+
+        WeChat names the merchant in notifications only, and the app never: its answers are to this merchant's requests.
+        """
+        status = said["refund_status"] if event_id else said["status"]
+        amount = said["amount"]["refund"]
+        if not isinstance(amount, int) or isinstance(amount, bool):
+            raise TypeError("an amount is a whole number of fen")
+        number, ours = said["refund_id"], said["out_refund_no"]
+        merchant_id = said["mchid"] if event_id else self._account.merchant_id
+        if not all(isinstance(word, str) and word for word in (number, ours, said["out_trade_no"], merchant_id)):
+            raise TypeError("names are texts")
+        if status == "ABNORMAL":
+            log.error("refund_abnormal", merchant=merchant_id, refund_number=ours, what="settle it at WeChat by hand")
+        return RefundNotice(
+            event_id=event_id or f"refund:{number}:{status}",
+            out_trade_no=said["out_trade_no"],
+            out_refund_no=ours,
+            refund_id=number,
+            merchant_id=merchant_id,
+            app_id="",
+            amount=amount * FEN,
+            currency=str(said["amount"].get("currency", "CNY")),
+            state=_REFUND_STATES[status],
+            forced=False,
+            body_digest=hashlib.sha256(body).hexdigest(),
+        )
+
     def _request_payment(self, order: Order, prepay_id: str) -> dict[str, str]:
         """Return the arguments of `wx.requestPayment` and of WeChat's bridge in web pages."""
         stamp, nonce, package = str(int(time.time())), secrets.token_hex(16), f"prepay_id={prepay_id}"
@@ -145,7 +246,15 @@ class WeChatPay:
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
         """Make a signed request; return the verified answer, empty where WeChat has nothing to say."""
-        content = orjson.dumps(body) if body is not None else b""
+        answer = self._send(method, path, orjson.dumps(body) if body is not None else b"")
+        try:
+            self._verify(answer.content, answer.headers)
+        except NotificationRefusedError as fault:
+            raise ProviderAwayError(f"an answer that cannot be believed: {fault}") from None
+        return answer.content
+
+    def _send(self, method: str, path: str, content: bytes) -> httpx.Response:
+        """Make a signed request; return the answer, which is not verified."""
         headers = {
             "Authorization": self._authorization(method, path, content),
             "Accept": "application/json",
@@ -160,11 +269,7 @@ class WeChatPay:
             raise ProviderAwayError(type(fault).__name__) from None
         if not answer.is_success:
             raise _failure(answer)
-        try:
-            self._verify(answer.content, answer.headers)
-        except NotificationRefusedError as fault:
-            raise ProviderAwayError(f"an answer that cannot be believed: {fault}") from None
-        return answer.content
+        return answer
 
     def _authorization(self, method: str, path: str, content: bytes) -> str:
         stamp, nonce = str(int(time.time())), secrets.token_hex(16)
@@ -235,12 +340,6 @@ class WeChatPay:
             raise NotificationRefusedError("not sealed with the merchant's API v3 key") from None
 
 
-@lru_cache(maxsize=4)
-def client_for(base_url: str) -> httpx.Client:
-    """Return the process's client for an API host: making one costs 25 ms."""
-    return httpx.Client(base_url=base_url, timeout=TIMEOUT_SECONDS)
-
-
 def _key_id(name: str) -> str:
     """Return a public key's id, or a certificate's serial number, in one spelling."""
     return name.upper().lstrip("0")
@@ -295,3 +394,29 @@ def _notice(transaction: dict[str, Any], *, event_id: str, body: bytes) -> Payme
         currency=str(transaction["amount"].get("currency", "CNY")),
         body_digest=hashlib.sha256(body).hexdigest(),
     )
+
+
+def _bill_lines(text: str) -> Iterator[BillLine]:
+    """Read a bill: a line of titles, a line for each payment and refund, and a summary of two lines.
+
+    Values begin with a backtick, so that a comma in a product's name cannot be taken for a border. Raises KeyError,
+    ValueError or StopIteration for anything else.
+    """
+    lines = iter(text.splitlines())
+    titles = next(lines).split(",")
+    for line in lines:
+        if not line.startswith("`"):
+            return  # the summary's titles
+        row = dict(zip(titles, line.removeprefix("`").split(",`"), strict=True))
+        if row["交易状态"] == "SUCCESS":
+            out_refund_no, amount = "", parse_yuan(row["订单金额"])
+        elif row["退款状态"] != "FAIL":
+            out_refund_no, amount = row["商户退款单号"], -parse_yuan(row["申请退款金额"])
+        else:
+            continue
+        yield BillLine(
+            out_trade_no=row["商户订单号"],
+            out_refund_no=out_refund_no,
+            transaction_id=row["微信订单号"],
+            amount=amount,
+        )

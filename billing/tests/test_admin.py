@@ -75,12 +75,13 @@ def test_the_operator_sees_everybody_s_rows_and_changes_none(ours: Shop, theirs:
     page = client.get(path("admin", model))
     assert (page.status_code, page.context["cl"].result_count) == (200, count)
     assert client.get(path("admin", model, "change", mine.pk)).status_code == 200
+    if model is not PriceVersion:  # which is published, and then never changed
+        assert client.get(path("admin", model, "add")).status_code == 403
     refused = [
-        client.get(path("admin", model, "add")),
         client.post(path("admin", model, "change", mine.pk), {}),
         client.post(path("admin", model, "delete", mine.pk), {"post": "yes"}),
     ]
-    assert [response.status_code for response in refused] == [403, 403, 403]
+    assert [response.status_code for response in refused] == [403, 403]
 
 
 @pytest.mark.parametrize("model", [Account, Transfer, Entry, PriceVersion])

@@ -255,6 +255,13 @@ def test_an_answer_is_charged_what_it_used(shop: Shop) -> None:
         "cached_tokens": 400,
         "completion_tokens": 300,
         "usage_source": "upstream",
+        "unit_prices": {
+            "prompt": "2000000",
+            "cached": "1000000",
+            "completion": "6000000",
+            "per_call": "0",
+            "multiplier_ppm": "1000000",
+        },
         "charge": "3200",
         "funding": {"free": False, "gift": "0", "cash": "3200"},
         "balance": "6800",

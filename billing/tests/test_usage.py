@@ -154,8 +154,8 @@ def test_a_broker_that_is_away_costs_nothing_but_time(shop: Shop, posted: Hold, 
 
 def test_beat_names_tasks_that_exist() -> None:
     app.loader.import_default_modules()
-    ours = {entry["task"] for entry in app.conf.beat_schedule.values() if entry["task"].startswith("billing.")}
-    assert ours == {
-        f"billing.tasks.{name}" for name in ("audit_ledger", "expire_holds", "poll_orders", "sweep_unrecorded")
-    }
-    assert ours - set(app.tasks) == set()
+    scheduled = {entry["task"] for entry in app.conf.beat_schedule.values()}
+    assert scheduled - set(app.tasks) == set()
+    # Of ours, a task that nobody schedules is called by name after an answer.
+    ours = {name for name in app.tasks if name.startswith("billing.tasks.")}
+    assert ours - scheduled == {"billing.tasks.record_usage"}

@@ -78,6 +78,13 @@ def test_both_framings_give_the_same_text_usage_and_charge(shop: Shop, chat_port
         assert receipt["charge"] == str(charge)
         assert receipt["usage_source"] == "upstream"
         assert receipt["completion_tokens"] == said.usage["completion_tokens"]
+        assert receipt["unit_prices"] == {
+            "prompt": "2000000",
+            "cached": "1000000",
+            "completion": "8000000",
+            "per_call": "0",
+            "multiplier_ppm": "1000000",
+        }
     assert [message.answer for message in shop.messages()] == [said.text, said.text]
     assert [(hold.state, hold.charge, hold.wholesale_charge, hold.cost) for hold in shop.holds()] == [
         ("posted", charge, price(WHOLESALE, said.usage), price(COST, said.usage))

@@ -1,14 +1,17 @@
 """The pages of each kind of host."""
 
+from datetime import timedelta
+
 import pytest
 from cryptography.fernet import Fernet
+from django.db.models.functions import Now
 from django.test import Client
 from pytest_django import Settings
 
-from billing.models import RedeemCode
+from billing.models import MerchantAccount, Order, Package, RedeemCode
 from tenants import scope
-from tenants.models import Branding
-from tests.factories import host_of, make_codes, make_tenant
+from tenants.models import Branding, Tenant
+from tests.factories import host_of, make_codes, make_tenant, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -62,3 +65,64 @@ def test_a_link_that_cannot_be_a_code_is_not_there(typed: str) -> None:
 
 def test_a_platform_host_has_no_redeem_links() -> None:
     assert Client(headers={"Host": "localhost"}).get("/r/7KQM-X2VB-9RTC-4WHN").status_code == 404
+
+
+def pending_order(tenant: Tenant) -> Order:
+    """An order that a browser comes back for."""
+    user = make_user(tenant)
+    with scope.tenant(tenant.pk):
+        terms = {"price": 10_000, "credits": 10_000}
+        package = Package.objects.create(tenant=tenant, slug="1", name="Secret package", **terms)
+        account = MerchantAccount.objects.create(tenant=tenant, channel="stripe", merchant_id="acct_1")
+        return Order.objects.create(
+            tenant=tenant,
+            out_trade_no="1",
+            user=user,
+            package=package,
+            package_name=package.name,
+            bonus=0,
+            merchant_account=account,
+            channel="stripe",
+            method="checkout",
+            merchant_id="acct_1",
+            expires_at=Now(),
+            next_poll_at=Now() + timedelta(days=1),
+            **terms,
+        )
+
+
+CONFIRMING = "Your payment is being confirmed."
+
+
+def test_the_page_after_paying_says_how_the_order_stands() -> None:
+    tenant = make_tenant()
+    order = pending_order(tenant)
+    client = Client(headers={"Host": host_of(tenant)})
+    path = f"/pay/done?order={order.pk}"
+    page = client.get(path).content.decode()
+    assert [words in page for words in (CONFIRMING, '<meta http-equiv="refresh" content="5">')] == [True, True]
+    assert [words in page for words in ("Secret package", str(order.user.username), "acct_1")] == [False] * 3
+    for fields, said in (
+        ({"state": "closed", "closed_at": Now()}, "This order is closed."),
+        (
+            {"state": "paid", "closed_at": None, "paid_at": Now(), "transaction_id": "1"},
+            "Your payment has arrived and is in your balance.",
+        ),
+    ):
+        with scope.tenant(tenant.pk):
+            Order.objects.filter(pk=order.pk).update(**fields)
+        page = client.get(path).content.decode()
+        assert [words in page for words in (said, CONFIRMING, "http-equiv")] == [True, False, False]
+
+
+def test_the_page_after_paying_knows_its_own_tenant_s_orders_only() -> None:
+    theirs, ours = make_tenant(), make_tenant()
+    order = pending_order(theirs)
+    with scope.tenant(theirs.pk):
+        Order.objects.update(state="paid", paid_at=Now(), transaction_id="1")
+    client = Client(headers={"Host": host_of(ours)})
+    for wanted in (f"?order={order.pk}", "?order=nonsense", "", "?order=%00"):
+        page = client.get(f"/pay/done{wanted}").content.decode()
+        assert [words in page for words in (CONFIRMING, "http-equiv")] == [True, False]
+    assert Client(headers={"Host": "localhost"}).get(f"/pay/done?order={order.pk}").status_code == 404
+    assert client.post("/pay/done").status_code == 405

@@ -6,6 +6,7 @@ by the arguments of `notification`, and by `trouble` for the next answers.
 """
 
 import base64
+import hashlib
 import json
 import re
 import secrets
@@ -91,6 +92,16 @@ class Trade:
     transaction_id: str = ""
 
 
+@dataclass(kw_only=True)
+class Refund:
+    """A refund at WeChat."""
+
+    trade: Trade
+    asked: dict[str, Any]
+    refund_id: str
+    state: str = "PROCESSING"
+
+
 @dataclass
 class WeChatPayDouble:
     """WeChat Pay: its merchants, their orders, and what goes wrong next."""
@@ -98,7 +109,12 @@ class WeChatPayDouble:
     url: str = ""
     merchants: dict[str, Merchant] = field(default_factory=dict)
     trades: dict[str, Trade] = field(default_factory=dict)
-    trouble: deque[str] = field(default_factory=deque)  # of the next answers: "down", "forged", "unsigned", "old"
+    refunds: dict[str, Refund] = field(default_factory=dict)
+    refunds_end: str = "PROCESSING"  # what a refund is as soon as it is asked for
+    refusals: deque[str] = field(default_factory=deque)  # of the next refunds, such as "NOT_ENOUGH"
+    bills: dict[str, bytes] = field(default_factory=dict)  # by day
+    # Of the next answers: "away" (nothing was done), "down" (done, and the answer lost), "forged", "unsigned", "old".
+    trouble: deque[str] = field(default_factory=deque)
     pays_before_close: set[str] = field(default_factory=set)  # orders that are paid just before they are closed
     requests: list[tuple[str, str]] = field(default_factory=list)
     nonces: set[str] = field(default_factory=set)
@@ -144,25 +160,109 @@ class WeChatPayDouble:
     ) -> tuple[bytes, dict[str, str]]:
         """Return the body and the headers of a notification; `changes` are to what it says of the order."""
         merchant = merchant or self.trades[out_trade_no].merchant
-        plain = json.dumps(self.transaction(out_trade_no, **changes), ensure_ascii=False).encode()
-        nonce, extra = secrets.token_hex(6), "transaction"
-        sealed = AESGCM((seal_with or merchant.api_v3_key).encode()).encrypt(nonce.encode(), plain, extra.encode())
+        return self._sealed(
+            self.transaction(out_trade_no, **changes),
+            "transaction",
+            event_type=event_type,
+            merchant=merchant,
+            age=age,
+            event_id=event_id,
+            sign_with=sign_with,
+            serial=serial,
+            seal_with=seal_with,
+        )
+
+    def _sealed(
+        self,
+        said: dict[str, Any],
+        what: str,
+        *,
+        event_type: str,
+        merchant: Merchant,
+        age: int = 0,
+        event_id: str = "",
+        sign_with: RSAPrivateKey | None = None,
+        serial: str = "",
+        seal_with: str = "",
+    ) -> tuple[bytes, dict[str, str]]:
+        plain = json.dumps(said, ensure_ascii=False).encode()
+        nonce = secrets.token_hex(6)
+        sealed = AESGCM((seal_with or merchant.api_v3_key).encode()).encrypt(nonce.encode(), plain, what.encode())
         body = {
             "id": event_id or secrets.token_hex(18),
             "create_time": "2026-11-23T21:00:00+08:00",
             "resource_type": "encrypt-resource",
             "event_type": event_type,
-            "summary": "支付成功",
+            "summary": "支付成功" if what == "transaction" else "退款成功",
             "resource": {
-                "original_type": "transaction",
+                "original_type": what,
                 "algorithm": "AEAD_AES_256_GCM",
                 "ciphertext": base64.b64encode(sealed).decode(),
-                "associated_data": extra,
+                "associated_data": what,
                 "nonce": nonce,
             },
         }
         raw = json.dumps(body, ensure_ascii=False, indent=1).encode()  # spaces: only the raw bytes verify
         return raw, self.signed(raw, merchant, age=age, sign_with=sign_with, serial=serial)
+
+    def refund(self, out_refund_no: str, /, **changes: Any) -> dict[str, Any]:
+        """Return a refund as WeChat describes it to the one who asks."""
+        refund = self.refunds[out_refund_no]
+        total, amount = refund.asked["amount"]["total"], refund.asked["amount"]["refund"]
+        said: dict[str, Any] = {
+            "refund_id": refund.refund_id,
+            "out_refund_no": out_refund_no,
+            "transaction_id": refund.trade.transaction_id,
+            "out_trade_no": refund.asked["out_trade_no"],
+            "channel": "ORIGINAL",
+            "user_received_account": "支付用户零钱",
+            "create_time": "2026-11-23T22:00:00+08:00",
+            "status": refund.state,
+            "amount": {
+                "total": total,
+                "refund": amount,
+                "payer_total": total,
+                "payer_refund": amount,
+                "settlement_refund": amount,
+                "settlement_total": total,
+                "discount_refund": 0,
+                "currency": "CNY",
+            },
+        }
+        return said | changes
+
+    def refund_notification(
+        self,
+        out_refund_no: str,
+        /,
+        *,
+        merchant: Merchant | None = None,
+        age: int = 0,
+        event_id: str = "",
+        sign_with: RSAPrivateKey | None = None,
+        **changes: Any,
+    ) -> tuple[bytes, dict[str, str]]:
+        """Return the body and the headers of a notification of a refund; `changes` are to what it says."""
+        said = self.refund(out_refund_no)
+        trade = self.refunds[out_refund_no].trade
+        told: dict[str, Any] = {
+            "mchid": trade.merchant.merchant_id,
+            "refund_status": said["status"],
+            "success_time": "2026-11-23T22:00:05+08:00",
+            "amount": {name: said["amount"][name] for name in ("total", "refund", "payer_total", "payer_refund")},
+        }
+        for name in ("out_trade_no", "transaction_id", "out_refund_no", "refund_id", "user_received_account"):
+            told[name] = said[name]
+        told |= changes
+        return self._sealed(
+            told,
+            "refund",
+            event_type=f"REFUND.{told['refund_status']}",
+            merchant=merchant or trade.merchant,
+            age=age,
+            event_id=event_id,
+            sign_with=sign_with,
+        )
 
     def signed(
         self,
@@ -192,8 +292,8 @@ class WeChatPayDouble:
             return 401, _refusal("SIGN_ERROR"), next(iter(self.merchants.values()))
         parts = urlsplit(target)
         self.requests.append((method, parts.path))
-        if made := re.fullmatch(r"/v3/pay/transactions/(native|jsapi|h5)", parts.path):
-            return *self._create(made[1], merchant, json.loads(body)), merchant
+        if "/out-trade-no/" not in parts.path:
+            return *self._other(method, parts.path, parse_qs(parts.query), merchant, body), merchant
         wanted = re.fullmatch(r"/v3/pay/transactions/out-trade-no/([0-9a-f]{32})(/close)?", parts.path)
         trade = self.trades.get(wanted[1]) if wanted else None
         if wanted is None or trade is None or trade.merchant is not merchant:
@@ -232,6 +332,70 @@ class WeChatPayDouble:
         }
         return 200, json.dumps(gives[method]).encode()
 
+    def _other(
+        self, method: str, path: str, query: dict[str, list[str]], merchant: Merchant, body: bytes
+    ) -> tuple[int, bytes]:
+        """Answer what is not of an order that is there."""
+        if made := re.fullmatch(r"/v3/pay/transactions/(native|jsapi|h5)", path):
+            return self._create(made[1], merchant, json.loads(body))
+        if path.startswith("/v3/bill"):
+            return self._bill(path, query)
+        with self.lock:
+            return self._refund(path, merchant, json.loads(body) if method == "POST" else None)
+
+    def _refund(self, path: str, merchant: Merchant, asked: dict[str, Any] | None) -> tuple[int, bytes]:
+        """Take a refund, the same one again too, or tell of one."""
+        if asked is None:
+            known = self.refunds.get(path.removeprefix("/v3/refund/domestic/refunds/"))
+            if known is None or known.trade.merchant is not merchant:
+                return 404, _refusal("RESOURCE_NOT_EXISTS")
+            return 200, json.dumps(self.refund(known.asked["out_refund_no"]), ensure_ascii=False).encode()
+        assert path == "/v3/refund/domestic/refunds"
+        if self.refusals:
+            return 403, _refusal(self.refusals.popleft())
+        number, amount = asked["out_refund_no"], asked["amount"]
+        trade = self.trades.get(asked["out_trade_no"])
+        if trade is None or trade.merchant is not merchant:
+            return 404, _refusal("RESOURCE_NOT_EXISTS")
+        known = self.refunds.get(number)
+        others = [
+            row.asked["amount"]["refund"]
+            for name, row in self.refunds.items()
+            if row.trade is trade and name != number and row.state != "CLOSED"
+        ]
+        wrong = (
+            trade.state not in {"SUCCESS", "REFUND"}
+            or not re.fullmatch(r"[\w|*@-]{1,64}", number)
+            or not str(asked.get("notify_url", "https://")).startswith("https://")
+            or amount["currency"] != "CNY"
+            or amount["total"] != trade.asked["amount"]["total"]
+            or not isinstance(amount["refund"], int)
+            or not 1 <= amount["refund"] <= amount["total"] - sum(others)
+            or (known is not None and known.asked != asked)
+        )
+        if wrong:
+            return 400, _refusal("INVALID_REQUEST")
+        if known is None:
+            refund_id = f"50300{secrets.randbelow(10**23):023d}"
+            self.refunds[number] = Refund(trade=trade, asked=asked, refund_id=refund_id, state=self.refunds_end)
+            trade.state = "REFUND"
+        return 200, json.dumps(self.refund(number), ensure_ascii=False).encode()
+
+    def _bill(self, path: str, query: dict[str, list[str]]) -> tuple[int, bytes]:
+        """Say where a day's bill is, or give it."""
+        if path == "/v3/billdownload/file":
+            return 200, self.bills[query["token"][0]]
+        assert path == "/v3/bill/tradebill"
+        assert query["bill_type"] == ["ALL"]
+        (day,) = query["bill_date"]
+        if day not in self.bills:
+            return 400, _refusal("NO_STATEMENT_EXIST")
+        if not self.bills[day]:
+            return 400, _refusal("STATEMENT_CREATING")
+        digest = hashlib.sha1(self.bills[day], usedforsecurity=False).hexdigest()
+        where = f"https://api.mch.weixin.qq.com/v3/billdownload/file?token={day}"
+        return 200, json.dumps({"download_url": where, "hash_type": "SHA1", "hash_value": digest}).encode()
+
     def _authenticated(self, method: str, target: str, authorization: str, body: bytes) -> Merchant | None:
         scheme, _, rest = authorization.partition(" ")
         said = dict(re.findall(r'(\w+)="([^"]*)"', rest))
@@ -265,6 +429,9 @@ def running_wechatpay() -> Iterator[WeChatPayDouble]:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             headers = {name.lower(): value for name, value in self.headers.items()}
             trouble = double.trouble.popleft() if double.trouble else ""
+            if trouble == "away":  # before the request was done; with "down" it was, and the answer is lost
+                self.send_error(503)
+                return
             status, said, merchant = double.answer(self.command, self.path, headers, body)
             if trouble == "down":
                 status, said = 503, b"upstream connect failure"

@@ -1,4 +1,7 @@
-"""A tenant that sells a package over WeChat Pay or virtual payment, whose doubles run beside it; audited at the end."""
+"""A tenant that sells a package, beside it the double of its payment provider; each test ends with an audit.
+
+`till` sells over WeChat Pay, for what is its own; `counter` over each channel in turn, for what all have to do.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,15 +18,26 @@ from django.db.models.functions import Now
 from django.test import Client
 from pytest_django import Settings
 
-from billing import audit, ledger, recharge
-from billing.models import Account, MerchantAccount, Order, Package, PaymentEvent
-from billing.payments.wechat import client_for
+from billing import audit, holds, ledger, recharge, refund, usage
+from billing.models import Account, MerchantAccount, Order, Package, PaymentEvent, Refund
+from billing.tests.payments.desks import DESKS, Desk, Message, WeChatDesk, wechat_desk
 from tenants import login, resolve, scope
 from tenants import wechat as wechat_api
 from tenants.models import EndUser, Tenant
-from tests.doubles.wechatpay import Merchant, WeChatPayDouble, pem, public_pem, running_wechatpay
+from tests.doubles.wechatpay import Merchant, WeChatPayDouble, pem, public_pem
 from tests.doubles.xpay import Offer, VirtualOrder, XPayDouble, running_xpay
-from tests.factories import YUAN, host_of, make_mini_program, make_tenant, make_token, make_user, unique
+from tests.factories import (
+    YUAN,
+    fill_wallet,
+    hold_request,
+    host_of,
+    make_mini_program,
+    make_sku,
+    make_tenant,
+    make_token,
+    make_user,
+    unique,
+)
 
 PRICE, CREDITS, BONUS = 10 * YUAN, 10 * YUAN, 2 * YUAN
 
@@ -57,14 +71,13 @@ def open_package(tenant: Tenant, **fields: Any) -> Package:
 
 
 @dataclass(kw_only=True)
-class Till:
+class Counter:
     """A tenant's way to sell, and its first buyer."""
 
-    wechat: WeChatPayDouble
+    desk: Desk
     tenant: Tenant
     user: EndUser
     token: str
-    merchant: Merchant
     account: MerchantAccount
     package: Package
     client: Client = field(default_factory=Client)
@@ -81,9 +94,13 @@ class Till:
         )
         return answer.status_code, answer.json()
 
-    def buy(self, *, method: str = "native", package: Package | None = None, token: str = "") -> dict[str, Any]:
+    def buy(self, *, method: str = "", package: Package | None = None, token: str = "") -> dict[str, Any]:
         """Order a package; return the order and the payment."""
-        body = {"package": (package or self.package).slug, "channel": "wechat", "method": method}
+        body = {
+            "package": (package or self.package).slug,
+            "channel": self.desk.channel,
+            "method": method or self.desk.method,
+        }
         status, said = self.api("POST", "/api/billing/orders", body, token=token)
         assert status == 200, said
         return dict(said["data"])
@@ -92,13 +109,23 @@ class Till:
         """Return a bought order's number at the provider."""
         return str(bought["order"]["id"]).replace("-", "")
 
-    def deliver(self, message: tuple[bytes, dict[str, str]], *, to: "Till | None" = None) -> tuple[int, dict[str, Any]]:
+    def paid(self) -> str:
+        """Buy and pay; return the order's number."""
+        bought = self.buy()
+        number = self.number(bought)
+        self.desk.show(number, bought["payment"])
+        self.desk.pay(number)
+        return number
+
+    def deliver(self, message: Message, *, to: "Counter | None" = None) -> tuple[int, Any]:
         """Bring a notification to the address that a tenant gave the provider, on a host that is nobody's."""
         till = to or self
         path = recharge.notify_path(tenant=till.tenant, account=till.account)
         raw, headers = message
-        answer = Client().post(path, raw, content_type="application/json", headers={"host": "pay.test", **headers})
-        return answer.status_code, answer.json()
+        kind = headers.get("Content-Type", "application/json")
+        answer = Client().post(path, raw, content_type=kind, headers={"host": "pay.test", **headers})
+        is_json = answer["Content-Type"].startswith("application/json")
+        return answer.status_code, answer.json() if is_json else answer.content.decode()
 
     def order(self, number: str) -> Order:
         """Return an order as it is now."""
@@ -124,7 +151,7 @@ class Till:
     def bought(self, times: int = 1) -> dict[str, int]:
         """Return what the books say after the package was bought so many times."""
         sums = {
-            f"psp_clearing:wechat:{self.merchant.merchant_id}": -PRICE,
+            f"psp_clearing:{self.desk.channel}:{self.account.merchant_id}": -PRICE,
             "user_cash": CREDITS,
             "psp_clearing:gift": -BONUS,
             "user_gift": BONUS,
@@ -133,6 +160,31 @@ class Till:
 
     def balances(self) -> ledger.Balances:
         return ledger.balances(tenant_id=self.tenant.pk, user_id=self.user.pk)
+
+    def refund(self, order: Order, amount: int, **fields: Any) -> Refund:
+        """Refund a part of an order as staff does."""
+        asked = {"kind": "provider", "reason": "not wanted", "actor": "test", **fields}
+        return refund.request_refund(tenant_id=self.tenant.pk, order_id=order.pk, amount=amount, **asked)
+
+    def refunds(self) -> list[tuple[int, str]]:
+        """Return amount and state of every refund, the oldest first."""
+        with scope.tenant(self.tenant.pk):
+            return list(Refund.objects.order_by("created_at", "pk").values_list("amount", "state"))
+
+    def refund_due(self) -> None:
+        """Let every refund under way be asked for now."""
+        with scope.tenant(self.tenant.pk):
+            Refund.objects.filter(state="requested").update(next_poll_at=Now())
+
+    def spend(self, amount: int) -> None:
+        """Let the user use up an amount, gift first, as an answer does."""
+        sku = make_sku(self.tenant, retail=(YUAN, YUAN, 1_000_000 * YUAN))
+        fill_wallet(self.tenant)
+        asked = {"prompt_tokens": 0, "max_completion_tokens": amount // YUAN, "min_completion_tokens": 1}
+        hold = holds.admit(hold_request(self.user, sku, **asked))
+        used = holds.Usage(prompt=0, completion=amount // YUAN, source="upstream")
+        holds.settle(tenant_id=self.tenant.pk, hold_id=hold.pk, usage=used, reason="stop")
+        usage.record(tenant_id=self.tenant.pk, hold_id=hold.pk)
 
     def let_pass(self, number: str, seconds: int) -> None:
         """Move an order into the past."""
@@ -151,6 +203,38 @@ class Till:
             Order.objects.filter(out_trade_no=number).update(state="closed", closed_at=Now())
 
 
+@dataclass(kw_only=True)
+class Till(Counter):
+    """One over WeChat Pay."""
+
+    wechat: WeChatPayDouble
+    merchant: Merchant
+
+    def sold(self, **package: Any) -> Order:
+        """Sell a package, the usual one unless told otherwise, and bring the payment; return the order."""
+        number = self.number(self.buy(package=open_package(self.tenant, **package) if package else None))
+        self.wechat.pay(number)
+        assert self.deliver(self.wechat.notification(number))[0] == 200
+        return self.order(number)
+
+
+def open_counter(desk: Desk, fields: dict[str, str] | None = None) -> Counter:
+    """Open a tenant that sells; with a merchant of its own unless one's fields are given."""
+    tenant = make_tenant()
+    user = make_user(tenant)
+    with scope.tenant(tenant.pk):
+        fields = fields or desk.open()
+        account = MerchantAccount.objects.create(tenant=tenant, channel=desk.channel, **fields)
+    return Counter(
+        desk=desk,
+        tenant=tenant,
+        user=user,
+        token=make_token(user),
+        account=account,
+        package=open_package(tenant),
+    )
+
+
 def open_till(wechat: WeChatPayDouble, *, merchant: Merchant | None = None) -> Till:
     """Open a tenant that sells; with a merchant of its own unless one is given."""
     tenant = make_tenant()
@@ -159,6 +243,7 @@ def open_till(wechat: WeChatPayDouble, *, merchant: Merchant | None = None) -> T
     wechat.merchants[merchant.merchant_id] = merchant
     user = make_user(tenant)
     return Till(
+        desk=WeChatDesk(wechat),
         wechat=wechat,
         tenant=tenant,
         user=user,
@@ -267,8 +352,10 @@ def open_virtual(xpay: XPayDouble, *, environment: str = "production") -> Virtua
         user = login.log_in_with_wechat(
             tenant=tenant, app_id=program.app_id, code=code, client=wechat_api.client_for(xpay.url)
         )
+    wechat = WeChatPayDouble()
     return VirtualTill(
-        wechat=WeChatPayDouble(),
+        desk=WeChatDesk(wechat),
+        wechat=wechat,
         tenant=tenant,
         user=user,
         token=make_token(user),
@@ -281,11 +368,11 @@ def open_virtual(xpay: XPayDouble, *, environment: str = "production") -> Virtua
     )
 
 
-TillT = TypeVar("TillT", bound=Till)
+AnyCounter = TypeVar("AnyCounter", bound=Counter)
 
 
 @contextmanager
-def audited(till: TillT) -> Iterator[TillT]:
+def audited(till: AnyCounter) -> Iterator[AnyCounter]:
     """Whatever a test did there, the books are right at its end."""
     yield till
     assert audit.audit_tenant(tenant_id=till.tenant.pk) == []
@@ -299,12 +386,34 @@ def encryption(settings: Settings) -> None:
 @pytest.fixture
 def wechat(settings: Settings, encryption: None) -> Iterator[WeChatPayDouble]:
     resolve.forget()
-    with running_wechatpay() as double:
-        settings.WECHAT_PAY_API_URL = double.url
-        client = client_for(double.url)  # now, since threads that ask first together would each make one
-        yield double
-        client.close()
-        client_for.cache_clear()  # the port may come again
+    with wechat_desk(settings) as opened:
+        yield opened.double
+
+
+@pytest.fixture(params=list(DESKS))
+def desk(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Desk]:
+    settings.ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
+    resolve.forget()
+    with DESKS[request.param](settings) as opened:
+        yield opened
+
+
+@pytest.fixture
+def counter(db: None, desk: Desk) -> Iterator[Counter]:
+    with audited(open_counter(desk)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def other_counter(db: None, desk: Desk) -> Iterator[Counter]:
+    with audited(open_counter(desk)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def committed_counter(committed_db: None, desk: Desk) -> Iterator[Counter]:
+    with audited(open_counter(desk)) as opened, put_away(opened):
+        yield opened
 
 
 @pytest.fixture
@@ -321,13 +430,19 @@ def other(db: None, wechat: WeChatPayDouble) -> Iterator[Till]:
 
 @pytest.fixture
 def committed_till(committed_db: None, wechat: WeChatPayDouble) -> Iterator[Till]:
-    with audited(open_till(wechat)) as opened:
-        try:
-            yield opened
-        finally:
-            # They stay, and other tests must not poll them.
-            with scope.tenant(opened.tenant.pk):
-                Order.objects.filter(state="pending").update(state="closed", closed_at=Now())
+    with audited(open_till(wechat)) as opened, put_away(opened):
+        yield opened
+
+
+@contextmanager
+def put_away(till: Counter) -> Iterator[None]:
+    """Close what a test has committed: it stays, and other tests must not poll it."""
+    try:
+        yield
+    finally:
+        with scope.tenant(till.tenant.pk):
+            Order.objects.filter(state="pending").update(state="closed", closed_at=Now())
+            Refund.objects.filter(state="requested").update(next_poll_at=None)
 
 
 @pytest.fixture

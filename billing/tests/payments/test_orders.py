@@ -56,6 +56,8 @@ def test_a_native_order(till: Till) -> None:
         "channel": "wechat",
         "method": "native",
         "state": "pending",
+        "refunded": "0",
+        "refunds": [],
     }
     asked = till.wechat.trades[number].asked
     assert (asked["amount"], asked["description"]) == ({"total": PRICE // 10_000, "currency": "CNY"}, "十元")

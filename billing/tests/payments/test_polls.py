@@ -172,27 +172,6 @@ def test_a_crashed_poll_is_made_up_for(till: Till) -> None:
     assert (poll(till), till.books()) == (1, till.bought())
 
 
-def test_polls_notifications_and_re_checks_at_once_credit_once(committed_till: Till) -> None:
-    till = committed_till
-    for times in range(1, 4):
-        bought = till.buy()
-        number = till.number(bought)
-        till.wechat.pay(number)
-        with scope.tenant(till.tenant.pk):
-            Order.objects.filter(out_trade_no=number).update(next_poll_at=Now())
-        same = till.wechat.notification(number)
-        jobs = [
-            *[lambda m=same: till.deliver(m)[0]] * 4,
-            *[lambda n=number: till.deliver(till.wechat.notification(n))[0]] * 3,
-            *[lambda: 200 + 0 * recharge.poll_orders()] * 2,
-            *[lambda i=bought: till.api("POST", f"/api/billing/orders/{i['order']['id']}/recheck")[0]] * 2,
-        ]
-        assert Counter(together(jobs)) == {200: 11}
-        assert till.books() == till.bought(times)
-    assert till.states() == ["paid"] * 3
-    assert Counter(till.events())["credited"] == 3
-
-
 def test_a_poll_passes_by_an_order_that_another_has_claimed(committed_till: Till) -> None:
     till = committed_till
     number = till.number(till.buy())

@@ -7,7 +7,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0006_ledger_of_the_platform"),
+        ("billing", "0012_merchants_of_alipay_and_stripe"),
     ]
 
     operations = [
