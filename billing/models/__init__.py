@@ -1,6 +1,7 @@
 """Billing's tables."""
 
 from billing.models.account import Account, AccountKind, Entry, Transfer
+from billing.models.adjustment import UsageAdjustment
 from billing.models.audit_run import AuditRun
 from billing.models.hold import Hold, UsageSource
 from billing.models.price import PriceVersion
@@ -29,6 +30,7 @@ __all__ = [
     "RedeemCode",
     "Refund",
     "Transfer",
+    "UsageAdjustment",
     "UsageRecord",
     "UsageSource",
 ]
