@@ -34,6 +34,7 @@ from hypothesis.stateful import (
 
 from billing import adjustments, audit, holds, ledger, recharge, redeem, usage
 from billing.models import Hold, Order, QuotaUse
+from billing.payments.provider import NotificationRefusedError
 from billing.payments.wechat import client_for
 from billing.pricing import Prices, Quantities, amount, current_prices
 from billing.quota import quota_day
@@ -413,7 +414,7 @@ class Recharges(Books):
         body, headers = self.wechat.notification(number, **said)
         try:
             event = recharge.take_callback(account=self.account, body=body, headers=headers)
-        except recharge.NotificationRefusedError:
+        except NotificationRefusedError:
             pass
         else:
             assert not event.is_taken

@@ -30,7 +30,7 @@ def main() -> int:
             except Exception as fault:  # noqa: BLE001  the table goes on, and says so
                 broken += 1
                 found = f"BROKEN {type(fault).__name__}: {fault}"
-            what, _, promise = " ".join((row.__doc__ or "").split()).partition(": ")
+            what, _, promise = (row.__doc__ or "").strip().rstrip(".").partition(": ")
             table.append((what, promise, found))
             sys.stdout.write(f"{row.__name__}: {found}  [{time.monotonic() - began:.0f} s]\n")
             sys.stdout.flush()
