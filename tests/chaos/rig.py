@@ -24,7 +24,7 @@ from tests.doubles.wechatpay import running_wechatpay
 
 ROOT = Path(__file__).resolve().parents[2]
 # Seconds that a hold lives without a sign of life here, and between sweeps: short, so that a run is.
-LEASE, SWEEP = 10, 1
+LEASE, SWEEP = 15, 1
 
 
 class Rig:
