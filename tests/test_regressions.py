@@ -108,7 +108,7 @@ FAULTS: Final[dict[str, list[str]]] = {
 }
 
 
-def tests_of(path: str) -> set[str]:
+def names_in(path: str) -> set[str]:
     """Return the names of a file's tests, as pytest would collect them."""
     file = ROOT / path
     if not file.exists():
@@ -120,5 +120,5 @@ def tests_of(path: str) -> set[str]:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_each_fault_has_its_tests(fault: str) -> None:
-    missing = [test for test in FAULTS[fault] if test.split("::")[1] not in tests_of(test.split("::")[0])]
+    missing = [test for test in FAULTS[fault] if test.split("::")[1] not in names_in(test.split("::")[0])]
     assert (missing, FAULTS[fault] == []) == ([], False)

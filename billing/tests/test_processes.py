@@ -18,7 +18,7 @@ from tenants import scope
 from tests.factories import make_codes
 from tests.servers import ROOT, database_url_of_this_test
 
-PROCESSES, STEPS = 3, 120
+PROCESSES, STEPS = 4, 150
 
 
 def test_processes_at_the_same_users_and_codes_leave_the_books_right(committed_shop: Shop, settings: Any) -> None:

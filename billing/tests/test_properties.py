@@ -4,7 +4,7 @@ The machine is made of one class for each feature, all of them above `Books`, wh
 subtracts. A new feature is one more such class: its rules change the product and the model alike, and its `prepare`
 opens what it needs. Time never passes by the clock: a rule moves the rows into the past.
 
-`PROPERTY_EXAMPLES` is how many runs are tried, 15 unless it says otherwise; each has up to 30 steps.
+`PROPERTY_EXAMPLES` is how many runs are tried, 30 unless it says otherwise; each has up to 30 steps.
 """
 
 import os
@@ -492,7 +492,7 @@ def test_the_books_are_right_whatever_happens(wechat: WeChatPayDouble) -> None:
     run_state_machine_as_test(
         Till,
         settings=settings(
-            max_examples=int(os.environ.get("PROPERTY_EXAMPLES", "15")),
+            max_examples=int(os.environ.get("PROPERTY_EXAMPLES", "30")),
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
