@@ -1,6 +1,7 @@
 """Billing's tables."""
 
 from billing.models.account import Account, AccountKind, Entry, Transfer
+from billing.models.adjustment import UsageAdjustment
 from billing.models.audit_run import AuditRun
 from billing.models.bill import Bill, BillLine
 from billing.models.hold import Hold, UsageSource
@@ -53,6 +54,7 @@ __all__ = [
     "SignIn",
     "Statement",
     "Transfer",
+    "UsageAdjustment",
     "UsageRecord",
     "UsageSource",
 ]
