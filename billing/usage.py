@@ -55,6 +55,10 @@ def _record_once(hold: Hold) -> bool:
             "free": hold.free,
             "charge": hold.charge,
             "wholesale_charge": hold.wholesale_charge,
+            "reseller_id": hold.reseller_id,
+            "own_share": hold.own_share,
+            "parent_reseller_id": hold.parent_reseller_id,
+            "parent_share": hold.parent_share,
             "cost": hold.cost,
         },
     )
@@ -72,5 +76,7 @@ def _add_to_day(hold: Hold) -> None:
         completion_tokens=F("completion_tokens") + hold.posted_completion,
         charge=F("charge") + hold.charge,
         wholesale_charge=F("wholesale_charge") + hold.wholesale_charge,
+        own_share=F("own_share") + hold.own_share,
+        parent_share=F("parent_share") + hold.parent_share,
         cost=F("cost") + hold.cost,
     )

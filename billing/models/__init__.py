@@ -8,13 +8,19 @@ from billing.models.quota import QuotaUse
 from billing.models.recharge import Channel, MerchantAccount, Method, Order, Package, PaymentEvent
 from billing.models.redeem import RedeemBatch, RedeemCode
 from billing.models.refund import Refund
+from billing.models.resale import Commission, CommissionBack, CommissionTerms, ConsumptionBack, PayoutBatch, Withdrawal
 from billing.models.usage import DailyUsage, UsageRecord
+from billing.models.wallet import WalletNotice, WalletTopUp
 
 __all__ = [
     "Account",
     "AccountKind",
     "AuditRun",
     "Channel",
+    "Commission",
+    "CommissionBack",
+    "CommissionTerms",
+    "ConsumptionBack",
     "DailyUsage",
     "Entry",
     "Hold",
@@ -23,6 +29,7 @@ __all__ = [
     "Order",
     "Package",
     "PaymentEvent",
+    "PayoutBatch",
     "PriceVersion",
     "QuotaUse",
     "RedeemBatch",
@@ -31,4 +38,7 @@ __all__ = [
     "Transfer",
     "UsageRecord",
     "UsageSource",
+    "WalletNotice",
+    "WalletTopUp",
+    "Withdrawal",
 ]
