@@ -47,18 +47,19 @@ _PAGE: Final = 200
 _REASON_LENGTH: Final = 200  # of the columns
 
 
-def fold_day() -> int:
+def fold_day(*, day: date | None = None) -> int:
     """Fold what every tenant's answers accrued for resellers into a frozen commission each; return how many.
 
-    A commission is of the last day that was over in the operator's time zone, by the database's clock. What accrues
-    after the fold is the next day's.
+    A commission is of `day`, by default the last one that was over in the operator's time zone, by the database's
+    clock. What accrues after the fold is the next day's.
     """
     folded = 0
+    day = day or _last_day()
     with scope.platform("what every tenant's answers accrued for resellers"):
         due = Account.objects.filter(kind=AccountKind.RESELLER_ACCRUED, posted__gt=0).order_by("pk")
         for account_id in list(due.values_list("pk", flat=True)):
             try:
-                folded += _fold(account_id)
+                folded += _fold(account_id, day)
             except ledger.LedgerError:
                 log.exception("commission cannot be folded", account=account_id)
     return folded
@@ -148,10 +149,10 @@ def _last_day() -> date:
 
 
 @transaction.atomic
-def _fold(account_id: int) -> bool:
+def _fold(account_id: int, day: date) -> bool:
     """Fold one account; False if its day was folded before. The locked account lets one do it at a time."""
     accrued = Account.objects.select_for_update().get(pk=account_id)
-    reseller_id, amount, day = accrued.reseller_id, accrued.available, _last_day()
+    reseller_id, amount = accrued.reseller_id, accrued.available
     if accrued.tenant_id is None or reseller_id is None:
         raise ledger.LedgerError(f"account {account_id} accrues for nobody")
     if amount <= 0 or Commission.objects.filter(tenant=accrued.tenant_id, reseller=reseller_id, day=day).exists():

@@ -10,8 +10,9 @@ from django.contrib.auth.hashers import make_password
 
 from billing import ledger, redeem
 from billing.holds import HoldRequest
-from billing.models import PriceVersion
+from billing.models import CommissionTerms, PriceVersion
 from billing.pricing import publish_price
+from billing.terms import publish_terms
 from tenants import scope
 from tenants.login import issue_token
 from tenants.models import (
@@ -90,6 +91,16 @@ def make_staff(*tenants: Tenant, role: str = Membership.Role.OWNER) -> StaffUser
     return staff
 
 
+def make_partner(reseller: Reseller, **fields: Any) -> StaffUser:
+    """Return a staff user with PASSWORD who works for a reseller."""
+    staff = make_staff()
+    PlatformMembership.objects.create(staff=staff, role=PlatformMembership.Role.RESELLER, reseller=reseller)
+    if fields:
+        StaffUser.objects.filter(pk=staff.pk).update(**fields)
+        staff.refresh_from_db()
+    return staff
+
+
 def make_operator() -> StaffUser:
     """Return a staff user with PASSWORD who works for the operator."""
     staff = make_staff()
@@ -157,3 +168,8 @@ def hold_request(user: EndUser, sku: str, **fields: Any) -> HoldRequest:
             **fields,
         }
     )
+
+
+def make_terms(reseller: Reseller, own_ppm: int = 100_000, parent_ppm: int = 0, **fields: Any) -> CommissionTerms:
+    """Publish a reseller's terms: 10 % of its own tenants' wholesale unless told otherwise."""
+    return publish_terms(reseller_id=reseller.pk, own_ppm=own_ppm, parent_ppm=parent_ppm, actor="test", **fields)
