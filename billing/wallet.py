@@ -175,6 +175,18 @@ def balance_of(*, tenant_id: int | None = None, reseller_id: int | None = None) 
     return wallet.available if wallet else 0
 
 
+def with_balance(notices: QuerySet[WalletNotice]) -> QuerySet[Any]:
+    """Add to each notice the `balance` of its wallet, micro-yuan, as the scope shows it."""
+    available = F("posted") - F("pending")
+    of_tenant = Account.objects.filter(kind=AccountKind.TENANT_WHOLESALE, tenant=OuterRef("tenant"))
+    of_reseller = Account.objects.filter(kind=AccountKind.RESELLER_WALLET, reseller=OuterRef("reseller"), tenant=None)
+    return notices.annotate(
+        balance=Coalesce(
+            Subquery(of_tenant.values(left=available)[:1]), Subquery(of_reseller.values(left=available)[:1]), Value(0)
+        )
+    )
+
+
 def notify_low_wallets() -> int:
     """Mail the people of each wallet that fell below its threshold, once until it is filled; return how many wallets.
 
@@ -183,7 +195,7 @@ def notify_low_wallets() -> int:
     """
     told = 0
     with scope.platform("every tenant's and reseller's wallet"):
-        notices = _with_balance()
+        notices = with_balance(WalletNotice.objects.all())
         WalletNotice.objects.filter(
             pk__in=notices.filter(notified_at__isnull=False, balance__gte=F("threshold")).values("pk")
         ).update(notified_at=None)
@@ -238,18 +250,6 @@ def _decided(topup_id: int, state: WalletTopUp.State, decided_by_id: int, note: 
             type="bank_reference_used",
         ) from None
     return asked if changed == 1 else None
-
-
-def _with_balance() -> QuerySet[Any]:
-    """Select the notices with the balance of each one's wallet; in the platform's scope."""
-    available = F("posted") - F("pending")
-    of_tenant = Account.objects.filter(kind=AccountKind.TENANT_WHOLESALE, tenant=OuterRef("tenant"))
-    of_reseller = Account.objects.filter(kind=AccountKind.RESELLER_WALLET, reseller=OuterRef("reseller"), tenant=None)
-    return WalletNotice.objects.annotate(
-        balance=Coalesce(
-            Subquery(of_tenant.values(left=available)[:1]), Subquery(of_reseller.values(left=available)[:1]), Value(0)
-        )
-    )
 
 
 def _tell(notice: WalletNotice, balance: int) -> bool:

@@ -1,6 +1,6 @@
 """Four parties share every answer; days are folded once; what refunds give back is taken back once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from functools import partial
 
@@ -374,8 +374,8 @@ def test_folding_while_answers_are_settled_loses_nothing(committed_grove: Grove)
     fill_wallet(shop.tenant)
     open_holds = [shop.admit(max_completion_tokens=500) for _ in range(12)]
     days = [MONDAY + timedelta(days=place) for place in range(6)]
-    jobs = [partial(shop.settle, hold) for hold in open_holds] + [partial(commission.fold_day, day=day) for day in days]
-    together(jobs)
+    settling: list[Callable[[], object]] = [partial(shop.settle, hold) for hold in open_holds]
+    together([*settling, *(partial(commission.fold_day, day=day) for day in days)])
     commission.fold_day(day=MONDAY + timedelta(days=30))
     assert (grove.of(grove.child), grove.of(grove.parent)) == ({"pending": 12 * 250}, {"pending": 12 * 125})
     assert sum(row.amount for row in grove.commissions(grove.child)) == 12 * 250

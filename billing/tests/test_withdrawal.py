@@ -11,6 +11,7 @@ from functools import partial
 import pytest
 from cryptography.fernet import Fernet
 from django.db import connection, transaction
+from django.utils import translation
 from pytest_django import Settings
 
 from billing import commission, ledger, withdrawal
@@ -27,8 +28,10 @@ HAS = 2500  # micro-yuan of free commission
 
 
 @pytest.fixture(autouse=True)
-def _encryption(settings: Settings) -> None:
+def _encryption(settings: Settings) -> Iterator[None]:
     settings.ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
+    with translation.override("en"):
+        yield
 
 
 def rich_grove() -> Grove:
@@ -63,7 +66,7 @@ def ask(grove: Grove, amount: int = 1500, maker: StaffUser | None = None, **fiel
 
 def refusal(grove: Grove, amount: int = 1500, **fields: str) -> ProductError:
     with pytest.raises(ProductError) as refused:
-        ask(grove, amount, **fields)
+        ask(grove, amount, None, **fields)
     return refused.value
 
 
@@ -133,7 +136,7 @@ def test_whoever_asks_does_not_decide(grove: Grove) -> None:
     for decide in (withdrawal.approve, partial(withdrawal.reject, reason="no")):
         for checker, why in ((maker, "checker_is_maker"), (make_partner(grove.parent), "checker_not_operator")):
             with pytest.raises(ProductError) as fault:
-                decide(withdrawal_id=row.pk, checker_id=checker.pk)  # type: ignore[operator]  # both take these
+                decide(withdrawal_id=row.pk, checker_id=checker.pk)
             assert fault.value.type == why
     assert state(row) == "requested"
     with refused("billing_withdrawal_four_eyes"):
@@ -167,7 +170,7 @@ def test_what_is_owed_counts_against_it(grove: Grove) -> None:
 
 @pytest.mark.parametrize("wrong", [{"payee": " "}, {"bank": "a\nb"}, {"bank_account": "1" * 121}])
 def test_a_payee_that_makes_no_sense_is_refused(grove: Grove, wrong: dict[str, str]) -> None:
-    assert refusal(grove, **wrong).type == "payout_account_invalid"
+    assert refusal(grove, 1500, **wrong).type == "payout_account_invalid"
 
 
 def test_where_it_goes_is_stored_encrypted(grove: Grove) -> None:

@@ -20,6 +20,7 @@ from django.utils.text import slugify
 from billing import ledger, quota
 from billing.models import PriceVersion
 from billing.pricing import publish_price
+from billing.terms import publish_terms, terms_of
 from chat.models import ModelOffer, Role, UpstreamAccount
 from saas.local import model
 from saas.local.environment import kept_secret, password
@@ -33,6 +34,7 @@ YUAN: Final = 1_000_000
 ALICE_CASH: Final = 20 * YUAN
 WALLET: Final = 1000 * YUAN
 FREE_PER_DAY: Final = 3
+COMMISSION_PPM: Final = 100_000  # a tenth of what the reseller's tenants pay the platform
 ACTOR: Final = "demo data"
 # The platform's upstream accounts that follow the environment; others are the operator's own, and left alone.
 BUILT_IN: Final = "Built-in model"
@@ -109,6 +111,7 @@ def open_demo(*, secrets: Path) -> Screen:
         reseller, _made = Reseller.objects.get_or_create(slug="grove", defaults={"name": "Grove 小榕代理"})
         account = _follow_environment(upstream)
         _publish_floors(upstream.slug)
+        _agree_terms(reseller)
     tenants = [_open_brand(brand, reseller, account, upstream, secrets) for brand in BRANDS]
     logins = [["localhost/platform/", "admin", password(secrets, "staff_admin")]]
     logins += [[f"{b.host}/admin/", b.slug, password(secrets, f"staff_{b.slug}")] for b in BRANDS]
@@ -154,6 +157,11 @@ def _publish_floors(sku: str) -> None:
         for level, rates in ((PriceVersion.Level.COST, COST), (PriceVersion.Level.WHOLESALE, WHOLESALE)):
             if not PriceVersion.objects.filter(tenant=None, reseller=None, level=level, sku=sku).exists():
                 _publish(level, sku, rates)
+
+
+def _agree_terms(reseller: Reseller) -> None:
+    if terms_of(reseller_id=reseller.pk) is None:
+        publish_terms(reseller_id=reseller.pk, own_ppm=COMMISSION_PPM, actor=ACTOR)
 
 
 def _publish(level: str, sku: str, rates: Rates, tenant_id: int | None = None) -> None:
