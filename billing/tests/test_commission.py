@@ -375,7 +375,8 @@ def test_folding_while_answers_are_settled_loses_nothing(committed_grove: Grove)
     open_holds = [shop.admit(max_completion_tokens=500) for _ in range(12)]
     days = [MONDAY + timedelta(days=place) for place in range(6)]
     settling: list[Callable[[], object]] = [partial(shop.settle, hold) for hold in open_holds]
-    together([*settling, *(partial(commission.fold_day, day=day) for day in days)])
+    folding: list[Callable[[], object]] = [partial(commission.fold_day, day=day) for day in days]
+    together([*settling, *folding])
     commission.fold_day(day=MONDAY + timedelta(days=30))
     assert (grove.of(grove.child), grove.of(grove.parent)) == ({"pending": 12 * 250}, {"pending": 12 * 125})
     assert sum(row.amount for row in grove.commissions(grove.child)) == 12 * 250
@@ -385,14 +386,11 @@ def test_refunds_folds_and_releases_at_once_take_each_share_once(committed_grove
     grove = committed_grove
     for _ in range(4):
         grove.answer()
-    together(
-        [
-            *(partial(take_back, grove, 5000, ref=f"refund:{place}") for place in range(4)),
-            *(partial(commission.fold_day, day=MONDAY + timedelta(days=place)) for place in range(4)),
-            *(commission.post_backs for _ in range(4)),
-            *(commission.release_matured for _ in range(4)),
-        ]
-    )
+    jobs: list[Callable[[], object]] = [commission.post_backs, commission.release_matured]
+    for place in range(4):
+        jobs.append(partial(take_back, grove, 5000, ref=f"refund:{place}"))
+        jobs.append(partial(commission.fold_day, day=MONDAY + timedelta(days=place)))
+    together(jobs * 2)
     commission.post_backs()
     with scope.tenant(grove.shop.tenant.pk):
         taken = list(CommissionBack.objects.filter(reseller=grove.child).values_list("amount", flat=True))

@@ -77,39 +77,41 @@ def grove(db: None, settings: Settings) -> Grove:
     return grove
 
 
-OURS = "WHERE tenant_id = %(tenant)s"
-MINE = "WHERE reseller_id = %(child)s"
-
-
 @pytest.mark.parametrize(
     ("statement", "invariants"),
     [
-        (f"UPDATE billing_hold SET own_share = own_share - 1 {OURS}", {"I6", "I9", "R2"}),
-        (f"UPDATE billing_hold SET own_ppm = own_ppm + 1000 {OURS}", {"I9"}),
-        (f"UPDATE billing_hold SET own_share = parent_share, parent_share = own_share {OURS}", {"I6", "I9", "R2"}),
-        (f"UPDATE billing_hold SET parent_reseller_id = reseller_id {OURS}", {"I6", "I9", "R2"}),
-        (f"UPDATE billing_usagerecord SET own_share = 7 {OURS}", {"I6"}),
-        (f"UPDATE billing_commission SET amount = amount + 1 {OURS}", {"R1"}),
-        (f"UPDATE billing_commission SET netted = 1 {OURS} AND state = 'frozen'", {"R1"}),
-        (f"UPDATE billing_commission SET taken_back = taken_back + 1 {OURS} AND state = 'frozen'", {"R1"}),
-        (f"UPDATE billing_commission SET taken_back = 0 {OURS} AND state = 'released'", {"R1"}),
-        (f"UPDATE billing_commission SET state = 'frozen', released_at = NULL {OURS} AND state = 'released'", {"R1"}),
-        (f"DELETE FROM billing_commission {OURS} AND state = 'frozen'", {"R1"}),
-        (f"DELETE FROM billing_commission {OURS} AND state = 'released'", {"R1"}),
-        (f"UPDATE billing_consumptionback SET own_back = own_back + 1 {OURS}", {"R2"}),
-        (f"UPDATE billing_consumptionback SET spent = 5001 {OURS}", {"R2"}),
-        (f"DELETE FROM billing_consumptionback {OURS}", {"R2"}),
-        (f"UPDATE billing_commissionback SET amount = amount + 1 {OURS}", {"R2"}),
-        (f"UPDATE billing_commissionback SET posted_at = NULL {OURS}", {"R2"}),
-        (f"DELETE FROM billing_commissionback {OURS}", {"R2"}),
-        (f"UPDATE billing_withdrawal SET amount = amount + 1 {MINE}", {"R3"}),
-        (f"UPDATE billing_withdrawal SET fee = fee + 1 {MINE}", {"R3"}),
-        (f"UPDATE billing_withdrawal SET state = 'failed' {MINE}", {"R3"}),
-        (f"UPDATE billing_withdrawal SET state = 'sent', ended_at = NULL {MINE}", {"R3"}),
-        (f"DELETE FROM billing_withdrawal {MINE}", {"R3"}),
-        (f"UPDATE billing_wallettopup SET amount = amount + 1 {OURS}", {"R4"}),
-        (f"UPDATE billing_wallettopup SET state = 'rejected' {OURS}", {"R4"}),
-        (f"DELETE FROM billing_wallettopup {OURS}", {"R4"}),
+        ("UPDATE billing_hold SET own_share = own_share - 1 WHERE tenant_id = %(tenant)s", {"I6", "I9", "R2"}),
+        ("UPDATE billing_hold SET own_ppm = own_ppm + 1000 WHERE tenant_id = %(tenant)s", {"I9"}),
+        (
+            "UPDATE billing_hold SET (own_share, parent_share) = (parent_share, own_share) WHERE tenant_id = %(tenant)s",
+            {"I6", "I9", "R2"},
+        ),
+        ("UPDATE billing_hold SET parent_reseller_id = reseller_id WHERE tenant_id = %(tenant)s", {"I6", "I9", "R2"}),
+        ("UPDATE billing_usagerecord SET own_share = 7 WHERE tenant_id = %(tenant)s", {"I6"}),
+        ("UPDATE billing_commission SET amount = amount + 1 WHERE tenant_id = %(tenant)s", {"R1"}),
+        ("UPDATE billing_commission SET netted = 1 WHERE tenant_id = %(tenant)s AND state = 'frozen'", {"R1"}),
+        (
+            "UPDATE billing_commission SET taken_back = taken_back + 1 WHERE tenant_id = %(tenant)s AND state = 'frozen'",
+            {"R1"},
+        ),
+        ("UPDATE billing_commission SET taken_back = 0 WHERE tenant_id = %(tenant)s AND state = 'released'", {"R1"}),
+        ("UPDATE billing_commission SET state = 'frozen', released_at = NULL WHERE tenant_id = %(tenant)s", {"R1"}),
+        ("DELETE FROM billing_commission WHERE tenant_id = %(tenant)s AND state = 'frozen'", {"R1"}),
+        ("DELETE FROM billing_commission WHERE tenant_id = %(tenant)s AND state = 'released'", {"R1"}),
+        ("UPDATE billing_consumptionback SET own_back = own_back + 1 WHERE tenant_id = %(tenant)s", {"R2"}),
+        ("UPDATE billing_consumptionback SET spent = 5001 WHERE tenant_id = %(tenant)s", {"R2"}),
+        ("DELETE FROM billing_consumptionback WHERE tenant_id = %(tenant)s", {"R2"}),
+        ("UPDATE billing_commissionback SET amount = amount + 1 WHERE tenant_id = %(tenant)s", {"R2"}),
+        ("UPDATE billing_commissionback SET posted_at = NULL WHERE tenant_id = %(tenant)s", {"R2"}),
+        ("DELETE FROM billing_commissionback WHERE tenant_id = %(tenant)s", {"R2"}),
+        ("UPDATE billing_withdrawal SET amount = amount + 1 WHERE reseller_id = %(child)s", {"R3"}),
+        ("UPDATE billing_withdrawal SET fee = fee + 1 WHERE reseller_id = %(child)s", {"R3"}),
+        ("UPDATE billing_withdrawal SET state = 'failed' WHERE reseller_id = %(child)s", {"R3"}),
+        ("UPDATE billing_withdrawal SET state = 'sent', ended_at = NULL WHERE reseller_id = %(child)s", {"R3"}),
+        ("DELETE FROM billing_withdrawal WHERE reseller_id = %(child)s", {"R3"}),
+        ("UPDATE billing_wallettopup SET amount = amount + 1 WHERE tenant_id = %(tenant)s", {"R4"}),
+        ("UPDATE billing_wallettopup SET state = 'rejected' WHERE tenant_id = %(tenant)s", {"R4"}),
+        ("DELETE FROM billing_wallettopup WHERE tenant_id = %(tenant)s", {"R4"}),
     ],
 )
 def test_each_break_is_found(grove: Grove, statement: str, invariants: set[str]) -> None:
