@@ -22,7 +22,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, OuterRef, Q, QuerySet, Subquery, Value
 from django.db.models.functions import Coalesce, Now
 from django.utils import translation
-from django.utils.translation import gettext as _now
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from billing import ledger
@@ -287,8 +287,8 @@ def _people(notice: WalletNotice) -> Iterator[StaffUser]:
 def _mail(staff: StaffUser, *, name: str, balance: int, threshold: int) -> None:
     """Write to one person, in their language."""
     with translation.override(staff.language or settings.LANGUAGE_CODE):
-        subject = _now("The wholesale wallet of %(name)s runs low") % {"name": name}
-        body = _now(
+        subject = gettext("The wholesale wallet of %(name)s runs low") % {"name": name}
+        body = gettext(
             "%(name)s has ¥%(balance)s left in its wholesale wallet, less than ¥%(threshold)s.\n"
             "Without credit its answers stop. Please top it up."
         ) % {"name": name, "balance": show_yuan(balance), "threshold": show_yuan(threshold)}

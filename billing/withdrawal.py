@@ -21,7 +21,7 @@ import structlog
 from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
-from django.utils.translation import gettext as _now
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from billing import ledger, pricing
@@ -115,7 +115,7 @@ def batch_csv(*, batch_id: int) -> str:
     """Return the batch's file: a line for each withdrawal, with what the payee gets, in yuan."""
     file = io.StringIO()
     sheet = csv.writer(file)
-    head = (_now("withdrawal"), _now("payee"), _now("bank"), _now("account number"), _now("yuan"))
+    head = (gettext("withdrawal"), gettext("payee"), gettext("bank"), gettext("account number"), gettext("yuan"))
     sheet.writerow(head)
     for row in Withdrawal.objects.filter(batch_id=batch_id).order_by("pk"):
         typed = (row.payee, row.bank, row.bank_account)

@@ -83,7 +83,7 @@ def grove(db: None, settings: Settings) -> Grove:
         ("UPDATE billing_hold SET own_share = own_share - 1 WHERE tenant_id = %(tenant)s", {"I6", "I9", "R2"}),
         ("UPDATE billing_hold SET own_ppm = own_ppm + 1000 WHERE tenant_id = %(tenant)s", {"I9"}),
         (
-            "UPDATE billing_hold SET (own_share, parent_share) = (parent_share, own_share) WHERE tenant_id = %(tenant)s",
+            "UPDATE billing_hold SET own_share = 125, parent_share = 250 WHERE tenant_id = %(tenant)s",
             {"I6", "I9", "R2"},
         ),
         ("UPDATE billing_hold SET parent_reseller_id = reseller_id WHERE tenant_id = %(tenant)s", {"I6", "I9", "R2"}),
@@ -91,7 +91,7 @@ def grove(db: None, settings: Settings) -> Grove:
         ("UPDATE billing_commission SET amount = amount + 1 WHERE tenant_id = %(tenant)s", {"R1"}),
         ("UPDATE billing_commission SET netted = 1 WHERE tenant_id = %(tenant)s AND state = 'frozen'", {"R1"}),
         (
-            "UPDATE billing_commission SET taken_back = taken_back + 1 WHERE tenant_id = %(tenant)s AND state = 'frozen'",
+            "UPDATE billing_commission SET taken_back = 1 WHERE tenant_id = %(tenant)s AND state = 'frozen'",
             {"R1"},
         ),
         ("UPDATE billing_commission SET taken_back = 0 WHERE tenant_id = %(tenant)s AND state = 'released'", {"R1"}),

@@ -6,6 +6,7 @@ used up.
 """
 
 import secrets as random
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +27,7 @@ from saas.local import model
 from saas.local.environment import kept_secret, password
 from saas.local.screen import Screen
 from tenants import scope
+from tenants.errors import ProductError
 from tenants.login import digest_of, issue_token
 from tenants.models import AccessToken, EndUser, Membership, PlatformMembership, Reseller, StaffUser, Tenant
 from tenants.onboarding import open_tenant
@@ -160,8 +162,10 @@ def _publish_floors(sku: str) -> None:
 
 
 def _agree_terms(reseller: Reseller) -> None:
+    """Give the reseller its share, unless the operator's own prices by now leave nothing to share."""
     if terms_of(reseller_id=reseller.pk) is None:
-        publish_terms(reseller_id=reseller.pk, own_ppm=COMMISSION_PPM, actor=ACTOR)
+        with suppress(ProductError):
+            publish_terms(reseller_id=reseller.pk, own_ppm=COMMISSION_PPM, actor=ACTOR)
 
 
 def _publish(level: str, sku: str, rates: Rates, tenant_id: int | None = None) -> None:
