@@ -82,7 +82,7 @@ class Migration(migrations.Migration):
             name="Commission",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("day", models.DateField(verbose_name="day")),
+                ("day", models.DateField(verbose_name="earned on")),
                 (
                     "level",
                     models.PositiveSmallIntegerField(

@@ -91,7 +91,7 @@ class Commission(TenantOwned):
     reseller = models.ForeignKey(
         Reseller, on_delete=models.PROTECT, db_index=False, related_name="+", verbose_name=_("reseller")
     )
-    day = models.DateField(_("day"))
+    day = models.DateField(_("earned on"))
     level = models.PositiveSmallIntegerField(_("level"), choices=Level.choices)
     amount = models.BigIntegerField(_("amount, micro-yuan"))
     netted = models.BigIntegerField(_("of it netted with what was owed, micro-yuan"), default=0)
