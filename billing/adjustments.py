@@ -100,15 +100,18 @@ def _retail(hold: Hold, adjustment: UsageAdjustment, accounts: UserAccounts, ten
 
 
 def _wholesale(hold: Hold, adjustment: UsageAdjustment, tenant: TenantAccounts) -> list[Movement]:
-    """Split the tenant's difference, whatever its user's is."""
+    """Split the tenant's difference, whatever its user's is.
+
+    It is the platform's alone: resellers' shares stay those of what was charged at the checkpoint, since they may have
+    been folded, freed and paid out by now.
+    """
     more = adjustment.wholesale_charge
     if more > 0:
         adjustment.wholesale_shortfall = max(more - ledger.lock(account=tenant.wallet).available, 0)
     else:
         adjustment.wholesale_shortfall = max(more, -hold.wholesale_shortfall)
-    before = hold.wholesale_charge
     return [
         Movement(account=tenant.wallet, amount=adjustment.wholesale_shortfall - more),
         Movement(account=tenant.wholesale_shortfall, amount=-adjustment.wholesale_shortfall),
-        *holds.wholesale_income(hold, tenant, before=before, after=before + more),
+        Movement(account=tenant.platform_revenue, amount=more),
     ]

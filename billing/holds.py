@@ -20,15 +20,16 @@ from typing import Any, Final, NamedTuple
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce, Now
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
 from billing import ledger, pricing, quota
 from billing.ledger import Movement, TenantAccounts, UserAccounts
-from billing.models import Hold, PriceVersion, Transfer, UsageSource
+from billing.models import CommissionTerms, Hold, PriceVersion, Transfer, UsageSource
 from billing.models.adjustment import Figures, adjustment_of, figures_of
+from billing.models.resale import WHOLE_PPM
 from billing.pricing import Prices, Quantities
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
@@ -141,6 +142,16 @@ class _Clock(NamedTuple):
 
     now: datetime
     day: quota.QuotaDay
+    resale: "_Resale"
+
+
+class _Resale(NamedTuple):
+    """Who resells to the tenant, and the share of each of them in the wholesale charge, millionths."""
+
+    reseller_id: int | None
+    own_ppm: int | None
+    parent_id: int | None
+    parent_ppm: int | None
 
 
 class _Funding(NamedTuple):
@@ -195,6 +206,10 @@ def admit(request: HoldRequest) -> Hold:
             free=funding.free,
             quota_group=request.quota_group,
             quota_date=clock.day.date,
+            reseller_id=clock.resale.reseller_id,
+            own_ppm=clock.resale.own_ppm,
+            parent_reseller_id=clock.resale.parent_id,
+            parent_ppm=clock.resale.parent_ppm,
             prompt_tokens=request.prompt_tokens,
             max_completion_tokens=funding.max_completion,
             created_at=clock.now,
@@ -315,8 +330,28 @@ def _storable(reason: str) -> str:
 
 
 def _clock(tenant_id: int) -> _Clock:
-    now, zone = Tenant.objects.values_list(Now(), "timezone").get(pk=tenant_id)
-    return _Clock(now, quota.quota_day(now=now, zone=zone))
+    """Read, in one statement, what an answer of this tenant is pinned to."""
+    now, zone, reseller_id, own_ppm, parent_id, parent_ppm = Tenant.objects.values_list(
+        Now(),
+        "timezone",
+        "reseller_id",
+        _in_force("own_ppm", of="reseller_id"),
+        "reseller__parent_id",
+        _in_force("parent_ppm", of="reseller__parent_id"),
+    ).get(pk=tenant_id)
+    if reseller_id is not None:
+        own_ppm = own_ppm or 0
+    if parent_id is not None:
+        # The terms were seen to fit each other, but a reseller may since have got another parent.
+        parent_ppm = min(parent_ppm or 0, WHOLE_PPM - own_ppm)
+    resale = _Resale(reseller_id, own_ppm, parent_id, parent_ppm)
+    return _Clock(now, quota.quota_day(now=now, zone=zone), resale)
+
+
+def _in_force(share: str, *, of: str) -> Subquery:
+    """Select a share of the terms in force now of the reseller that is found at `of`."""
+    terms = CommissionTerms.objects.filter(reseller_id=OuterRef(of), effective_at__lte=Now())
+    return Subquery(terms.order_by("-effective_at", "-pk").values(share)[:1])
 
 
 def _refuse_duplicate(request: HoldRequest) -> None:
@@ -417,21 +452,15 @@ def rate(hold: Hold, usage: Usage) -> Rated:
     )
 
 
-def wholesale_income(hold: Hold, tenant: TenantAccounts, *, before: int, after: int) -> list[Movement]:  # noqa: ARG001
-    """Split what a hold's wholesale charge brings, where it goes from `before` to `after` (of either sign).
-
-    The one place that knows whose income an answer is. A share that is rounded is reckoned of both, and the difference
-    moved, so that an adjusted answer gives each what it would have given at once.
-    """
-    return [Movement(account=tenant.platform_revenue, amount=after - before)]
-
-
 def _settle(hold: Hold, usage: Usage, reason: str) -> Receipt:
     """End a locked hold with what was used, and move the money."""
     hold.charge, hold.wholesale_charge, hold.cost = rate(hold, usage)
+    hold.own_share = pricing.share(amount=hold.wholesale_charge, ppm=hold.own_ppm or 0)
+    hold.parent_share = pricing.share(amount=hold.wholesale_charge, ppm=hold.parent_ppm or 0)
     accounts = ledger.lock_user_accounts(tenant_id=hold.tenant_id, user_id=hold.user_id)
-    tenant = ledger.tenant_accounts(tenant_id=hold.tenant_id)
-    movements = [*_charge_user(hold, accounts, tenant), *_charge_wallet(hold, tenant)]
+    shares = _shares(hold)
+    tenant = ledger.tenant_accounts(tenant_id=hold.tenant_id, resellers=list(shares))
+    movements = [*_charge_user(hold, accounts, tenant), *_charge_wallet(hold, tenant, shares)]
     if any(movement.amount for movement in movements):
         ledger.move(
             tenant_id=hold.tenant_id,
@@ -482,8 +511,14 @@ def _charge_user(hold: Hold, accounts: UserAccounts, tenant: TenantAccounts) -> 
     ]
 
 
-def _charge_wallet(hold: Hold, tenant: TenantAccounts) -> list[Movement]:
-    """Charge the tenant, whatever its user was charged: also for free answers."""
+def _shares(hold: Hold) -> dict[int, int]:
+    """Return what each reseller gets of the wholesale charge, micro-yuan, without those who get nothing."""
+    parts = ((hold.reseller_id, hold.own_share), (hold.parent_reseller_id, hold.parent_share))
+    return {reseller_id: share for reseller_id, share in parts if reseller_id is not None and share}
+
+
+def _charge_wallet(hold: Hold, tenant: TenantAccounts, shares: dict[int, int]) -> list[Movement]:
+    """Charge the tenant, whatever its user was charged: also for free answers. Resellers and the platform share it."""
     beyond = hold.wholesale_charge - hold.wholesale_amount
     if beyond > 0:
         hold.wholesale_shortfall = max(beyond - ledger.lock(account=tenant.wallet).available, 0)
@@ -491,7 +526,8 @@ def _charge_wallet(hold: Hold, tenant: TenantAccounts) -> list[Movement]:
     return [
         Movement(account=tenant.wallet, amount=-paid, release=hold.wholesale_amount),
         Movement(account=tenant.wholesale_shortfall, amount=-hold.wholesale_shortfall),
-        *wholesale_income(hold, tenant, before=0, after=hold.wholesale_charge),
+        *(Movement(account=tenant.accrued[reseller_id], amount=share) for reseller_id, share in shares.items()),
+        Movement(account=tenant.platform_revenue, amount=hold.wholesale_charge - sum(shares.values())),
     ]
 
 
@@ -513,6 +549,8 @@ def _post(hold: Hold, usage: Usage, reason: str) -> None:
         shortfall=hold.shortfall,
         wholesale_charge=hold.wholesale_charge,
         wholesale_shortfall=hold.wholesale_shortfall,
+        own_share=hold.own_share,
+        parent_share=hold.parent_share,
         cost=hold.cost,
     )
     _require_ended(hold, ended)

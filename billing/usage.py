@@ -79,6 +79,10 @@ def _record_once(hold: Hold, figures: Figures) -> bool:
             "wholesale_price_id": hold.wholesale_price_id,
             "cost_price_id": hold.cost_price_id,
             "free": hold.free,
+            "reseller_id": hold.reseller_id,
+            "own_share": hold.own_share,
+            "parent_reseller_id": hold.parent_reseller_id,
+            "parent_share": hold.parent_share,
             **_columns(figures),
         },
     )
@@ -93,5 +97,7 @@ def _add_to_day(hold: Hold, now: Figures, before: Figures | None = None, *, answ
     DailyUsage.objects.filter(pk=day.pk).update(
         answers=F("answers") + answers,
         free_answers=F("free_answers") + answers * int(hold.free),
+        own_share=F("own_share") + answers * hold.own_share,
+        parent_share=F("parent_share") + answers * hold.parent_share,
         **{name: F(name) + int(counted[name]) - int(known.get(name, 0)) for name in sums},
     )
