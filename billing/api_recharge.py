@@ -13,12 +13,12 @@ from pydantic import Field, PlainSerializer
 from billing import callbacks, recharge
 from billing.models import Channel, MerchantAccount, Method, Order, Package, Refund
 from billing.payments import provider_of
-from billing.payments.provider import NotificationIgnoredError, NotificationRefusedError, PaymentError
+from billing.payments.provider import NotificationIgnoredError, NotificationRefusedError, PaymentError, ProvesAddress
 from tenants import scope, throttle
 from tenants.api import Envelope, Text, current_tenant, ok, signed_in, user_of
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import Tenant
-from tenants.resolve import host_name
+from tenants.resolve import app_id_of_referer, host_name
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +33,10 @@ RECHECKS_PER_MINUTE = 6
 Amount = Annotated[int, PlainSerializer(str, return_type=str)]
 
 
+# What a mini-program runs on, as `wx.getDeviceInfo` says.
+Platform = Annotated[Text, Field(max_length=16)]
+
+
 class PackageOut(Schema):
     """What can be bought; amounts in micro-yuan."""
 
@@ -43,6 +47,20 @@ class PackageOut(Schema):
     bonus: Amount
     badge: str
     limit_per_user: int
+    virtual: bool
+
+    @staticmethod
+    def resolve_virtual(package: Package) -> bool:
+        """Say whether it can be bought by virtual payment."""
+        return bool(package.virtual_product_id)
+
+
+class WayToPayOut(Schema):
+    """A channel that is offered, the ways of paying there, and what a package must cost at least, in micro-yuan."""
+
+    channel: str
+    methods: list[str]
+    minimum: Amount
 
 
 class OrderIn(Schema):
@@ -51,6 +69,7 @@ class OrderIn(Schema):
     package: Annotated[Text, Field(min_length=1, max_length=40)]
     channel: Channel
     method: Method
+    platform: Platform = ""
 
 
 class RefundOut(Schema):
@@ -93,8 +112,8 @@ class OrderOut(Schema):
 class NewOrderOut(Schema):
     """An order, and what the client needs to pay it.
 
-    That is `code_url`, `h5_url` or the arguments of `wx.requestPayment` for WeChat Pay, `pay_url` for Alipay and
-    `checkout_url` for Stripe; a browser opens either and comes back to `/pay/done?order=…`.
+    That is `code_url`, `h5_url` or the arguments of WeChat's own call for WeChat Pay and virtual payment, `pay_url` for
+    Alipay and `checkout_url` for Stripe; a browser opens either and comes back to `/pay/done?order=…`.
     """
 
     order: OrderOut
@@ -107,6 +126,13 @@ def packages(request: HttpRequest) -> Any:  # noqa: ARG001  # ninja hands it ove
     return ok(list(Package.objects.filter(is_enabled=True).order_by("position", "price", "pk")))
 
 
+@router.get("/channels", response=Envelope[list[WayToPayOut]])
+def channels(request: HttpRequest, platform: Platform = "") -> Any:
+    """Return the ways of paying that are offered here, the default first."""
+    tenant = Tenant.objects.get(pk=current_tenant(request).pk)  # not as it was remembered
+    return ok(recharge.ways_to_pay(tenant=tenant, app_id=_mini_program(request), platform=platform))
+
+
 @router.post("/orders", response=Envelope[NewOrderOut])
 def create(request: HttpRequest, payload: OrderIn) -> Any:
     """Order a package; an open order of the same kind is given again."""
@@ -115,6 +141,7 @@ def create(request: HttpRequest, payload: OrderIn) -> Any:
     purchase = recharge.Purchase(
         **payload.dict(),
         address=str(request.META.get("REMOTE_ADDR", "")),
+        app_id=_mini_program(request),
         # Providers call by HTTPS only; the host is one that answers here, as tenants.middleware has seen to.
         notify_base=f"https://{host_name(request.get_host())}",
     )
@@ -151,9 +178,11 @@ def notify(request: HttpRequest, slug: str, channel: str, account_id: str) -> Ht
     """
     account = _enabled_account(slug, channel, account_id)
     if account is None:
-        return JsonResponse({"code": "FAIL", "message": "no such account"}, status=404)
+        return _no_account()
     try:
-        event = callbacks.take_callback(account=account, body=request.body, headers=request.headers)
+        event = callbacks.take_callback(
+            account=account, body=request.body, headers=request.headers, query=request.GET.dict()
+        )
     except NotificationRefusedError as refusal:
         log.warning("notification refused", tenant=slug, account=account.pk, why=str(refusal))
         return _reply(account, 401, "not accepted")
@@ -163,7 +192,32 @@ def notify(request: HttpRequest, slug: str, channel: str, account_id: str) -> Ht
     except PaymentError as fault:
         log.warning("notification not settled", tenant=slug, account=account.pk, why=str(fault))
         return _reply(account, 503, "come again")
-    return _reply(account, 200) if event.is_taken else _reply(account, 409, event.outcome)
+    return _reply(account, 200) if event is None or event.is_taken else _reply(account, 409, event.outcome)
+
+
+@payments.get("/{slug}/{channel}/{account_id}/notify")
+def prove_address(request: HttpRequest, slug: str, channel: str, account_id: str) -> HttpResponse:
+    """Prove to a provider that asks for it that the address is ours, by what only the two of us know."""
+    account = _enabled_account(slug, channel, account_id)
+    if account is None:
+        return _no_account()
+    provider = provider_of(account)
+    if not isinstance(provider, ProvesAddress):
+        return _no_account()
+    try:
+        return HttpResponse(provider.prove_address(request.GET.dict()), content_type="text/plain; charset=utf-8")
+    except NotificationRefusedError as refusal:
+        log.warning("address not proved", tenant=slug, account=account_id, why=str(refusal))
+        return _reply(account, 401, "not accepted")
+
+
+def _no_account() -> HttpResponse:
+    return JsonResponse({"code": "FAIL", "message": "no such account"}, status=404)
+
+
+def _mini_program(request: HttpRequest) -> str:
+    """Return the app id of the mini-program that asks; empty for a browser."""
+    return request.GET.get("appid") or app_id_of_referer(request.headers.get("Referer")) or ""
 
 
 def _reply(account: MerchantAccount, status: int, why: str = "") -> HttpResponse:

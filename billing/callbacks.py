@@ -8,9 +8,17 @@ from billing.payments import provider_of
 from billing.payments.provider import RefundNotice
 
 
-def take_callback(*, account: MerchantAccount, body: bytes, headers: Mapping[str, str]) -> PaymentEvent:
-    """Verify a notification and settle it; raise NotificationRefusedError for one that is not the provider's."""
-    notice = provider_of(account).parse_callback(body=body, headers=headers)
+def take_callback(
+    *, account: MerchantAccount, body: bytes, headers: Mapping[str, str], query: Mapping[str, str]
+) -> PaymentEvent | None:
+    """Verify a notification and settle it; None for one that is the provider's and about no money.
+
+    Raises NotificationRefusedError for one that is not the provider's, NotificationIgnoredError for one about nothing
+    of ours, and another PaymentError where that cannot be told now.
+    """
+    notice = provider_of(account).parse_callback(body=body, headers=headers, query=query)
+    if notice is None:
+        return None
     if isinstance(notice, RefundNotice):
         return refund.settle_refund(account=account, notice=notice)
     return recharge.settle_payment(account=account, notice=notice)

@@ -6,6 +6,7 @@
     settle     charge what was used, unfreeze the rest
     void       unfreeze everything: nothing was put out
     expire_holds    end what nobody ended in time: charged at the checkpoint, or void
+    receipt_of      what the user is told of an ended one
 
 A hold ends once: `settle` and `void` both begin by locking it and look whether it is still held. Lock order: see
 `billing.ledger`.
@@ -19,14 +20,16 @@ from typing import Any, Final, NamedTuple
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce, Now
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
 from billing import ledger, pricing, quota
 from billing.ledger import Movement, TenantAccounts, UserAccounts
-from billing.models import Hold, PriceVersion, Transfer, UsageSource
+from billing.models import CommissionTerms, Hold, PriceVersion, Transfer, UsageSource
+from billing.models.adjustment import Figures, adjustment_of, figures_of
+from billing.models.resale import WHOLE_PPM
 from billing.pricing import Prices, Quantities
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
@@ -37,6 +40,8 @@ log = structlog.get_logger(__name__)
 EXPIRED: Final = "expired"
 # The process that generated the answer died, or lost the database for longer than a hold lives.
 INTERRUPTED: Final = "interrupted"
+# The end of such an answer became known later, and its charge was put right (`billing.adjustments`).
+ADJUSTED: Final = "adjusted"
 _EXPIRE_BATCH: Final = 1000
 _REASON_LENGTH: Final = 64  # of the column
 
@@ -137,6 +142,16 @@ class _Clock(NamedTuple):
 
     now: datetime
     day: quota.QuotaDay
+    resale: "_Resale"
+
+
+class _Resale(NamedTuple):
+    """Who resells to the tenant, and the share of each of them in the wholesale charge, millionths."""
+
+    reseller_id: int | None
+    own_ppm: int | None
+    parent_id: int | None
+    parent_ppm: int | None
 
 
 class _Funding(NamedTuple):
@@ -146,6 +161,14 @@ class _Funding(NamedTuple):
     gift: int
     cash: int
     max_completion: int
+
+
+class Rated(NamedTuple):
+    """What usage comes to at the prices that a hold pinned, micro-yuan."""
+
+    charge: int
+    wholesale: int
+    cost: int
 
 
 def admit(request: HoldRequest) -> Hold:
@@ -183,6 +206,10 @@ def admit(request: HoldRequest) -> Hold:
             free=funding.free,
             quota_group=request.quota_group,
             quota_date=clock.day.date,
+            reseller_id=clock.resale.reseller_id,
+            own_ppm=clock.resale.own_ppm,
+            parent_reseller_id=clock.resale.parent_id,
+            parent_ppm=clock.resale.parent_ppm,
             prompt_tokens=request.prompt_tokens,
             max_completion_tokens=funding.max_completion,
             created_at=clock.now,
@@ -258,7 +285,7 @@ def expire_holds() -> int:
 
 def _expire(hold_id: uuid.UUID) -> bool:
     with transaction.atomic():
-        past = _with_prices(Hold.objects.filter(pk=hold_id, state=Hold.State.HELD, expires_at__lt=Now()))
+        past = with_prices(Hold.objects.filter(pk=hold_id, state=Hold.State.HELD, expires_at__lt=Now()))
         hold = past.select_for_update(of=("self",), skip_locked=True).first()
         if hold is None:
             return False
@@ -281,20 +308,20 @@ def _usage_at_checkpoint(hold: Hold) -> Usage:
 
 
 def receipt_of(*, tenant_id: int, hold_id: uuid.UUID) -> Receipt | None:
-    """Return the receipt of a posted hold, with today's balance; None for a hold that is open or void."""
+    """Return the receipt of a posted hold, with today's balance; None for a hold that is open or void.
+
+    It shows what late usage has changed, if any has come.
+    """
     with scope.tenant(tenant_id):
         posted = Hold.objects.select_related("retail_price").filter(pk=hold_id, state=Hold.State.POSTED)
         hold = posted.first()
         if hold is None:
             return None
-        usage = Usage(
-            prompt=hold.posted_prompt,
-            cached=hold.posted_cached,
-            completion=hold.posted_completion,
-            source=hold.usage_source,
-        )
+        adjustment = adjustment_of(hold)
         balance = ledger.balances(tenant_id=tenant_id, user_id=hold.user_id).available
-        return _receipt(hold, usage, balance=balance, reason=hold.reason)
+        return _receipt(
+            hold, figures_of(hold, adjustment), balance=balance, reason=ADJUSTED if adjustment else hold.reason
+        )
 
 
 def _storable(reason: str) -> str:
@@ -303,8 +330,28 @@ def _storable(reason: str) -> str:
 
 
 def _clock(tenant_id: int) -> _Clock:
-    now, zone = Tenant.objects.values_list(Now(), "timezone").get(pk=tenant_id)
-    return _Clock(now, quota.quota_day(now=now, zone=zone))
+    """Read, in one statement, what an answer of this tenant is pinned to."""
+    now, zone, reseller_id, own_ppm, parent_id, parent_ppm = Tenant.objects.values_list(
+        Now(),
+        "timezone",
+        "reseller_id",
+        _in_force("own_ppm", of="reseller_id"),
+        "reseller__parent_id",
+        _in_force("parent_ppm", of="reseller__parent_id"),
+    ).get(pk=tenant_id)
+    if reseller_id is not None:
+        own_ppm = own_ppm or 0
+    if parent_id is not None:
+        # The terms were seen to fit each other, but a reseller may since have got another parent.
+        parent_ppm = min(parent_ppm or 0, WHOLE_PPM - own_ppm)
+    resale = _Resale(reseller_id, own_ppm, parent_id, parent_ppm)
+    return _Clock(now, quota.quota_day(now=now, zone=zone), resale)
+
+
+def _in_force(share: str, *, of: str) -> Subquery:
+    """Select a share of the terms in force now of the reseller that is found at `of`."""
+    terms = CommissionTerms.objects.filter(reseller_id=OuterRef(of), effective_at__lte=Now())
+    return Subquery(terms.order_by("-effective_at", "-pk").values(share)[:1])
 
 
 def _refuse_duplicate(request: HoldRequest) -> None:
@@ -387,22 +434,33 @@ def _freeze_wallet(tenant_id: int, wholesale: int) -> None:
 
 def _lock_held(hold_id: uuid.UUID) -> Hold | None:
     """Lock the hold if it is still held. Its prices come by a join: two of them belong to the platform."""
-    held = _with_prices(Hold.objects.filter(pk=hold_id, state=Hold.State.HELD))
+    held = with_prices(Hold.objects.filter(pk=hold_id, state=Hold.State.HELD))
     return held.select_for_update(of=("self",)).first()
 
 
-def _with_prices(holds: QuerySet[Hold]) -> QuerySet[Hold]:
+def with_prices(holds: QuerySet[Hold]) -> QuerySet[Hold]:
+    """Have each hold's prices read with it."""
     return holds.select_related("retail_price", "wholesale_price", "cost_price")
+
+
+def rate(hold: Hold, usage: Usage) -> Rated:
+    """Return what `usage` comes to at the hold's own prices; whoever settles or adjusts a hold asks here."""
+    return Rated(
+        charge=0 if hold.free else pricing.amount(hold.retail_price, usage.quantities),
+        wholesale=pricing.amount(hold.wholesale_price, usage.quantities),
+        cost=pricing.amount(hold.cost_price, usage.quantities),
+    )
 
 
 def _settle(hold: Hold, usage: Usage, reason: str) -> Receipt:
     """End a locked hold with what was used, and move the money."""
-    hold.charge = 0 if hold.free else pricing.amount(hold.retail_price, usage.quantities)
-    hold.wholesale_charge = pricing.amount(hold.wholesale_price, usage.quantities)
-    hold.cost = pricing.amount(hold.cost_price, usage.quantities)
+    hold.charge, hold.wholesale_charge, hold.cost = rate(hold, usage)
+    hold.own_share = pricing.share(amount=hold.wholesale_charge, ppm=hold.own_ppm or 0)
+    hold.parent_share = pricing.share(amount=hold.wholesale_charge, ppm=hold.parent_ppm or 0)
     accounts = ledger.lock_user_accounts(tenant_id=hold.tenant_id, user_id=hold.user_id)
-    tenant = ledger.tenant_accounts(tenant_id=hold.tenant_id)
-    movements = [*_charge_user(hold, accounts, tenant), *_charge_wallet(hold, tenant)]
+    shares = _shares(hold)
+    tenant = ledger.tenant_accounts(tenant_id=hold.tenant_id, resellers=list(shares))
+    movements = [*_charge_user(hold, accounts, tenant), *_charge_wallet(hold, tenant, shares)]
     if any(movement.amount for movement in movements):
         ledger.move(
             tenant_id=hold.tenant_id,
@@ -416,18 +474,18 @@ def _settle(hold: Hold, usage: Usage, reason: str) -> Receipt:
         ledger.release(movements=movements)
     _post(hold, usage, reason)
     balance = accounts.available + hold.amount - hold.gift_charge - hold.cash_charge
-    return _receipt(hold, usage, balance=balance, reason=reason)
+    return _receipt(hold, figures_of(hold, None), balance=balance, reason=reason)
 
 
-def _receipt(hold: Hold, usage: Usage, *, balance: int, reason: str) -> Receipt:
+def _receipt(hold: Hold, figures: Figures, *, balance: int, reason: str) -> Receipt:
     return Receipt(
-        usage=usage,
+        usage=Usage(prompt=figures.prompt, cached=figures.cached, completion=figures.completion, source=figures.source),
         price=hold.retail_price,
-        charge=hold.charge,
+        charge=figures.charge,
         free=hold.free,
-        gift=hold.gift_charge,
-        cash=hold.cash_charge,
-        shortfall=hold.shortfall,
+        gift=figures.gift,
+        cash=figures.cash,
+        shortfall=figures.shortfall,
         balance=balance,
         reason=reason,
     )
@@ -453,8 +511,14 @@ def _charge_user(hold: Hold, accounts: UserAccounts, tenant: TenantAccounts) -> 
     ]
 
 
-def _charge_wallet(hold: Hold, tenant: TenantAccounts) -> list[Movement]:
-    """Charge the tenant, whatever its user was charged: also for free answers."""
+def _shares(hold: Hold) -> dict[int, int]:
+    """Return what each reseller gets of the wholesale charge, micro-yuan, without those who get nothing."""
+    parts = ((hold.reseller_id, hold.own_share), (hold.parent_reseller_id, hold.parent_share))
+    return {reseller_id: share for reseller_id, share in parts if reseller_id is not None and share}
+
+
+def _charge_wallet(hold: Hold, tenant: TenantAccounts, shares: dict[int, int]) -> list[Movement]:
+    """Charge the tenant, whatever its user was charged: also for free answers. Resellers and the platform share it."""
     beyond = hold.wholesale_charge - hold.wholesale_amount
     if beyond > 0:
         hold.wholesale_shortfall = max(beyond - ledger.lock(account=tenant.wallet).available, 0)
@@ -462,26 +526,31 @@ def _charge_wallet(hold: Hold, tenant: TenantAccounts) -> list[Movement]:
     return [
         Movement(account=tenant.wallet, amount=-paid, release=hold.wholesale_amount),
         Movement(account=tenant.wholesale_shortfall, amount=-hold.wholesale_shortfall),
-        Movement(account=tenant.platform_revenue, amount=hold.wholesale_charge),
+        *(Movement(account=tenant.accrued[reseller_id], amount=share) for reseller_id, share in shares.items()),
+        Movement(account=tenant.platform_revenue, amount=hold.wholesale_charge - sum(shares.values())),
     ]
 
 
 def _post(hold: Hold, usage: Usage, reason: str) -> None:
     """End the hold with what was used and charged."""
+    hold.posted_prompt, hold.posted_cached, hold.posted_completion = usage.prompt, usage.cached, usage.completion
+    hold.usage_source = usage.source
     ended = Hold.objects.filter(pk=hold.pk, state=Hold.State.HELD).update(
         state=Hold.State.POSTED,
         ended_at=Now(),
         reason=reason,
-        posted_prompt=usage.prompt,
-        posted_cached=usage.cached,
-        posted_completion=usage.completion,
-        usage_source=usage.source,
+        posted_prompt=hold.posted_prompt,
+        posted_cached=hold.posted_cached,
+        posted_completion=hold.posted_completion,
+        usage_source=hold.usage_source,
         charge=hold.charge,
         gift_charge=hold.gift_charge,
         cash_charge=hold.cash_charge,
         shortfall=hold.shortfall,
         wholesale_charge=hold.wholesale_charge,
         wholesale_shortfall=hold.wholesale_shortfall,
+        own_share=hold.own_share,
+        parent_share=hold.parent_share,
         cost=hold.cost,
     )
     _require_ended(hold, ended)

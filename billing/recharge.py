@@ -1,6 +1,8 @@
 """Recharging a balance: an order, its payment at a provider, and the credit that follows, once.
 
     create_order      a user wants a package; what the client needs to pay it
+    ways_to_pay       what a tenant offers, for the client to choose from
+    take_callback     a provider's notification: verified, then settled
     settle_payment    the one place where a payment becomes credit: by notification, poll or re-check
     check_order       ask the provider: lost notifications are found so, and expired orders closed
     poll_orders       `check_order` for every order that is due, of all tenants
@@ -8,7 +10,7 @@
 Calls to a provider are never made within a transaction. Lock order: the order, then as in `billing.ledger`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -22,10 +24,19 @@ from uuid_utils.compat import uuid7
 from billing import ledger, rewards
 from billing.models import METHODS, Channel, MerchantAccount, Method, Order, Package, PaymentEvent
 from billing.payments import provider_of
-from billing.payments.provider import REFERENCE, Payer, PaymentError, PaymentNotice
+from billing.payments.provider import (
+    REFERENCE,
+    Payer,
+    PayerUnknownError,
+    PaymentError,
+    PaymentNotice,
+    PaymentProvider,
+    WantsDelivery,
+)
+from billing.payments.wechat_virtual import IOS_MINIMUM
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
-from tenants.models import EndUser, Tenant, WeChatIdentity
+from tenants.models import EndUser, MiniProgram, Tenant, WeChatIdentity
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +57,7 @@ ACTOR: Final = "payment"
 class Purchase:
     """What a user asks for. `address` is the client's; `notify_base` is where providers reach us, `https://…`.
 
+    `app_id` is the mini-program's that asks, if one does, and `platform` what it runs on, in WeChat's words.
     Browsers come back there too.
     """
 
@@ -54,23 +66,62 @@ class Purchase:
     method: str
     address: str
     notify_base: str
+    app_id: str = ""
+    platform: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WayToPay:
+    """A channel and how it can be paid there; a package below `minimum`, micro-yuan, cannot."""
+
+    channel: str
+    methods: list[str]
+    minimum: int
+
+
+def ways_to_pay(*, tenant: Tenant, app_id: str, platform: str) -> list[WayToPay]:
+    """Return what the tenant offers here, the default first; in its scope.
+
+    In a mini-program (`app_id`) that is virtual payment where the tenant has it, and ordinary WeChat Pay beside it
+    where the tenant chose so, or alone where there is no other. Elsewhere it is everything else.
+    """
+    offered: dict[str, set[str]] = {}
+    accounts = list(MerchantAccount.objects.filter(is_enabled=True))
+    for account in accounts:
+        for method in METHODS[Channel(account.channel)]:
+            if _fits(method, account, app_id) and not _is_for_virtual_only(tenant, account, method, accounts):
+                offered.setdefault(account.channel, set()).add(method)
+    order = [Channel.WECHAT_VIRTUAL, *(channel for channel in Channel if channel != Channel.WECHAT_VIRTUAL)]
+    return [
+        WayToPay(
+            channel=channel,
+            methods=[method for method in METHODS[channel] if method in offered[channel]],
+            minimum=IOS_MINIMUM if _is_sold_by_apple(channel, platform) else 0,
+        )
+        for channel in order
+        if channel in offered
+    ]
 
 
 def create_order(*, user: EndUser, purchase: Purchase) -> tuple[Order, dict[str, str]]:
     """Return an order and what the client needs to pay it; in the user's tenant's scope, outside of transactions.
 
     A user's open order for the same package and way of paying is given again. Raises ProductError: NOT_FOUND
-    "package_not_found" or "channel_not_found", INVALID "method_not_of_channel" or "wechat_login_needed", QUOTA
-    "package_limit_reached", UPSTREAM "payment_unavailable".
+    "package_not_found", "channel_not_found" or "package_without_channel", INVALID "method_not_of_channel",
+    "wechat_login_needed" or "ios_minimum", QUOTA "package_limit_reached", UPSTREAM "payment_unavailable".
     """
-    account, openid = _account_for(user=user, purchase=purchase)
-    order = _open_order(user=user, purchase=purchase, account=account)
-    return_url = f"{purchase.notify_base}/pay/done?order={order.pk}"
-    payer = Payer(address=purchase.address, openid=openid, return_url=return_url)
     tenant = Tenant.objects.get(pk=user.tenant_id)
+    account, payer = _account_for(user=user, tenant=tenant, purchase=purchase)
+    order = _open_order(user=user, purchase=purchase, account=account, payer=payer)
+    payer = replace(payer, return_url=f"{purchase.notify_base}/pay/done?order={order.pk}")
     notify_url = f"{purchase.notify_base}{notify_path(tenant=tenant, account=account)}"
     try:
         payment = provider_of(account).create_payment(order, payer=payer, notify_url=notify_url)
+    except PayerUnknownError as fault:
+        log.info("payer to log in anew", order=str(order.pk), fault=str(fault))
+        # Nobody can pay it, so it must not count against a limit.
+        Order.objects.filter(pk=order.pk, state=Order.State.PENDING).update(state=Order.State.CLOSED, closed_at=Now())
+        raise _login_needed() from None
     except PaymentError as fault:
         log.warning("payment not created", order=str(order.pk), fault=str(fault))
         raise unavailable() from None
@@ -125,7 +176,9 @@ def check_order(order: Order) -> None:
     if notice is None and _expired(order).exists() and not provider.close(order):
         notice = provider.query(order)  # paid in between
     if notice is not None:
-        settle_payment(account=account, notice=notice)
+        event = settle_payment(account=account, notice=notice)
+        if event.is_taken:
+            _confirm_delivery(provider, order)
         return
     _close(order)
 
@@ -149,10 +202,15 @@ def poll_orders() -> int:
     return len(due)
 
 
-def _account_for(*, user: EndUser, purchase: Purchase) -> tuple[MerchantAccount, str]:
-    """Return the merchant account to pay to, and the payer's open id there if the way of paying wants one."""
-    accounts = list(MerchantAccount.objects.filter(channel=purchase.channel, is_enabled=True).order_by("pk"))
-    if not accounts or purchase.channel not in Channel.values or purchase.method not in Method.values:
+def _account_for(*, user: EndUser, tenant: Tenant, purchase: Purchase) -> tuple[MerchantAccount, Payer]:
+    """Return the merchant account to pay to, and the payer as the way of paying wants to know them."""
+    enabled = list(MerchantAccount.objects.filter(is_enabled=True).order_by("pk"))
+    accounts = [
+        account
+        for account in enabled
+        if account.channel == purchase.channel and not _is_for_virtual_only(tenant, account, purchase.method, enabled)
+    ]
+    if not accounts:
         raise ProductError(
             ErrorCode.NOT_FOUND, _("This way of paying is not offered here."), type="channel_not_found", scope="tenant"
         )
@@ -160,13 +218,38 @@ def _account_for(*, user: EndUser, purchase: Purchase) -> tuple[MerchantAccount,
         raise ProductError(
             ErrorCode.INVALID, _("This payment provider has no such way of paying."), type="method_not_of_channel"
         )
-    if purchase.method != Method.JSAPI:
-        return accounts[0], ""
-    known = dict(WeChatIdentity.objects.filter(user=user).values_list("app_id", "openid"))
-    for account in accounts:
-        if account.app_id in known:
-            return account, known[account.app_id]
-    raise ProductError(
+    if purchase.method not in {Method.JSAPI, Method.VIRTUAL}:
+        return accounts[0], Payer(address=purchase.address)
+    known = {identity.app_id: identity for identity in WeChatIdentity.objects.filter(user=user).order_by("pk")}
+    # Of several apps the one that asks is meant.
+    for account in sorted(accounts, key=lambda account: account.app_id != purchase.app_id):
+        if identity := known.get(account.app_id):
+            return account, Payer(address=purchase.address, openid=identity.openid, session_key=identity.session_key)
+    raise _login_needed()
+
+
+def _fits(method: str, account: MerchantAccount, app_id: str) -> bool:
+    """Whether a way of paying works where the client is: in the mini-program `app_id`, or in none."""
+    if app_id:
+        return method in {Method.VIRTUAL, Method.JSAPI} and account.app_id == app_id
+    if method == Method.JSAPI:
+        return not MiniProgram.objects.filter(app_id=account.app_id).exists()
+    return method != Method.VIRTUAL
+
+
+def _is_for_virtual_only(tenant: Tenant, account: MerchantAccount, method: str, enabled: list[MerchantAccount]) -> bool:
+    """Whether an app has virtual payment, and the tenant did not choose ordinary WeChat Pay beside it."""
+    if method != Method.JSAPI or tenant.mini_program_jsapi:
+        return False
+    return account.app_id in {other.app_id for other in enabled if other.channel == Channel.WECHAT_VIRTUAL}
+
+
+def _is_sold_by_apple(channel: str, platform: str) -> bool:
+    return channel == Channel.WECHAT_VIRTUAL and platform == "ios"
+
+
+def _login_needed() -> ProductError:
+    return ProductError(
         ErrorCode.INVALID,
         _("Please log in with WeChat to pay there."),
         type="wechat_login_needed",
@@ -175,8 +258,18 @@ def _account_for(*, user: EndUser, purchase: Purchase) -> tuple[MerchantAccount,
     )
 
 
+def _confirm_delivery(provider: PaymentProvider, order: Order) -> None:
+    """Tell a provider that wants to know. One that does not hear it sends its notification again."""
+    if not isinstance(provider, WantsDelivery):
+        return
+    try:
+        provider.confirm_delivery(order)
+    except PaymentError as fault:
+        log.warning("delivery not confirmed", order=str(order.pk), fault=str(fault))
+
+
 @transaction.atomic
-def _open_order(*, user: EndUser, purchase: Purchase, account: MerchantAccount) -> Order:
+def _open_order(*, user: EndUser, purchase: Purchase, account: MerchantAccount, payer: Payer) -> Order:
     """Return the user's open order of this kind, or a new one. The user's row is locked: a limit counts one by one."""
     EndUser.objects.select_for_update(no_key=True).get(pk=user.pk)
     package = Package.objects.filter(slug=purchase.package, is_enabled=True).first()
@@ -184,6 +277,7 @@ def _open_order(*, user: EndUser, purchase: Purchase, account: MerchantAccount) 
         raise ProductError(
             ErrorCode.NOT_FOUND, _("There is no such package. Please choose another."), type="package_not_found"
         )
+    _require_payable(package, purchase)
     terms = {
         "package": package,
         "package_name": package.name,
@@ -195,11 +289,13 @@ def _open_order(*, user: EndUser, purchase: Purchase, account: MerchantAccount) 
         "method": purchase.method,
         "merchant_id": account.merchant_id,
         "app_id": account.app_id,
+        "payer_openid": payer.openid,
     }
     mine = Order.objects.filter(user=user, package=package)
     alive = Q(state=Order.State.PENDING, expires_at__gt=Now() + timedelta(seconds=REUSE_SECONDS))
     found = mine.filter(alive, **terms).order_by("-created_at").first()
-    if found is not None:
+    # WeChat takes a number once, so that one whose payment was opened may be spent; but a limit leaves no other.
+    if found is not None and (account.channel != Channel.WECHAT_VIRTUAL or package.limit_per_user):
         return found
     _require_below_limit(package, mine)
     number = uuid7()
@@ -213,6 +309,27 @@ def _open_order(*, user: EndUser, purchase: Purchase, account: MerchantAccount) 
         **terms,
     )
     return Order.objects.get(pk=number)
+
+
+def _require_payable(package: Package, purchase: Purchase) -> None:
+    """Refuse what virtual payment would: a package that WeChat does not know, or one too cheap for Apple."""
+    if purchase.channel != Channel.WECHAT_VIRTUAL:
+        return
+    if not package.virtual_product_id:
+        raise ProductError(
+            ErrorCode.NOT_FOUND,
+            _("This package cannot be paid in this way. Please choose another."),
+            type="package_without_channel",
+            scope="package",
+        )
+    if _is_sold_by_apple(purchase.channel, purchase.platform) and package.price < IOS_MINIMUM:
+        raise ProductError(
+            ErrorCode.INVALID,
+            _("On an iPhone or iPad only packages from ¥1 can be bought. Please choose another."),
+            type="ios_minimum",
+            scope="package",
+            minimum=str(IOS_MINIMUM),
+        )
 
 
 def _keep_reference(order: Order, reference: str) -> bool:

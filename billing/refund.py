@@ -25,7 +25,7 @@ from django.db.models.functions import Coalesce, Now
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
-from billing import ledger, recharge
+from billing import commission, ledger, recharge
 from billing.ledger import Movement, UserAccounts
 from billing.models import Account, AccountKind, Entry, MerchantAccount, Order, PaymentEvent, Refund, Transfer
 from billing.models.recharge import FEN
@@ -415,12 +415,22 @@ def _move(refund: Refund, kind: Transfer.Kind, movements: list[Movement]) -> Non
 
 
 def _take_back_earnings(refund: Refund, *, spent: int) -> None:
-    """Take back what others earned by the payment; the last step on the ledger, since resellers' rows are locked last.
+    """Take back what resellers earned by the payment; the last step on the ledger.
 
     `spent` is what of the refund's worth its user had consumed and nobody pays for now, micro-yuan: 0 unless the refund
-    was forced, because else the balance covers it and what was consumed stays paid.
+    was forced, because else the balance covers it and what was consumed stays paid. Where it is not 0, the user's
+    accounts are locked by now. An invitation's rewards are taken back by `billing.rewards`, which looks for refunds.
     """
     log.info("refund paid", refund=str(refund.pk), amount=refund.amount, spent=spent)
+    if spent:
+        commission.take_back(
+            tenant_id=refund.tenant_id,
+            user_id=refund.order.user_id,
+            spent=spent,
+            ref=str(refund.pk),
+            reason=refund.reason,
+            actor=refund.requested_by,
+        )
 
 
 def _refused(refund: Refund, code: str) -> None:

@@ -11,7 +11,7 @@ from celery import shared_task
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
-from billing import bonuses, holds, nightly, recharge, reconcile, refund, rewards, statements, usage
+from billing import bonuses, commission, holds, nightly, recharge, reconcile, refund, rewards, statements, usage, wallet
 
 log = structlog.get_logger(__name__)
 
@@ -96,3 +96,21 @@ def forget_rewards() -> int:
 def poll_refunds() -> int:
     """Ask providers for refunds under way that are due; return how many. Delivered twice, a refund still ends once."""
     return refund.poll_refunds()
+
+
+@shared_task(name="billing.tasks.fold_commissions")
+def fold_commissions() -> int:
+    """Fold what resellers earned since the last day's fold; return how many. Delivered three times, it folds once."""
+    return commission.fold_day()
+
+
+@shared_task(name="billing.tasks.sweep_commissions")
+def sweep_commissions() -> int:
+    """Take back what refunds noted, then set free what was frozen long enough; return how many rows."""
+    return commission.post_backs() + commission.release_matured()
+
+
+@shared_task(name="billing.tasks.notify_low_wallets")
+def notify_low_wallets() -> int:
+    """Mail those whose wholesale wallet runs low; return how many wallets."""
+    return wallet.notify_low_wallets()

@@ -163,6 +163,9 @@ CELERY_BEAT_SCHEDULE = {
     # Hourly, since a month ends at another hour in each tenant's zone; what is made already costs one query.
     "make monthly statements": {"task": "billing.tasks.make_statements", "schedule": crontab(minute="10")},
     "ask for refunds under way": {"task": "billing.tasks.poll_refunds", "schedule": SWEEP_SECONDS},
+    "fold resellers' commission": {"task": "billing.tasks.fold_commissions", "schedule": crontab(hour="0", minute="5")},
+    "free and take back commission": {"task": "billing.tasks.sweep_commissions", "schedule": SWEEP_SECONDS},
+    "tell of low wallets": {"task": "billing.tasks.notify_low_wallets", "schedule": 300.0},
     "audit the ledger": {"task": "billing.tasks.audit_ledger", "schedule": crontab(hour="3", minute="30")},
 }
 

@@ -175,12 +175,11 @@ def log_in_with_wechat(*, tenant: Tenant, app_id: str | None, code: str, client:
 
 
 def _user_of_wechat(program: MiniProgram, session: WeChatSession) -> EndUser:
-    """Find or make the user of an open id. Two first log-ins at once: one makes, the other finds."""
+    """Find or make the user of an open id, and keep the session key. Of two first log-ins at once one makes."""
     identities = WeChatIdentity.objects.select_related("user").filter(tenant_id=program.tenant_id)
     mine = identities.filter(app_id=program.app_id, openid=session.openid)
     if known := mine.first():
-        if session.unionid and not known.unionid:
-            mine.update(unionid=session.unionid)
+        mine.update(session_key=session.session_key, unionid=known.unionid or session.unionid)
         return known.user
     try:
         with transaction.atomic():
@@ -192,8 +191,10 @@ def _user_of_wechat(program: MiniProgram, session: WeChatSession) -> EndUser:
                 app_id=program.app_id,
                 openid=session.openid,
                 unionid=session.unionid,
+                session_key=session.session_key,
             )
     except IntegrityError:
+        mine.update(session_key=session.session_key)
         return mine.get().user
     return user
 

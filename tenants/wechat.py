@@ -1,6 +1,7 @@
-"""WeChat's own calls for mini-programs: `jscode2session`, which turns a log-in code into an open id."""
+"""WeChat's API for mini-programs: one HTTP client, and `jscode2session`, which turns a log-in code into an open id."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
 from typing import Any
@@ -26,12 +27,17 @@ class _Code(IntEnum):
     RISKY_USER = 40226
 
 
+class WeChatAwayError(Exception):
+    """WeChat gave no answer, or none that can be read. Its text is for the log, and holds no secret."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class WeChatSession:
-    """Who WeChat says has logged in. Its session key is dropped: nothing here decrypts with it."""
+    """Who WeChat says has logged in. The session key, a secret, is good until the person's next log-in."""
 
     openid: str
     unionid: str = ""
+    session_key: str = field(default="", repr=False)
 
 
 class WeChatClient:
@@ -59,22 +65,37 @@ class WeChatClient:
         openid = answer.get("openid")
         if not isinstance(openid, str) or not openid:
             raise _unavailable()
-        return WeChatSession(openid=openid, unionid=str(answer.get("unionid") or ""))
+        return WeChatSession(
+            openid=openid,
+            unionid=str(answer.get("unionid") or ""),
+            session_key=str(answer.get("session_key") or ""),
+        )
 
-    def _ask(self, app_id: str, secret: str, code: str) -> dict[str, Any]:
-        """Make the call. No failure carries httpx's own text: it would quote the URL, and the secret in it."""
-        question = {"appid": app_id, "secret": secret, "js_code": code, "grant_type": "authorization_code"}
+    def ask(self, method: str, path: str, *, query: Mapping[str, str], body: bytes = b"") -> dict[str, Any]:
+        """Make one call; raise WeChatAwayError where no answer comes.
+
+        No failure carries httpx's own text: it would quote the URL, and the secrets in it.
+        """
+        call = path.rpartition("/")[2]
+        headers = {"Content-Type": "application/json"} if body else {}
         try:
-            response = self._http.get("/sns/jscode2session", params=question)
+            response = self._http.request(method, path, params=dict(query), content=body, headers=headers)
             # WeChat says text/plain; what counts is the body.
             answer = orjson.loads(response.content)
         except (httpx.HTTPError, orjson.JSONDecodeError) as failure:
-            logger.warning("wechat_unavailable", call="jscode2session", failure=type(failure).__name__)
-            raise _unavailable() from None
+            logger.warning("wechat_unavailable", call=call, failure=type(failure).__name__)
+            raise WeChatAwayError(f"{call}: {type(failure).__name__}") from None
         if response.status_code != httpx.codes.OK or not isinstance(answer, dict):
-            logger.warning("wechat_unavailable", call="jscode2session", status=response.status_code)
-            raise _unavailable()
+            logger.warning("wechat_unavailable", call=call, status=response.status_code)
+            raise WeChatAwayError(f"{call}: status {response.status_code}")
         return answer
+
+    def _ask(self, app_id: str, secret: str, code: str) -> dict[str, Any]:
+        question = {"appid": app_id, "secret": secret, "js_code": code, "grant_type": "authorization_code"}
+        try:
+            return self.ask("GET", "/sns/jscode2session", query=question)
+        except WeChatAwayError:
+            raise _unavailable() from None
 
 
 @lru_cache(maxsize=4)

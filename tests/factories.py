@@ -10,8 +10,9 @@ from django.contrib.auth.hashers import make_password
 
 from billing import ledger, redeem
 from billing.holds import HoldRequest
-from billing.models import PriceVersion, RewardRules
+from billing.models import CommissionTerms, PriceVersion, RewardRules
 from billing.pricing import publish_price
+from billing.terms import publish_terms
 from tenants import scope
 from tenants.login import issue_token
 from tenants.models import (
@@ -87,6 +88,16 @@ def make_staff(*tenants: Tenant, role: str = Membership.Role.OWNER) -> StaffUser
     for tenant in tenants:
         with scope.tenant(tenant.pk):
             Membership.objects.create(tenant=tenant, staff=staff, role=role)
+    return staff
+
+
+def make_partner(reseller: Reseller, **fields: Any) -> StaffUser:
+    """Return a staff user with PASSWORD who works for a reseller."""
+    staff = make_staff()
+    PlatformMembership.objects.create(staff=staff, role=PlatformMembership.Role.RESELLER, reseller=reseller)
+    if fields:
+        StaffUser.objects.filter(pk=staff.pk).update(**fields)
+        staff.refresh_from_db()
     return staff
 
 
@@ -169,3 +180,8 @@ def hold_request(user: EndUser, sku: str, **fields: Any) -> HoldRequest:
             **fields,
         }
     )
+
+
+def make_terms(reseller: Reseller, own_ppm: int = 100_000, parent_ppm: int = 0, **fields: Any) -> CommissionTerms:
+    """Publish a reseller's terms: 10 % of its own tenants' wholesale unless told otherwise."""
+    return publish_terms(reseller_id=reseller.pk, own_ppm=own_ppm, parent_ppm=parent_ppm, actor="test", **fields)

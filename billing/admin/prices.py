@@ -25,7 +25,7 @@ from unfold.widgets import (
     UnfoldBooleanWidget,
 )
 
-from billing import notices, pricing
+from billing import notices, pricing, terms
 from billing.admin.books import MoneyAdmin, yuan_column
 from billing.models import PriceVersion
 from billing.models.price import MAX_MULTIPLIER_PPM, MAX_PER_CALL, MAX_RATE, MAX_TOKENS
@@ -427,9 +427,16 @@ class CalculatorForm(forms.Form):
         }
 
 
-def shares_of(tenant: Tenant) -> list[tuple[str, int]]:  # noqa: ARG001  # commission is nobody's yet
+def shares_of(tenant: Tenant) -> list[tuple[str, int]]:
     """Return who gets how many millionths of the tenant's wholesale charges: resellers, the nearest first."""
-    return []
+    seller = tenant.reseller
+    if seller is None:
+        return []
+    shares = [(seller.name, own.own_ppm if (own := terms.terms_of(reseller_id=seller.pk)) else 0)]
+    if seller.parent is not None:
+        above = terms.terms_of(reseller_id=seller.parent.pk)
+        shares.append((seller.parent.name, above.parent_ppm if above else 0))
+    return [(name, ppm) for name, ppm in shares if ppm]
 
 
 def split_shares(*, wholesale: int, answers: int, shares: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:

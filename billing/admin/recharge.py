@@ -52,6 +52,10 @@ class MerchantAccountForm(SecretsForm):
     private_key = SecretField(_("merchant's private key"), has_lines=True)
     secret_key = SecretField(_("secret key"))
     webhook_secret = SecretField(_("webhook's signing secret"))
+    app_key = SecretField(_("app key"))
+    sandbox_app_key = SecretField(_("app key of the sandbox"))
+    message_token = SecretField(_("token of the message push"))
+    message_key = SecretField(_("EncodingAESKey of the message push"))
 
     class Meta:
         model = MerchantAccount
@@ -60,15 +64,20 @@ class MerchantAccountForm(SecretsForm):
             "channel",
             "merchant_id",
             "app_id",
-            "is_enabled",
-            "private_key",
-            "platform_public_key",
             "certificate_serial",
             "platform_key_id",
+            "platform_public_key",
             "platform_certificates",
+            "environment",
+            "is_enabled",
+            "private_key",
             "api_v3_key",
             "secret_key",
             "webhook_secret",
+            "app_key",
+            "sandbox_app_key",
+            "message_token",
+            "message_key",
         ]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -101,6 +110,12 @@ _GROUPS: Final = (
         ("secret_key", "webhook_secret"),
         _("The webhook is set up at Stripe, with this account's address for notifications."),
     ),
+    (
+        frozenset({Channel.WECHAT_VIRTUAL}),
+        _("WeChat virtual payment"),
+        ("environment", "app_key", "sandbox_app_key", "message_token", "message_key"),
+        _("The message push of the mini-program is set up at WeChat, with this account's address for notifications."),
+    ),
 )
 
 # What a refusal means, in words; anything else is shown as the provider says it.
@@ -120,7 +135,7 @@ class MerchantAccountAdmin(SecretsModelAdmin):
 
     visible_to = frozenset({Role.OWNER, Role.FINANCE})
     form = MerchantAccountForm
-    list_display = ("id", "channel", "merchant_id", "app_id", "is_enabled", "created_at")
+    list_display = ("id", "channel", "merchant_id", "app_id", "environment", "is_enabled", "created_at")
     list_filter = ("channel", "is_enabled")
     actions = ("try_settings",)
     readonly_fields = ("notify_address",)

@@ -1,6 +1,7 @@
 """Billing's tables."""
 
 from billing.models.account import Account, AccountKind, Entry, Transfer
+from billing.models.adjustment import UsageAdjustment
 from billing.models.audit_run import AuditRun
 from billing.models.bill import Bill, BillLine
 from billing.models.hold import Hold, UsageSource
@@ -9,6 +10,7 @@ from billing.models.quota import QuotaUse
 from billing.models.recharge import METHODS, Channel, MerchantAccount, Method, Order, Package, PaymentEvent
 from billing.models.redeem import RedeemBatch, RedeemCode
 from billing.models.refund import Refund
+from billing.models.resale import Commission, CommissionBack, CommissionTerms, ConsumptionBack, PayoutBatch, Withdrawal
 from billing.models.rewards import (
     AdTicket,
     Invitation,
@@ -21,6 +23,7 @@ from billing.models.rewards import (
 )
 from billing.models.statement import Statement
 from billing.models.usage import DailyUsage, UsageRecord
+from billing.models.wallet import WalletNotice, WalletTopUp
 
 __all__ = [
     "METHODS",
@@ -31,6 +34,10 @@ __all__ = [
     "Bill",
     "BillLine",
     "Channel",
+    "Commission",
+    "CommissionBack",
+    "CommissionTerms",
+    "ConsumptionBack",
     "DailyUsage",
     "Entry",
     "Hold",
@@ -42,6 +49,7 @@ __all__ = [
     "Order",
     "Package",
     "PaymentEvent",
+    "PayoutBatch",
     "PriceVersion",
     "QuotaUse",
     "RedeemBatch",
@@ -53,6 +61,10 @@ __all__ = [
     "SignIn",
     "Statement",
     "Transfer",
+    "UsageAdjustment",
     "UsageRecord",
     "UsageSource",
+    "WalletNotice",
+    "WalletTopUp",
+    "Withdrawal",
 ]

@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from django.core.exceptions import ValidationError
+from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import Q, Value
 from django.db.models.functions import Mod, Now
@@ -48,10 +49,10 @@ class Method(models.TextChoices):
 
 # The ways of paying that each provider has.
 METHODS: Final = {
-    Channel.WECHAT: frozenset({Method.NATIVE, Method.JSAPI, Method.H5}),
-    Channel.WECHAT_VIRTUAL: frozenset({Method.VIRTUAL}),
-    Channel.ALIPAY: frozenset({Method.WAP, Method.PAGE}),
-    Channel.STRIPE: frozenset({Method.CHECKOUT}),
+    Channel.WECHAT: (Method.NATIVE, Method.JSAPI, Method.H5),
+    Channel.WECHAT_VIRTUAL: (Method.VIRTUAL,),
+    Channel.ALIPAY: (Method.WAP, Method.PAGE),
+    Channel.STRIPE: (Method.CHECKOUT,),
 }
 
 
@@ -66,6 +67,14 @@ class Package(TenantOwned):
     badge = models.CharField(_("badge"), max_length=20, blank=True, default="")
     limit_per_user = models.PositiveIntegerField(_("times per user, 0 for any"), default=0)
     position = models.IntegerField(_("position"), default=0)
+    virtual_product_id = models.CharField(
+        _("product at WeChat"),
+        max_length=64,
+        blank=True,
+        default="",
+        validators=[RegexValidator(r"\A[A-Za-z0-9_-]+\Z", _("Letters, digits, dashes and underscores only."))],
+        help_text=_("For virtual payment: the id of the product, registered with WeChat for exactly this price."),
+    )
     is_enabled = models.BooleanField(_("on sale"), default=True)
 
     class Meta(TenantOwned.Meta):
@@ -111,6 +120,11 @@ NEEDED: Final[dict[str, dict[str, Form]]] = {
         "private_key": Form(_ANYTHING, _NEEDED),
         "api_v3_key": Form(r".{32}", _("The API v3 key has 32 characters.")),
     },
+    Channel.WECHAT_VIRTUAL: {
+        "merchant_id": Form(r"\d{1,32}", _("The offer id of virtual payment is digits only.")),
+        "app_id": Form(r"wx[0-9a-zA-Z]{8,30}", _("An app id such as wx1234567890abcdef is wanted.")),
+        "message_token": Form(_ANYTHING, _NEEDED),
+    },
     Channel.ALIPAY: {
         "merchant_id": Form(r"2088\d{12}", _("The merchant id of Alipay is 16 digits that begin with 2088.")),
         "app_id": Form(r"\d{16}", _("The app id of Alipay is 16 digits.")),
@@ -133,7 +147,16 @@ class MerchantAccount(TenantOwned):
 
     WeChat Pay signs with a public key of its own (`platform_key_id`), or with a platform certificate, or with both by
     turns while a merchant changes over: either kind is looked up by the id that came with the signature.
+
+    WeChat virtual payment has its offer id for a merchant id, an app key for each environment, and the token and the
+    key of the mini-program's message push.
     """
+
+    class Environment(models.TextChoices):
+        """Where virtual payment's money is: what is paid in the sandbox is none."""
+
+        PRODUCTION = "production", _("production")
+        SANDBOX = "sandbox", _("sandbox")
 
     channel = models.CharField(_("channel"), max_length=20, choices=Channel.choices)
     merchant_id = models.CharField(_("merchant id"), max_length=64)
@@ -148,6 +171,17 @@ class MerchantAccount(TenantOwned):
     platform_key_id = models.CharField(_("id of the platform's public key"), max_length=64, blank=True, default="")
     platform_public_key = models.TextField(_("platform's public key"), blank=True, default="")
     platform_certificates = models.TextField(_("platform's certificates"), blank=True, default="")
+    environment = models.CharField(
+        _("environment"),
+        max_length=10,
+        choices=Environment.choices,
+        default=Environment.PRODUCTION,
+        help_text=_("Virtual payment only. Balance bought in the sandbox is real and the money is not: for tests."),
+    )
+    app_key = EncryptedTextField(_("app key"), blank=True, default="")
+    sandbox_app_key = EncryptedTextField(_("app key of the sandbox"), blank=True, default="")
+    message_token = EncryptedTextField(_("token of the message push"), blank=True, default="")
+    message_key = EncryptedTextField(_("EncodingAESKey of the message push"), blank=True, default="")
     is_enabled = models.BooleanField(_("enabled"), default=True)
     created_at = models.DateTimeField(_("created"), db_default=Now(), editable=False)
 
@@ -221,6 +255,7 @@ class Order(TenantOwned):
     merchant_id = models.CharField(_("merchant id"), max_length=64)
     app_id = models.CharField(_("app id"), max_length=32, blank=True)
     provider_ref = models.CharField(_("provider's name of the order"), max_length=120, blank=True, default="")
+    payer_openid = models.CharField(_("payer's open id"), max_length=64, blank=True, default="", editable=False)
     state = models.CharField(_("state"), max_length=7, choices=State.choices, default=State.PENDING)
     transaction_id = models.CharField(_("provider's number"), max_length=64, blank=True, default="")
     created_at = models.DateTimeField(_("created"), db_default=Now(), editable=False)

@@ -7,6 +7,7 @@ from billing.payments.alipay import Alipay
 from billing.payments.provider import PaymentProvider
 from billing.payments.stripe import StripePayments
 from billing.payments.wechat import WeChatPay
+from billing.payments.wechat_virtual import WeChatVirtual
 
 __all__ = ["provider_of", "try_settings"]
 
@@ -16,6 +17,8 @@ def provider_of(account: MerchantAccount) -> PaymentProvider:
     match Channel(account.channel):
         case Channel.WECHAT:
             return WeChatPay(account)
+        case Channel.WECHAT_VIRTUAL:
+            return WeChatVirtual(account)
         case Channel.ALIPAY:
             return Alipay(account)
         case Channel.STRIPE:

@@ -91,7 +91,13 @@ class Alipay:
         signed = self._signed(method, content, **pages)
         return {"pay_url": f"{settings.ALIPAY_GATEWAY_URL}?{urlencode(signed)}"}
 
-    def parse_callback(self, *, body: bytes, headers: Mapping[str, str]) -> Notice:  # noqa: ARG002  # the body has it all
+    def parse_callback(
+        self,
+        *,
+        body: bytes,
+        headers: Mapping[str, str],  # noqa: ARG002  # the body has it all
+        query: Mapping[str, str],  # noqa: ARG002  # as above
+    ) -> Notice:
         """Verify and read a notification, which is a form; a refund's amount is asked for, since it gives sums only."""
         said = _form(body)
         self._verify_form(said)

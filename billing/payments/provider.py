@@ -2,6 +2,7 @@
 
     PaymentError
     ├── NotificationRefusedError    a message that is not believed: not the provider's, too old, or not readable
+    ├── PayerUnknownError           the provider wants the payer to log in there anew
     ├── NotificationIgnoredError    a message that is believed, and tells of nothing that concerns our books
     ├── ProviderAwayError           the provider did not answer, or its answer cannot be believed
     └── ProviderRefusedError        the provider understood the request and refused it
@@ -10,9 +11,9 @@ A provider knows orders and keys; it moves no money and writes no row: `billing.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 from billing.models import Order, Refund
 
@@ -26,6 +27,10 @@ class PaymentError(Exception):
 
 class NotificationRefusedError(PaymentError):
     """A notification that is not believed."""
+
+
+class PayerUnknownError(PaymentError):
+    """The payer's log-in with the provider is missing or over; nothing was given out that could be paid."""
 
 
 class NotificationIgnoredError(PaymentError):
@@ -53,6 +58,7 @@ class Payer:
 
     address: str = ""
     openid: str = ""
+    session_key: str = field(default="", repr=False)
     return_url: str = ""
 
 
@@ -128,8 +134,8 @@ class PaymentProvider(Protocol):
         """
         ...
 
-    def parse_callback(self, *, body: bytes, headers: Mapping[str, str]) -> Notice:
-        """Return the payment or refund that a notification tells of.
+    def parse_callback(self, *, body: bytes, headers: Mapping[str, str], query: Mapping[str, str]) -> Notice | None:
+        """Return the payment or refund that a notification tells of; `query` is the address's. None: about neither.
 
         Raises NotificationRefusedError or NotificationIgnoredError, and may ask the provider for what it leaves out.
         """
@@ -157,4 +163,22 @@ class PaymentProvider(Protocol):
 
     def bill(self, day: date) -> list[BillLine]:
         """Return the provider's bill of a day, in the provider's time zone (China's)."""
+        ...
+
+
+@runtime_checkable
+class ProvesAddress(Protocol):
+    """A provider that asks whether an address is ours, by GET, before it sends anything there."""
+
+    def prove_address(self, query: Mapping[str, str]) -> str:
+        """Return what the provider wants to read; raise NotificationRefusedError."""
+        ...
+
+
+@runtime_checkable
+class WantsDelivery(Protocol):
+    """A provider that wants to be told that what was paid for was given out."""
+
+    def confirm_delivery(self, order: Order) -> None:
+        """Say so, for an order whose notification did not arrive: the answer to one says so itself."""
         ...

@@ -68,7 +68,13 @@ class StripePayments:
                 session = self._open_session(order, payer.return_url)
             return {"checkout_url": _word(session.url), REFERENCE: _word(session.id)}
 
-    def parse_callback(self, *, body: bytes, headers: Mapping[str, str]) -> Notice:
+    def parse_callback(
+        self,
+        *,
+        body: bytes,
+        headers: Mapping[str, str],
+        query: Mapping[str, str],  # noqa: ARG002  # the contract's; nothing stands there
+    ) -> Notice:
         """Verify and read an event; what an event leaves out, such as a refund's order, is asked for."""
         event = self._verified(body, headers)
         try:

@@ -96,7 +96,13 @@ class WeChatPay:
         wanted = "code_url" if order.method == Method.NATIVE else "h5_url"
         return {wanted: _text(answer, wanted)}
 
-    def parse_callback(self, *, body: bytes, headers: Mapping[str, str]) -> Notice:
+    def parse_callback(
+        self,
+        *,
+        body: bytes,
+        headers: Mapping[str, str],
+        query: Mapping[str, str],  # noqa: ARG002  # the contract's; nothing stands there
+    ) -> Notice:
         """Verify, decrypt and read a notification; `headers` by any spelling of their names."""
         self._verify(body, headers)
         try:

@@ -75,6 +75,8 @@ def test_the_day_adds_up(shop: Shop, posted: Hold) -> None:
             "completion_tokens": 400,
             "charge": 3200,
             "wholesale_charge": 1600 + 1300,
+            "own_share": 0,
+            "parent_share": 0,
             "cost": 800 + 650,
         }
     ]

@@ -95,6 +95,7 @@ class WeChatIdentityAdmin(ReadOnlyTenantModelAdmin):
 
     list_display = ("user", "app_id", "openid", "unionid", "created_at")
     list_select_related = ("tenant", "user")
+    exclude = ("session_key",)
     search_fields = ("openid", "unionid")
     visible_to = frozenset({Membership.Role.OWNER, Membership.Role.SUPPORT})
 

@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 from tenants.models.tenant import LANGUAGES
 from tenants.scope import SameTenant, TenantOwned
+from tenants.secrets import EncryptedTextField
 
 
 class EndUser(TenantOwned):
@@ -81,6 +82,8 @@ class WeChatIdentity(TenantOwned):
     app_id = models.CharField(_("app id"), max_length=32)
     openid = models.CharField(_("open id"), max_length=64)
     unionid = models.CharField(_("union id"), max_length=64, blank=True, default="")
+    # WeChat's of the last log-in: virtual payment is signed with it.
+    session_key = EncryptedTextField(_("session key"), blank=True, default="", editable=False)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
 
     class Meta(TenantOwned.Meta):

@@ -62,6 +62,11 @@ class Tenant(models.Model):
     on_disconnect = models.CharField(
         _("when the reader leaves"), max_length=10, choices=OnDisconnect.choices, default=OnDisconnect.FINISH
     )
+    mini_program_jsapi = models.BooleanField(
+        _("ordinary WeChat Pay in the mini-program too"),
+        default=False,
+        help_text=_("Beside virtual payment, which WeChat demands there for virtual goods."),
+    )
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
 
     class Meta:

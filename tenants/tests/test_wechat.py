@@ -68,6 +68,16 @@ def test_the_first_log_in_makes_a_user_and_the_next_finds_them(
     }
 
 
+def test_the_session_key_is_the_last_log_in_s(tenant: Tenant, program: MiniProgram, wechat: WeChatDouble) -> None:
+    kept = []
+    for _ in range(2):
+        log_in(tenant, wechat, wechat.wx_login(app_id=program.app_id, openid="o1"))
+        with scope.tenant(tenant.pk):
+            kept.append(WeChatIdentity.objects.get().session_key)
+        assert kept[-1] == wechat.session_keys[program.app_id, "o1"]
+    assert kept[0] != kept[1]
+
+
 def test_a_union_id_joins_the_tenants_mini_programs(tenant: Tenant, program: MiniProgram, wechat: WeChatDouble) -> None:
     second = make_mini_program(tenant, secret=SECRET)
     wechat.secrets[second.app_id] = SECRET

@@ -3,7 +3,9 @@
 Answers are JSON under `text/plain`, with status 200, failures included, as WeChat's are.
 """
 
+import base64
 import json
+import secrets
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +27,7 @@ class WeChatDouble:
     failures: deque[int] = field(default_factory=deque)  # error codes of the next answers
     raw: deque[tuple[int, bytes]] = field(default_factory=deque)  # status and body of the next answers, before those
     asked: list[dict[str, str]] = field(default_factory=list)
+    session_keys: dict[tuple[str, str], str] = field(default_factory=dict)  # the last, by app id and open id
 
     def wx_login(self, *, app_id: str, openid: str, unionid: str = "") -> str:
         """Give out a code, as `wx.login` does on a phone."""
@@ -47,7 +50,9 @@ class WeChatDouble:
         if code in self.used:
             return _failure(40163)
         self.used.add(code)
-        session = {"session_key": "c2Vzc2lvbl9rZXlfb2ZfMTY=", "openid": known["openid"]}
+        session_key = base64.b64encode(secrets.token_bytes(16)).decode()
+        self.session_keys[app_id, known["openid"]] = session_key
+        session = {"session_key": session_key, "openid": known["openid"]}
         return {**session, "unionid": known["unionid"]} if known["unionid"] else session
 
     def answer(self, path: str, query: dict[str, str]) -> tuple[int, bytes]:

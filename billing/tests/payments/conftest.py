@@ -21,14 +21,17 @@ from pytest_django import Settings
 from billing import audit, holds, ledger, recharge, refund, usage
 from billing.models import Account, MerchantAccount, Order, Package, PaymentEvent, Refund
 from billing.tests.payments.desks import DESKS, Desk, Message, WeChatDesk, wechat_desk
-from tenants import resolve, scope
+from tenants import login, resolve, scope
+from tenants import wechat as wechat_api
 from tenants.models import EndUser, Tenant
 from tests.doubles.wechatpay import Merchant, WeChatPayDouble, pem, public_pem
+from tests.doubles.xpay import Offer, VirtualOrder, XPayDouble, running_xpay
 from tests.factories import (
     YUAN,
     fill_wallet,
     hold_request,
     host_of,
+    make_mini_program,
     make_sku,
     make_tenant,
     make_token,
@@ -251,6 +254,120 @@ def open_till(wechat: WeChatPayDouble, *, merchant: Merchant | None = None) -> T
     )
 
 
+@dataclass(kw_only=True)
+class VirtualTill(Till):
+    """A mini-program that sells by virtual payment, and a buyer who has logged in there."""
+
+    xpay: XPayDouble
+    offer: Offer
+    openid: str
+
+    def log_in(self) -> None:
+        """Log the buyer in, as `wx.login` and our log-in do."""
+        code = self.xpay.wx_login(app_id=self.offer.app_id, openid=self.openid)
+        with scope.tenant(self.tenant.pk):
+            login.log_in_with_wechat(
+                tenant=self.tenant, app_id=self.offer.app_id, code=code, client=wechat_api.client_for(self.xpay.url)
+            )
+
+    def ask(self, **changes: str) -> tuple[int, dict[str, Any]]:
+        """Order the package, and return whatever comes."""
+        body = {"package": self.package.slug, "channel": "wechat_virtual", "method": "virtual", **changes}
+        return self.api("POST", "/api/billing/orders", body)
+
+    def open(self, **changes: str) -> str:
+        """Order the package and open the payment on the phone; return the order's number."""
+        status, said = self.ask(**changes)
+        assert status == 200, said
+        opened = self.xpay.open_payment(said["data"]["payment"], app_id=self.offer.app_id, openid=self.openid)
+        assert opened == "ok"
+        return self.number(said["data"])
+
+    def paid(self, *, with_apple: bool = False) -> str:
+        """Order and pay; return the order's number."""
+        number = self.open()
+        self.xpay.pay(number, with_apple=with_apple)
+        return number
+
+    def send(self, said: dict[str, Any], *, to: "VirtualTill | None" = None, **push: Any) -> tuple[int, str]:
+        """Bring a message to the address that the mini-program's push was given."""
+        query, body = self.xpay.push(said, offer=self.offer, **push)
+        return self.post(query, body, to=to)
+
+    def post(self, query: str, body: bytes, *, to: "VirtualTill | None" = None) -> tuple[int, str]:
+        """Bring bytes there."""
+        till = to or self
+        path = recharge.notify_path(tenant=till.tenant, account=till.account)
+        answer = Client().post(f"{path}?{query}", body, content_type="text/xml", headers={"host": "pay.test"})
+        return answer.status_code, answer.content.decode()
+
+    def at_wechat(self, number: str) -> VirtualOrder:
+        """Return an order as WeChat has it."""
+        return self.xpay.orders[number]
+
+    def change(self, **fields: Any) -> None:
+        """Change the merchant account."""
+        with scope.tenant(self.tenant.pk):
+            MerchantAccount.objects.filter(pk=self.account.pk).update(**fields)
+            self.account.refresh_from_db()
+
+    def bought(self, times: int = 1) -> dict[str, int]:
+        """Return what the books say after the package was bought so many times."""
+        sums = {
+            f"psp_clearing:wechat_virtual:{self.offer.offer_id}": -PRICE,
+            "user_cash": CREDITS,
+            "psp_clearing:gift": -BONUS,
+            "user_gift": BONUS,
+        }
+        return {name: amount * times for name, amount in sums.items()}
+
+
+def open_virtual(xpay: XPayDouble, *, environment: str = "production") -> VirtualTill:
+    """Open a tenant that sells in its mini-program, to a buyer who has just logged in there."""
+    tenant = make_tenant()
+    program = make_mini_program(tenant, secret="app-secret-of-the-mini-program")
+    xpay.secrets[program.app_id] = program.secret
+    offer = Offer(app_id=program.app_id, offer_id=str(next(_numbers)), products={"ten": PRICE // 10_000})
+    xpay.offers[program.app_id] = offer
+    merchant = Merchant(merchant_id=offer.offer_id, app_id=program.app_id)
+    account = open_account(
+        tenant,
+        merchant,
+        channel="wechat_virtual",
+        certificate_serial="",
+        private_key="",
+        api_v3_key="",
+        platform_key_id="",
+        platform_public_key="",
+        environment=environment,
+        app_key=offer.app_keys[0],
+        sandbox_app_key=offer.app_keys[1],
+        message_token=offer.message_token,
+        message_key=offer.message_key,
+    )
+    package = open_package(tenant, virtual_product_id="ten")
+    openid = unique("o")
+    code = xpay.wx_login(app_id=program.app_id, openid=openid)
+    with scope.tenant(tenant.pk):
+        user = login.log_in_with_wechat(
+            tenant=tenant, app_id=program.app_id, code=code, client=wechat_api.client_for(xpay.url)
+        )
+    wechat = WeChatPayDouble()
+    return VirtualTill(
+        desk=WeChatDesk(wechat),
+        wechat=wechat,
+        tenant=tenant,
+        user=user,
+        token=make_token(user),
+        merchant=merchant,
+        account=account,
+        package=package,
+        xpay=xpay,
+        offer=offer,
+        openid=openid,
+    )
+
+
 AnyCounter = TypeVar("AnyCounter", bound=Counter)
 
 
@@ -262,8 +379,12 @@ def audited(till: AnyCounter) -> Iterator[AnyCounter]:
 
 
 @pytest.fixture
-def wechat(settings: Settings) -> Iterator[WeChatPayDouble]:
+def encryption(settings: Settings) -> None:
     settings.ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
+
+
+@pytest.fixture
+def wechat(settings: Settings, encryption: None) -> Iterator[WeChatPayDouble]:
     resolve.forget()
     with wechat_desk(settings) as opened:
         yield opened.double
@@ -322,6 +443,39 @@ def put_away(till: Counter) -> Iterator[None]:
         with scope.tenant(till.tenant.pk):
             Order.objects.filter(state="pending").update(state="closed", closed_at=Now())
             Refund.objects.filter(state="requested").update(next_poll_at=None)
+
+
+@pytest.fixture
+def xpay(settings: Settings, encryption: None) -> Iterator[XPayDouble]:
+    resolve.forget()
+    with running_xpay() as double:
+        settings.WECHAT_API_URL = double.url
+        client = wechat_api.client_for(double.url)
+        yield double
+        client.close()
+        wechat_api.client_for.cache_clear()
+
+
+@pytest.fixture
+def virtual(db: None, xpay: XPayDouble) -> Iterator[VirtualTill]:
+    with audited(open_virtual(xpay)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def virtual_other(db: None, xpay: XPayDouble) -> Iterator[VirtualTill]:
+    with audited(open_virtual(xpay)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def committed_virtual(committed_db: None, xpay: XPayDouble) -> Iterator[VirtualTill]:
+    with audited(open_virtual(xpay)) as opened:
+        try:
+            yield opened
+        finally:
+            with scope.tenant(opened.tenant.pk):  # as above
+                Order.objects.filter(state="pending").update(state="closed", closed_at=Now())
 
 
 def path_of(url: str) -> str:

@@ -220,7 +220,9 @@ def test_a_refund_that_takes_its_time_is_pending(shop: Counter, alipay: AlipayDo
 
 
 def notice_of(shop: Counter, message: tuple[bytes, dict[str, str]]) -> PaymentNotice | RefundNotice:
-    return provider_of(shop.account).parse_callback(body=message[0], headers=message[1])
+    told = provider_of(shop.account).parse_callback(body=message[0], headers=message[1], query={})
+    assert told is not None
+    return told
 
 
 def test_what_is_told_of_a_refund_is_no_payment(shop: Counter, alipay: AlipayDouble) -> None:

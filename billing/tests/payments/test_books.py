@@ -90,6 +90,7 @@ def form(till: Till, **fields: str) -> dict[str, str]:
         "platform_key_id": account.platform_key_id,
         "platform_public_key": account.platform_public_key,
         "platform_certificates": "",
+        "environment": account.environment,
         "is_enabled": "on",
         "private_key": "",
         "api_v3_key": "",

@@ -35,6 +35,7 @@ def test_what_is_on_sale(till: Till, other: Till) -> None:
             "bonus": "2000000",
             "badge": package.badge,
             "limit_per_user": package.limit_per_user,
+            "virtual": False,
         }
         for package in (first, till.package)
     ]

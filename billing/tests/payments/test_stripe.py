@@ -55,7 +55,9 @@ def event(shop: Counter, kind: str, thing: dict[str, Any], **what: Any) -> Messa
 
 
 def notice_of(shop: Counter, message: Message) -> PaymentNotice | RefundNotice:
-    return provider_of(shop.account).parse_callback(body=message[0], headers=message[1])
+    told = provider_of(shop.account).parse_callback(body=message[0], headers=message[1], query={})
+    assert told is not None
+    return told
 
 
 def refund_of(shop: Counter, number: str, name: str = "refund-1", amount: int = 3 * YUAN) -> Refund:
