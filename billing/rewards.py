@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import structlog
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Case, Exists, F, OuterRef, Prefetch, QuerySet, Sum, UUIDField, Value, When
+from django.db.models import Case, CharField, Exists, F, OuterRef, Prefetch, QuerySet, Sum, Value, When
 from django.db.models.functions import Cast, Now
 from django.utils.translation import gettext_lazy as _
 
@@ -394,10 +394,11 @@ def _notice_refunds() -> None:
 
     Looked for here and not told by the refund: its transaction has locked users' rows by then.
     """
-    refunded = Refund.objects.filter(order=OuterRef("paid_order"), state=Refund.State.DONE)
     with scope.platform("invitations whose payment was refunded, in every tenant"):
-        vested = Invitation.objects.filter(state=_State.VESTED).annotate(paid_order=Cast("payment_ref", UUIDField()))
-        found = list(vested.filter(Exists(refunded)).values_list("tenant_id", "invitee_id", "payment_ref")[:_BATCH])
+        done = Refund.objects.filter(tenant_id=OuterRef("tenant_id"), state=Refund.State.DONE)
+        refunded = done.annotate(paid=Cast("order_id", CharField())).filter(paid=OuterRef("payment_ref"))
+        vested = Invitation.objects.filter(Exists(refunded), state=_State.VESTED)
+        found = list(vested.values_list("tenant_id", "invitee_id", "payment_ref")[:_BATCH])
     for tenant_id, invitee_id, ref in found:
         take_back_invitation(tenant_id=tenant_id, invitee_id=invitee_id, ref=ref, reason="refund")
 

@@ -49,6 +49,8 @@ def invitation_link(request: HttpRequest, code: str) -> HttpResponse:
     return render(request, "pages/invitation.html", {"brand": _brand(tenant), "code": known})
 
 
+@require_safe
+@never_cache
 def payment_done(request: HttpRequest) -> HttpResponse:
     """Where a browser comes back to from a payment provider's page: say how the order stands, and nothing else of it.
 

@@ -230,7 +230,7 @@ def test_what_answers_accrued_for_a_reseller_is_on_its_statement(shop: Shop) -> 
         clearing = ledger.clearing_account(tenant_id=shop.tenant.pk, channel="a test")
         ledger.move(
             tenant_id=shop.tenant.pk,
-            kind=Kind.ADJUSTMENT,
+            kind=Kind.GIFT,
             ref="a test",
             reason="",
             actor="test",
@@ -246,9 +246,9 @@ def test_what_answers_accrued_for_a_reseller_is_on_its_statement(shop: Shop) -> 
             statements.figures_of_reseller(reseller=each, period=Period.of_month(MONTH, "Asia/Shanghai"))
             for each in (reseller, other)
         )
-    assert account(told, "reseller_accrued") == (0, {"adjustment": 4}, 4)
+    assert account(told, "reseller_accrued") == (0, {"gift": 4}, 4)
     # The tenant is not below the reseller any more: named for its commission, its use is somebody else's business.
-    assert told.commission == {shop.tenant.slug: 4}
+    assert told.commission == {shop.tenant.slug: 0}  # no answer's
     assert [(row.name, row.answers, row.wholesale_charge) for row in told.usage] == [(shop.tenant.slug, 0, 0)]
     assert (others.accounts, others.usage, others.commission) == ([], [], {})
     assert "reseller_accrued" not in {row.kind for row in figures(shop).accounts}

@@ -168,7 +168,7 @@ class Farm:
             revenue = ledger.tenant_accounts(tenant_id=self.tenant.pk).revenue
             ledger.move(
                 tenant_id=self.tenant.pk,
-                kind="adjustment",  # type: ignore[arg-type]  # the plain word of the choice
+                kind="gift",  # type: ignore[arg-type]  # the plain word of the choice
                 ref=unique("spent"),
                 movements=[
                     ledger.Movement(account=gift, amount=-amount),
