@@ -21,13 +21,23 @@ from pytest_django import Settings
 
 from billing import nightly, recharge, refund, usage, wallet
 from billing.models import (
+    AdTicket,
+    Bill,
+    BillLine,
     Commission,
     CommissionBack,
+    Hold,
+    Invitation,
+    InvitationReward,
     MerchantAccount,
     Order,
     Package,
     PaymentEvent,
     PayoutBatch,
+    RewardDebt,
+    SignIn,
+    Statement,
+    UsageAdjustment,
     Withdrawal,
 )
 from billing.payments.provider import PaymentNotice
@@ -46,20 +56,23 @@ from tests.factories import (
     make_codes,
     make_mini_program,
     make_reseller,
+    make_rules,
     make_staff,
     make_tenant,
     make_terms,
     make_token,
+    make_user,
 )
 
 CATALOGUE: Final = LOCALE / "zh_Hans/LC_MESSAGES/django.po"
 # The same word in both languages: the product's name, and WeChat's names for its ids.
-SAME_IN_CHINESE: Final = {"Banyan", "app id", "open id", "union id"}
+SAME_IN_CHINESE: Final = {"Banyan", "CSV", "Stripe", "%(account)s: %(fault)s.", "app id", "open id", "union id"}
 
 # What may stand in Latin letters on a Chinese page: names that Chinese has no other word for, and the rows' own data.
 IN_CHINESE: Final = re.compile(
-    r"\b(?:Banyan|API(?:v3)?|(?:App|Open|Union)?ID|AppSecret|tokens?)\b"
+    r"\b(?:Banyan|CSV|Stripe|API(?:v3)?|(?:App|Open|Union)?ID|AppSecret|tokens?)\b"
     r"|/chat/completions|/v1"
+    r"|https://\S+/notify|\bacct_"  # where a provider tells of payments; how Stripe's account ids begin
     r"|\b[IR]\d+\b"  # the invariants' names
     r"|\bwx[0-9a-f]{16}\b|#[0-9a-f]{6}"
     r"|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
@@ -229,11 +242,37 @@ def rows_of_every_kind() -> list[Model]:
         sell(tenant, user)
         wallet.set_threshold(tenant_id=tenant.pk, threshold=1)
         wallet.request_topup(tenant_id=tenant.pk, amount=1, bank_reference="1", requested_by_id=make_staff().pk)
+    audited = nightly.run()  # before what is written past the books
+    with scope.tenant(tenant.pk):
+        bill_and_reward(tenant, user)
         owned = [model.objects.filter(tenant=tenant).first() for model in registered(tenant_site)]
     colleague = StaffUser.objects.create_user("1")
     membership = colleague.platform_memberships.create(role="operator")
-    audited = nightly.run()  # before what is written past the books
     return [tenant, *resell(tenant), colleague, membership, audited, *(row for row in owned if row)]
+
+
+def bill_and_reward(tenant: Tenant, user: EndUser) -> None:
+    """Give a tenant a provider's bill, a statement, late usage, and a row of every kind of reward."""
+    order = Order.objects.get()
+    bill = Bill.objects.create(
+        tenant=tenant, merchant_account=order.merchant_account, day="2026-01-01", fetched_at=Now()
+    )
+    BillLine.objects.create(tenant=tenant, bill=bill, order=order, transaction_id="1", amount=order.price)
+    Statement.objects.create(tenant=tenant, month="2026-01-01", number="1", figures={})
+    sums = dict.fromkeys(("charge", "gift_charge", "cash_charge", "shortfall"), 0)
+    wholesale = dict.fromkeys(("wholesale_charge", "wholesale_shortfall", "cost"), 0)
+    tokens = {"prompt_tokens": 1, "cached_tokens": 0, "completion_tokens": 1, "usage_source": "upstream"}
+    hold = Hold.objects.filter(state="posted")[0]
+    UsageAdjustment.objects.create(tenant=tenant, hold=hold, **tokens, **sums, **wholesale)
+    make_rules(tenant)
+    mine = {"tenant": tenant, "user": user}
+    SignIn.objects.create(**mine, date="2026-01-01", streak=1, amount=1)
+    AdTicket.objects.create(**mine, nonce="0" * 32, amount=1, ready_at=Now(), expires_at=Now())
+    RewardDebt.objects.create(**mine, owed=1)
+    invitation = Invitation.objects.create(
+        tenant=tenant, inviter=user, invitee=make_user(tenant), inviter_amount=1, invitee_amount=1
+    )
+    InvitationReward.objects.create(**mine, invitation=invitation, side="inviter", amount=1)
 
 
 def resell(tenant: Tenant) -> list[Model]:
