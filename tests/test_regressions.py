@@ -14,6 +14,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 ENDPOINT, HOLDS = "chat/tests/test_endpoint.py", "billing/tests/test_holds.py"
 CONCURRENCY = "billing/tests/test_concurrency.py"
 CALLBACKS, POLLS = "billing/tests/payments/test_callbacks.py", "billing/tests/payments/test_polls.py"
+CHANNELS = "billing/tests/payments/test_channels.py"
 SURVIVAL, CLIENT = "chat/tests/test_survival.py", "chat/tests/test_upstream_client.py"
 
 FAULTS: Final[dict[str, list[str]]] = {
@@ -33,24 +34,24 @@ FAULTS: Final[dict[str, list[str]]] = {
     ],
     # What comes in
     "OVINC: a replayed payment credits again": [
-        f"{CALLBACKS}::test_a_replayed_notification_is_taken_and_credits_nothing",
-        f"{CALLBACKS}::test_a_second_notification_of_the_same_payment_credits_nothing",
+        f"{CHANNELS}::test_a_replayed_notification_is_taken_and_credits_nothing",
+        f"{CHANNELS}::test_a_second_notification_of_the_same_payment_credits_nothing",
     ],
     "99AI: an order is selected, then updated, when two tell of it at once": [
-        f"{POLLS}::test_polls_notifications_and_re_checks_at_once_credit_once",
+        f"{CHANNELS}::test_polls_notifications_and_re_checks_at_once_credit_once",
         f"{POLLS}::test_a_notice_for_two_processes_is_one_event",
     ],
     "99AI, Coze: the amount that was paid is not compared": [
-        f"{CALLBACKS}::test_another_amount_credits_nothing",
+        f"{CHANNELS}::test_another_amount_credits_nothing",
         f"{CALLBACKS}::test_another_currency_credits_nothing",
         f"{CALLBACKS}::test_another_merchant_s_or_app_s_payment_credits_nothing",
     ],
     "Coze: a callback does not look at the order's state": [
-        f"{CALLBACKS}::test_notifications_out_of_order",
-        f"{CALLBACKS}::test_a_second_payment_of_a_paid_order_is_not_taken_silently",
+        f"{CHANNELS}::test_notifications_out_of_order",
+        f"{CHANNELS}::test_a_second_payment_of_a_paid_order_is_not_taken_silently",
     ],
     "new-api #1687, #3423: paid, and the notification never comes": [
-        f"{POLLS}::test_a_payment_that_nobody_told_of_is_found",
+        f"{CHANNELS}::test_a_payment_that_nobody_told_of_is_found",
         f"{POLLS}::test_the_user_asks_for_a_re_check",
     ],
     "one-api #2399: a redeem code used by many at once is credited to each": [

@@ -720,4 +720,7 @@ def test_the_admin_shows_no_secret_and_keeps_what_is_not_typed(virtual: VirtualT
 
 def test_a_session_key_is_in_no_repr() -> None:
     said = (Payer(openid="o1", session_key="c2VjcmV0"), WeChatSession(openid="o1", session_key="c2VjcmV0"))
-    assert [repr(one) for one in said] == ["Payer(address='', openid='o1')", "WeChatSession(openid='o1', unionid='')"]
+    assert [repr(one) for one in said] == [
+        "Payer(address='', openid='o1', return_url='')",
+        "WeChatSession(openid='o1', unionid='')",
+    ]
