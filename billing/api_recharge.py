@@ -1,4 +1,4 @@
-"""The JSON API of recharging: packages, orders, and where payment providers tell of payments."""
+"""The JSON API of buying: packages, orders, and where payment providers tell of payments."""
 
 import uuid
 from datetime import datetime
@@ -8,7 +8,7 @@ import structlog
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils.translation import gettext_lazy as _
 from ninja import Router, Schema
-from pydantic import Field, PlainSerializer
+from pydantic import Field, PlainSerializer, ValidationInfo, field_validator
 
 from billing import recharge
 from billing.models import Channel, MerchantAccount, Method, Order, Package
@@ -46,11 +46,20 @@ class PackageOut(Schema):
 
 
 class OrderIn(Schema):
-    """Which package, and how it is to be paid."""
+    """Which package or plan, and how it is to be paid."""
 
-    package: Annotated[Text, Field(min_length=1, max_length=40)]
+    package: Annotated[Text, Field(max_length=40)] = ""
+    plan: Annotated[Text, Field(max_length=40, validate_default=True)] = ""
     channel: Channel
     method: Method
+
+    @field_validator("plan")
+    @classmethod
+    def _one_of_two(cls, plan: str, others: ValidationInfo) -> str:
+        """Want a package or a plan, not both."""
+        if bool(plan) == bool(others.data.get("package")):
+            raise ValueError("a package or a plan is wanted")
+        return plan
 
 
 class OrderOut(Schema):
@@ -84,7 +93,7 @@ def packages(request: HttpRequest) -> Any:  # noqa: ARG001  # ninja hands it ove
 
 @router.post("/orders", response=Envelope[NewOrderOut])
 def create(request: HttpRequest, payload: OrderIn) -> Any:
-    """Order a package; an open order of the same kind is given again."""
+    """Order a package or a plan; an open order of the same kind is given again."""
     user = user_of(request)
     throttle.count(what="order", who=f"{current_tenant(request).slug}:{user.pk}", limit=ORDERS_PER_HOUR, seconds=3600)
     purchase = recharge.Purchase(

@@ -1,6 +1,6 @@
-"""Recharging a balance: an order, its payment at a provider, and the credit that follows, once.
+"""Recharging a balance, or buying a plan: an order, its payment at a provider, and what it brings, once.
 
-    create_order      a user wants a package; what the client needs to pay it
+    create_order      a user wants a package or a plan; what the client needs to pay it
     take_callback     a provider's notification: verified, then settled
     settle_payment    the one place where a payment becomes credit: by notification, poll or re-check
     check_order       ask the provider: lost notifications are found so, and expired orders closed
@@ -12,7 +12,7 @@ Calls to a provider are never made within a transaction. Lock order: the order, 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from django.db import transaction
@@ -21,8 +21,8 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
-from billing import ledger
-from billing.models import Channel, MerchantAccount, Method, Order, Package, PaymentEvent
+from billing import ledger, plans
+from billing.models import Channel, MerchantAccount, Method, Order, Package, PaymentEvent, Plan
 from billing.payments import provider_of
 from billing.payments.provider import NotificationRefusedError, Payer, PaymentError, PaymentNotice
 from tenants import scope
@@ -46,9 +46,13 @@ ACTOR: Final = "payment"
 
 @dataclass(frozen=True, kw_only=True)
 class Purchase:
-    """What a user asks for. `address` is the client's; `notify_base` is where providers reach us, `https://…`."""
+    """What a user asks for: the slug of a package, or that of a plan.
 
-    package: str
+    `address` is the client's; `notify_base` is where providers reach us, `https://…`.
+    """
+
+    package: str = ""
+    plan: str = ""
     channel: str
     method: str
     address: str
@@ -58,9 +62,9 @@ class Purchase:
 def create_order(*, user: EndUser, purchase: Purchase) -> tuple[Order, dict[str, str]]:
     """Return an order and what the client needs to pay it; in the user's tenant's scope, outside of transactions.
 
-    A user's open order for the same package and way of paying is given again. Raises ProductError: NOT_FOUND
-    "package_not_found" or "channel_not_found", INVALID "wechat_login_needed", QUOTA "package_limit_reached",
-    UPSTREAM "payment_unavailable".
+    A user's open order for the same thing and way of paying is given again. Raises ProductError: NOT_FOUND
+    "package_not_found", "plan_not_found" or "channel_not_found", INVALID "wechat_login_needed", QUOTA
+    "package_limit_reached" or "plan_limit_reached", UPSTREAM "payment_unavailable".
     """
     account, openid = _account_for(user=user, purchase=purchase)
     order = _open_order(user=user, purchase=purchase, account=account)
@@ -178,29 +182,21 @@ def _account_for(*, user: EndUser, purchase: Purchase) -> tuple[MerchantAccount,
 def _open_order(*, user: EndUser, purchase: Purchase, account: MerchantAccount) -> Order:
     """Return the user's open order of this kind, or a new one. The user's row is locked: a limit counts one by one."""
     EndUser.objects.select_for_update(no_key=True).get(pk=user.pk)
-    package = Package.objects.filter(slug=purchase.package, is_enabled=True).first()
-    if package is None:
-        raise ProductError(
-            ErrorCode.NOT_FOUND, _("There is no such package. Please choose another."), type="package_not_found"
-        )
+    item = _item(purchase)
+    mine = Order.objects.filter(user=user, **item)
     terms = {
-        "package": package,
-        "package_name": package.name,
-        "price": package.price,
-        "credits": package.credits,
-        "bonus": package.bonus,
+        **_terms(*item.values()),
         "merchant_account": account,
         "channel": account.channel,
         "method": purchase.method,
         "merchant_id": account.merchant_id,
         "app_id": account.app_id,
     }
-    mine = Order.objects.filter(user=user, package=package)
     alive = Q(state=Order.State.PENDING, expires_at__gt=Now() + timedelta(seconds=REUSE_SECONDS))
     found = mine.filter(alive, **terms).order_by("-created_at").first()
     if found is not None:
         return found
-    _require_below_limit(package, mine)
+    _require_below_limit(*item.values(), mine)
     number = uuid7()
     Order.objects.create(
         tenant_id=user.tenant_id,
@@ -209,28 +205,66 @@ def _open_order(*, user: EndUser, purchase: Purchase, account: MerchantAccount) 
         user=user,
         expires_at=Now() + timedelta(seconds=ORDER_SECONDS),
         next_poll_at=Now() + timedelta(seconds=POLL_SECONDS[0]),
+        **item,
         **terms,
     )
     return Order.objects.get(pk=number)
 
 
-def _require_below_limit(package: Package, mine: QuerySet[Order]) -> None:
+def _item(purchase: Purchase) -> dict[str, Any]:
+    """Return what is on sale under the slug, under the name of the order's key to it."""
+    if purchase.plan:
+        plan = Plan.objects.filter(slug=purchase.plan, is_enabled=True).first()
+        if plan is None:
+            raise ProductError(
+                ErrorCode.NOT_FOUND, _("There is no such plan. Please choose another."), type="plan_not_found"
+            )
+        return {"plan": plan}
+    package = Package.objects.filter(slug=purchase.package, is_enabled=True).first()
+    if package is None:
+        raise ProductError(
+            ErrorCode.NOT_FOUND, _("There is no such package. Please choose another."), type="package_not_found"
+        )
+    return {"package": package}
+
+
+def _terms(item: Package | Plan) -> dict[str, Any]:
+    """Return what an order copies. A plan fills no balance, whatever packages bring for their price."""
+    if isinstance(item, Plan):
+        bought = {"credits": 0, "bonus": 0, "plan_terms": plans.terms_to_sell(item)}
+    else:
+        bought = {"credits": item.credits, "bonus": item.bonus, "plan_terms": {}}
+    return {"package_name": item.name, "price": item.price, **bought}
+
+
+def _require_below_limit(item: Package | Plan, mine: QuerySet[Order]) -> None:
     """Count what was bought and what still may be: a pending order may be paid."""
-    if not package.limit_per_user:
-        return
-    used = mine.exclude(state=Order.State.CLOSED).count()
-    if used < package.limit_per_user:
+    limit = item.limit_per_user
+    used = mine.exclude(state=Order.State.CLOSED).count() if limit else 0
+    if not limit or used < limit:
         return
     pending = mine.filter(state=Order.State.PENDING).order_by("expires_at").first()
+    action, reset_at = ("wait", pending.expires_at) if pending else ("choose_other", None)
+    if isinstance(item, Plan):
+        raise ProductError(
+            ErrorCode.QUOTA,
+            _("This plan can be bought %(limit)d times only.") % {"limit": limit},
+            type="plan_limit_reached",
+            scope="plan",
+            action=action,
+            reset_at=reset_at,
+            used=used,
+            limit=limit,
+        )
     raise ProductError(
         ErrorCode.QUOTA,
-        _("This package can be bought %(limit)d times only.") % {"limit": package.limit_per_user},
+        _("This package can be bought %(limit)d times only.") % {"limit": limit},
         type="package_limit_reached",
         scope="package",
-        action="wait" if pending else "",
-        reset_at=pending.expires_at if pending else None,
+        action=action,
+        reset_at=reset_at,
         used=used,
-        limit=package.limit_per_user,
+        limit=limit,
     )
 
 
@@ -253,11 +287,14 @@ def _judge(order: Order | None, account: MerchantAccount, notice: PaymentNotice)
 
 
 def _credit(order: Order, notice: PaymentNotice) -> None:
-    """Mark a locked order paid and credit its user: balance for the price, gift balance for the bonus."""
+    """Mark a locked order paid and give its user what it is for: a plan, or balance and, for a bonus, gift balance."""
     unpaid = Order.objects.filter(pk=order.pk).exclude(state=Order.State.PAID)
     changed = unpaid.update(state=Order.State.PAID, paid_at=Now(), closed_at=None, transaction_id=notice.transaction_id)
     if changed != 1:
         raise ledger.LedgerError(f"order {order.pk} is paid already")
+    if order.plan_id is not None:
+        plans.begin(order=order)
+        return
     ledger.credit_user(
         tenant_id=order.tenant_id,
         user_id=order.user_id,

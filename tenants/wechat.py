@@ -1,6 +1,7 @@
 """WeChat's own calls for mini-programs: `jscode2session`, which turns a log-in code into an open id."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import IntEnum
 from functools import lru_cache
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import httpx
 import orjson
 import structlog
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from tenants.errors import ErrorCode, ProductError
@@ -104,6 +106,9 @@ def _refusal(errcode: object, app_id: str) -> ProductError:
                 type="wechat_too_often",
                 scope="user",
                 action="wait",
+                reset_at=timezone.now() + timedelta(minutes=1),
+                used=None,  # WeChat counts, and tells no figures
+                limit=None,
             )
         case _Code.RISKY_USER:
             return ProductError(

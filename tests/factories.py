@@ -10,7 +10,7 @@ from django.contrib.auth.hashers import make_password
 
 from billing import ledger, redeem
 from billing.holds import HoldRequest
-from billing.models import PriceVersion
+from billing.models import Cap, FreeQuota, Plan, PlanAllowance, PriceVersion
 from billing.pricing import publish_price
 from tenants import scope
 from tenants.login import issue_token
@@ -139,8 +139,47 @@ def make_codes(tenant: Tenant, count: int = 1, **fields: Any) -> list[str]:
         return [code.written for code in made.codes.order_by("pk")]
 
 
-def hold_request(user: EndUser, sku: str, **fields: Any) -> HoldRequest:
-    """Return a request of 1000 prompt and at most 1000 completion tokens, paid, with a key of its own."""
+def set_free_quota(tenant_id: int, *, group: str = "default", per_day: int, guests: int | None = None) -> None:
+    """Let a tenant give away so many answers of a group, to guests as many in all as to users a day if not told."""
+    with scope.tenant(tenant_id):
+        FreeQuota.objects.bulk_create(
+            [
+                FreeQuota(
+                    tenant_id=tenant_id,
+                    quota_group=group,
+                    per_day=per_day,
+                    guest_allowance=per_day if guests is None else guests,
+                )
+            ],
+            update_conflicts=True,
+            unique_fields=["tenant", "quota_group"],
+            update_fields=["per_day", "guest_allowance"],
+        )
+
+
+def make_plan(tenant: Tenant, *, allowances: dict[str, tuple[int, str]] | None = None, **fields: Any) -> Plan:
+    """Sell a plan of ¥19.90 for 30 days; each group's allowance is a number and a period, 2 a day of "default"."""
+    with scope.tenant(tenant.pk):
+        slug = unique("plan")
+        plan = Plan.objects.create(**{"tenant": tenant, "slug": slug, "name": slug, "price": 19_900_000, **fields})
+        for group, (answers, period) in (allowances or {"default": (2, "day")}).items():
+            PlanAllowance.objects.create(tenant=tenant, plan=plan, quota_group=group, answers=answers, period=period)
+        return plan
+
+
+def make_cap(tenant: Tenant, limit: int, **fields: Any) -> Cap:
+    """Cap each user's answers of a day, unless told otherwise."""
+    with scope.tenant(tenant.pk):
+        return Cap.objects.create(tenant=tenant, limit=limit, **fields)
+
+
+def hold_request(user: EndUser, sku: str, *, free_per_day: int | None = None, **fields: Any) -> HoldRequest:
+    """Return a request of 1000 prompt and at most 1000 completion tokens, paid, with a key of its own.
+
+    With `free_per_day` the tenant's free quota of the group is set to it first.
+    """
+    if free_per_day is not None:
+        set_free_quota(user.tenant_id, group=fields.get("quota_group", "default"), per_day=free_per_day)
     return HoldRequest(
         **{
             "tenant_id": user.tenant_id,
@@ -151,7 +190,6 @@ def hold_request(user: EndUser, sku: str, **fields: Any) -> HoldRequest:
             "max_completion_tokens": 1000,
             "min_completion_tokens": 10,
             "quota_group": "default",
-            "free_per_day": 0,
             "paid_way": True,
             "is_guest": user.is_guest,
             **fields,

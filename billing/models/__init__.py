@@ -2,9 +2,18 @@
 
 from billing.models.account import Account, AccountKind, Entry, Transfer
 from billing.models.audit_run import AuditRun
+from billing.models.cap import Cap, CapUse
 from billing.models.hold import Hold, UsageSource
+from billing.models.plan import (
+    Period,
+    Plan,
+    PlanAllowance,
+    PlanUse,
+    Subscription,
+    SubscriptionAllowance,
+)
 from billing.models.price import PriceVersion
-from billing.models.quota import QuotaUse
+from billing.models.quota import FreeQuota, QuotaUse
 from billing.models.recharge import Channel, MerchantAccount, Method, Order, Package, PaymentEvent
 from billing.models.redeem import RedeemBatch, RedeemCode
 from billing.models.refund import Refund
@@ -14,20 +23,29 @@ __all__ = [
     "Account",
     "AccountKind",
     "AuditRun",
+    "Cap",
+    "CapUse",
     "Channel",
     "DailyUsage",
     "Entry",
+    "FreeQuota",
     "Hold",
     "MerchantAccount",
     "Method",
     "Order",
     "Package",
     "PaymentEvent",
+    "Period",
+    "Plan",
+    "PlanAllowance",
+    "PlanUse",
     "PriceVersion",
     "QuotaUse",
     "RedeemBatch",
     "RedeemCode",
     "Refund",
+    "Subscription",
+    "SubscriptionAllowance",
     "Transfer",
     "UsageRecord",
     "UsageSource",
