@@ -191,7 +191,7 @@ _USAGE: Final = Check(
 # is a gift of its own. A plan's order has no top-up but a sale, and a subscription, and fills no balance.
 _ORDERS: Final = Check(
     invariant="I7",
-    meaning=_("a paid order has one top-up, or a plan's order one sale and one subscription, of its own amounts"),
+    meaning=_("a paid order has one top-up, or sale of a plan, of its own amounts"),
     query="""
         SELECT coalesce(orders.tenant_id, topups.tenant_id) AS tenant_id,
             coalesce('order ' || orders.id, 'transfer ' || topups.id) AS subject,

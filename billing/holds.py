@@ -591,15 +591,11 @@ def _void(hold: Hold, reason: str) -> None:
 
 def _give_back(hold: Hold) -> None:
     """Uncount a free answer where it was counted, whatever the day is now and whether the plan still is good."""
-    counter = {
-        "tenant_id": hold.tenant_id,
-        "group": hold.quota_group,
-        "day": hold.counter_date or hold.quota_date,
-    }
-    if hold.subscription_id is not None:
-        quota.give_back_to_plan(**counter, subscription_id=hold.subscription_id)
-    else:
-        quota.give_back(**counter, user_id=hold.user_id)
+    group, day = hold.quota_group, hold.counter_date or hold.quota_date
+    if hold.subscription_id is None:
+        quota.give_back(tenant_id=hold.tenant_id, user_id=hold.user_id, group=group, day=day)
+        return
+    quota.give_back_to_plan(tenant_id=hold.tenant_id, subscription_id=hold.subscription_id, group=group, day=day)
 
 
 def _require_ended(hold: Hold, rows: int) -> None:

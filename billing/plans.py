@@ -35,8 +35,10 @@ def begin(*, order: Order) -> Subscription:
 
     It begins now, or where the user's present subscriptions of the same plan end. The lock on the user's accounts
     makes two renewals at once follow each other. An order begins one subscription: a second one breaks a unique
-    constraint.
+    constraint. Raises ValueError for a package's order.
     """
+    if order.plan_id is None:
+        raise ValueError(f"order {order.pk} is for no plan")
     ledger.lock_user_accounts(tenant_id=order.tenant_id, user_id=order.user_id)
     now = _now(order.tenant_id)
     present = Subscription.objects.filter(user_id=order.user_id, plan_id=order.plan_id, ended_at=None)

@@ -65,21 +65,20 @@ WHERE billing_planuse.used < %s
 
 def take(*, tenant_id: int, user_id: int, group: str, day: date, limit: int) -> bool:
     """Count one more free answer; False if the day's `limit` is used up. The row stays locked until the commit."""
-    return _count(_TAKE, [tenant_id, user_id, group, day, limit])
+    return _count(_TAKE, (tenant_id, user_id, group, day), limit)
 
 
 def take_of_plan(*, tenant_id: int, subscription_id: int, group: str, day: date, limit: int) -> bool:
     """Count one more answer of a plan, likewise."""
-    return _count(_TAKE_OF_PLAN, [tenant_id, subscription_id, group, day, limit])
+    return _count(_TAKE_OF_PLAN, (tenant_id, subscription_id, group, day), limit)
 
 
-def _count(statement: str, values: list[object]) -> bool:
-    """Run a conditional upsert whose last value is the limit."""
-    limit = values[-1]
-    if isinstance(limit, int) and limit < 1:
+def _count(statement: str, counter: tuple[int, int, str, date], limit: int) -> bool:
+    """Run a conditional upsert of a counter."""
+    if limit < 1:
         return False
     with connection.cursor() as cursor:
-        cursor.execute(statement, values)
+        cursor.execute(statement, [*counter, limit])
         return bool(cursor.rowcount == 1)
 
 

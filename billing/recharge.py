@@ -183,9 +183,10 @@ def _open_order(*, user: EndUser, purchase: Purchase, account: MerchantAccount) 
     """Return the user's open order of this kind, or a new one. The user's row is locked: a limit counts one by one."""
     EndUser.objects.select_for_update(no_key=True).get(pk=user.pk)
     item = _item(purchase)
-    mine = Order.objects.filter(user=user, **item)
+    what = {"plan" if isinstance(item, Plan) else "package": item}
+    mine = Order.objects.filter(user=user, **what)
     terms = {
-        **_terms(*item.values()),
+        **_terms(item),
         "merchant_account": account,
         "channel": account.channel,
         "method": purchase.method,
@@ -196,7 +197,7 @@ def _open_order(*, user: EndUser, purchase: Purchase, account: MerchantAccount) 
     found = mine.filter(alive, **terms).order_by("-created_at").first()
     if found is not None:
         return found
-    _require_below_limit(*item.values(), mine)
+    _require_below_limit(item, mine)
     number = uuid7()
     Order.objects.create(
         tenant_id=user.tenant_id,
@@ -205,27 +206,27 @@ def _open_order(*, user: EndUser, purchase: Purchase, account: MerchantAccount) 
         user=user,
         expires_at=Now() + timedelta(seconds=ORDER_SECONDS),
         next_poll_at=Now() + timedelta(seconds=POLL_SECONDS[0]),
-        **item,
+        **what,
         **terms,
     )
     return Order.objects.get(pk=number)
 
 
-def _item(purchase: Purchase) -> dict[str, Any]:
-    """Return what is on sale under the slug, under the name of the order's key to it."""
+def _item(purchase: Purchase) -> Package | Plan:
+    """Return what is on sale under the slug."""
     if purchase.plan:
         plan = Plan.objects.filter(slug=purchase.plan, is_enabled=True).first()
         if plan is None:
             raise ProductError(
                 ErrorCode.NOT_FOUND, _("There is no such plan. Please choose another."), type="plan_not_found"
             )
-        return {"plan": plan}
+        return plan
     package = Package.objects.filter(slug=purchase.package, is_enabled=True).first()
     if package is None:
         raise ProductError(
             ErrorCode.NOT_FOUND, _("There is no such package. Please choose another."), type="package_not_found"
         )
-    return {"package": package}
+    return package
 
 
 def _terms(item: Package | Plan) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.urls import path
 
 from billing.api import router as billing
+from billing.api_plans import router as plans
 from billing.api_recharge import payments
 from billing.api_recharge import router as recharge
 from chat.history import router as history
@@ -15,6 +16,7 @@ from tenants.api import api
 api.add_router("/chat", history)
 api.add_router("/billing", billing)
 api.add_router("/billing", recharge)
+api.add_router("/billing", plans)
 api.add_router("/payments", payments)
 
 urlpatterns = [

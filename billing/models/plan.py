@@ -12,13 +12,12 @@ from django.db.models.functions import Mod, Now
 from django.db.models.lookups import Exact
 from django.utils.translation import gettext_lazy as _
 
+from billing.models.recharge import FEN, MAX_PRICE, Order
 from tenants.scope import SameTenant, TenantOwned
 
 if TYPE_CHECKING:
     from django.db.models.fields.related_descriptors import RelatedManager
 
-FEN: Final = 10_000  # what providers count in
-MAX_PLAN_PRICE: Final = 10**12  # a million yuan: more is a typing mistake
 MAX_DAYS: Final = 3660
 MAX_ANSWERS: Final = 1_000_000
 
@@ -54,7 +53,7 @@ class Plan(TenantOwned):
             *TenantOwned.Meta.constraints,
             models.UniqueConstraint(fields=["tenant", "slug"], name="billing_plan_slug"),
             models.CheckConstraint(
-                condition=Q(price__gte=FEN, price__lte=MAX_PLAN_PRICE),
+                condition=Q(price__gte=FEN, price__lte=MAX_PRICE),
                 name="billing_plan_price",
                 violation_error_message=_("A price is between ¥0.01 and ¥1,000,000."),
             ),
@@ -141,7 +140,7 @@ class Subscription(TenantOwned):
         verbose_name=_("plan"),
     )
     order = models.ForeignKey(
-        "billing.Order",
+        Order,
         on_delete=models.PROTECT,
         db_constraint=False,
         db_index=False,

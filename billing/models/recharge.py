@@ -13,10 +13,10 @@ from django.db.models.lookups import Exact
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
-from billing.models.plan import FEN, Plan
 from tenants.scope import SameTenant, TenantOwned
 from tenants.secrets import EncryptedTextField
 
+FEN: Final = 10_000  # what providers count in
 MAX_PRICE: Final = 10**12  # a million yuan: more is a typing mistake
 
 
@@ -145,7 +145,7 @@ class Order(TenantOwned):
         verbose_name=_("package"),
     )
     plan = models.ForeignKey(
-        Plan,
+        "billing.Plan",
         on_delete=models.PROTECT,
         db_constraint=False,
         db_index=False,

@@ -20,10 +20,11 @@ I3   what is available is never below zero, but for clearing and shortfall     8
 I4   what is pending is the sum of the open holds                              8         0
 I5   a hold ends at most once                                                  2         0
 I6   a posted hold has one usage record, which re-rates to the same amount     2         0
-I7   a paid order has one top-up, of its own amounts                           0         0
+I7   a paid order has one top-up, or sale of a plan, of its own amounts        0         0
 I8   a code is redeemed at most once                                           0         0
 I9   the user's charge is the wholesale charge and the tenant's margin         2         0
 I10  no transfer crosses tenants                                               8         0
+I12  a plan's and a cap's counters say what their answers used                 0         0
 
 No breach.
 """
