@@ -4,13 +4,26 @@ Each enters the scope it needs, and leaves it: a test enters the scope that it t
 """
 
 import uuid
+from datetime import timedelta
 from typing import Any, Literal
 
 from django.contrib.auth.hashers import make_password
+from django.db.models.functions import Now
 
-from billing import ledger, redeem
+from billing import ledger, plans, recharge, redeem
 from billing.holds import HoldRequest
-from billing.models import Cap, FreeQuota, Plan, PlanAllowance, PriceVersion
+from billing.models import (
+    Cap,
+    FreeQuota,
+    MerchantAccount,
+    Order,
+    PaymentEvent,
+    Plan,
+    PlanAllowance,
+    PriceVersion,
+    Subscription,
+)
+from billing.payments.provider import PaymentNotice
 from billing.pricing import publish_price
 from tenants import scope
 from tenants.login import issue_token
@@ -195,3 +208,62 @@ def hold_request(user: EndUser, sku: str, *, free_per_day: int | None = None, **
             **fields,
         }
     )
+
+
+def order_plan(user: EndUser, plan: Plan) -> Order:
+    """Return a new order of a plan, waiting for its payment to a merchant account of the tenant's."""
+    number = uuid.uuid4()
+    with scope.tenant(user.tenant_id):
+        account = MerchantAccount.objects.filter(channel="wechat").first()
+        if account is None:
+            account = MerchantAccount.objects.create(
+                tenant_id=user.tenant_id,
+                channel="wechat",
+                merchant_id=str(user.tenant_id),
+                app_id=f"wx{number.hex[:16]}",
+                certificate_serial="1",
+            )
+        return Order.objects.create(
+            tenant_id=user.tenant_id,
+            id=number,
+            out_trade_no=number.hex,
+            user=user,
+            plan=plan,
+            plan_terms=plans.terms_to_sell(plan),
+            package_name=plan.name,
+            price=plan.price,
+            credits=0,
+            bonus=0,
+            merchant_account=account,
+            channel="wechat",
+            method="native",
+            merchant_id=account.merchant_id,
+            app_id=account.app_id,
+            expires_at=Now() + timedelta(minutes=15),
+            next_poll_at=Now() + timedelta(days=1),
+        )
+
+
+def pay(order: Order, *, event: str = "") -> PaymentEvent:
+    """Settle the payment of an order, as a provider's verified notification does."""
+    notice = PaymentNotice(
+        event_id=event or unique("event"),
+        out_trade_no=order.out_trade_no,
+        transaction_id=f"t{order.out_trade_no}",
+        merchant_id=order.merchant_id,
+        app_id=order.app_id,
+        amount=order.price,
+        currency="CNY",
+        body_digest="0" * 64,
+    )
+    with scope.tenant(order.tenant_id):
+        account = MerchantAccount.objects.get(pk=order.merchant_account_id)
+    return recharge.settle_payment(account=account, notice=notice)
+
+
+def subscribe(user: EndUser, plan: Plan) -> Subscription:
+    """Let a user buy a plan and pay for it."""
+    order = order_plan(user, plan)
+    pay(order)
+    with scope.tenant(user.tenant_id):
+        return Subscription.objects.get(order=order)

@@ -46,7 +46,7 @@ class RuleForm(_Form):
     def _get_validation_exclusions(self) -> set[str]:
         """Check the constraints on fields that the form sets by itself too."""
         excluded: set[str] = super()._get_validation_exclusions()  # type: ignore[misc]  # the stubs leave it out
-        return excluded - {"tenant", "user", "limit", "price"}
+        return excluded - {"tenant", "user"}
 
 
 class RuleAdmin(TenantModelAdmin):
