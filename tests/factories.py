@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from django.contrib.auth.hashers import make_password
 from django.db.models.functions import Now
+from uuid_utils.compat import uuid7
 
 from billing import ledger, plans, recharge, redeem
 from billing.holds import HoldRequest
@@ -212,7 +213,7 @@ def hold_request(user: EndUser, sku: str, *, free_per_day: int | None = None, **
 
 def order_plan(user: EndUser, plan: Plan) -> Order:
     """Return a new order of a plan, waiting for its payment to a merchant account of the tenant's."""
-    number = uuid.uuid4()
+    number = uuid7()
     with scope.tenant(user.tenant_id):
         account = MerchantAccount.objects.filter(channel="wechat").first()
         if account is None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +21,7 @@ from django.utils import translation
 from pytest_django import Settings
 
 from billing import nightly, usage
-from billing.models import MerchantAccount, Order, Package, PaymentEvent
+from billing.models import MerchantAccount, Order, Package, PaymentEvent, Subscription, SubscriptionAllowance
 from billing.tests.conftest import open_shop
 from chat.models import Conversation, ModelOffer, Role, UpstreamAccount
 from chat.models import Message as ChatMessage
@@ -33,12 +34,15 @@ from tests.factories import (
     PASSWORD,
     credit,
     host_of,
+    make_cap,
     make_codes,
     make_mini_program,
+    make_plan,
     make_reseller,
     make_staff,
     make_tenant,
     make_token,
+    set_free_quota,
 )
 
 CATALOGUE: Final = LOCALE / "zh_Hans/LC_MESSAGES/django.po"
@@ -215,6 +219,18 @@ def rows_of_every_kind() -> list[Model]:
             tenant=tenant, conversation=conversation, user=user, offer_slug="1", question="你好", state="done"
         )
         sell(tenant, user)
+        set_free_quota(tenant.pk, per_day=1)
+        make_cap(tenant, 9, scope="one_user", user=user)
+        bought = Subscription.objects.create(
+            tenant=tenant,
+            user=user,
+            plan=make_plan(tenant, name="月卡"),
+            order=Order.objects.get(),
+            name="月卡",
+            starts_at=Now(),
+            ends_at=Now() + timedelta(days=30),
+        )
+        SubscriptionAllowance.objects.create(tenant=tenant, subscription=bought, quota_group="1", answers=2)
         owned = [model.objects.filter(tenant=tenant).first() for model in registered(tenant_site)]
     colleague = StaffUser.objects.create_user("1")
     membership = colleague.platform_memberships.create(role="operator")

@@ -118,6 +118,7 @@ class OrderAdmin(MoneyAdmin):
     """Purchases."""
 
     visible_to: ClassVar[frozenset[str]] = CostAdmin.visible_to
+    exclude = ("plan_terms",)  # shown with the subscription, in words
     list_display = (
         "out_trade_no",
         "created_at",

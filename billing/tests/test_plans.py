@@ -118,7 +118,8 @@ def test_a_plan_s_price_is_revenue_and_fills_no_balance(shop: Shop) -> None:
 
 def test_the_database_refuses_an_order_of_a_plan_that_fills_a_balance(shop: Shop) -> None:
     order = order_plan(shop.user, make_plan(shop.tenant))
-    for wrong in ({"credits": 1}, {"bonus": 1}, {"plan": None}, {"plan_terms": {}}):
+    wrongs: list[dict[str, Any]] = [{"credits": 1}, {"bonus": 1}, {"plan": None}, {"plan_terms": {}}]
+    for wrong in wrongs:
         with (
             scope.tenant(shop.tenant.pk),
             transaction.atomic(),
