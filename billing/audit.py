@@ -124,25 +124,42 @@ _ENDS: Final = Check(
             coalesce('hold ' || hold.id, 'transfer ' || answer.id) AS subject,
             CASE
                 WHEN hold.id IS NULL THEN 'charges for a hold that does not exist'
+                WHEN late.id IS NOT NULL AND (hold.state, hold.reason) <> ('posted', 'interrupted')
+                THEN hold.state || ', ' || hold.reason || ', and adjusted'
+                WHEN coalesce(answer.adjustments, 0)
+                    <> (late.id IS NOT NULL AND (late.charge <> 0 OR late.wholesale_charge <> 0))::int
+                THEN 'adjusted by ' || coalesce(late.charge, 0) || ' and ' || coalesce(late.wholesale_charge, 0)
+                    || ', transfers ' || coalesce(answer.adjustments, 0)
                 WHEN coalesce(answer.transfers, 0)
                     <> (hold.state = 'posted' AND (hold.charge > 0 OR hold.wholesale_charge > 0))::int
                 THEN hold.state || ', charges ' || hold.charge || ' and ' || hold.wholesale_charge
                     || ', transfers ' || coalesce(answer.transfers, 0)
             END AS fault
         FROM (
-            SELECT id, tenant_id, state, charge, wholesale_charge FROM billing_hold
+            SELECT id, tenant_id, state, reason, charge, wholesale_charge FROM billing_hold
             WHERE %(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s
         ) hold FULL JOIN (
-            SELECT tenant_id, ref, min(id) AS id, count(*) AS transfers FROM billing_transfer
-            WHERE kind = 'answer' AND (%(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s)
+            SELECT tenant_id, ref, min(id) AS id, count(*) FILTER (WHERE kind = 'answer') AS transfers,
+                count(*) FILTER (WHERE kind = 'adjustment') AS adjustments
+            FROM billing_transfer
+            WHERE kind IN ('answer', 'adjustment') AND (%(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s)
             GROUP BY tenant_id, ref
-        ) answer ON answer.tenant_id = hold.tenant_id AND answer.ref = hold.id::text""",
+        ) answer ON answer.tenant_id = hold.tenant_id AND answer.ref = hold.id::text
+        LEFT JOIN billing_usageadjustment late ON late.tenant_id = hold.tenant_id AND late.hold_id = hold.id""",
 )
 # billing.pricing.amount said once more, in whole numbers of any size: the proof does not trust what it proves.
 _AMOUNT: Final = """
     div((used.fresh * {price}.prompt_rate + used.cached * {price}.cached_rate
         + used.completion * {price}.completion_rate) * {price}.multiplier_ppm + 999999999999, 1000000000000)
     + {price}.per_call"""
+# What a hold (`hold`) and the usage that came late (`late`, if any) make together.
+_FINAL: Final = """
+    coalesce(late.prompt_tokens, hold.posted_prompt) AS prompt,
+    coalesce(late.cached_tokens, hold.posted_cached) AS cached,
+    coalesce(late.completion_tokens, hold.posted_completion) AS completion,
+    hold.charge + coalesce(late.charge, 0) AS charge,
+    hold.wholesale_charge + coalesce(late.wholesale_charge, 0) AS wholesale_charge,
+    hold.cost + coalesce(late.cost, 0) AS cost"""
 _USAGE: Final = Check(
     invariant="I6",
     meaning=_("a posted hold has one usage record, which re-rates to the same amount"),
@@ -158,13 +175,13 @@ _USAGE: Final = Check(
                     IS DISTINCT FROM (hold.retail_price_id, hold.wholesale_price_id, hold.cost_price_id)
                 THEN 'recorded at other prices than held'
                 WHEN (record.prompt_tokens, record.cached_tokens, record.completion_tokens, record.free)
-                    IS DISTINCT FROM (hold.posted_prompt, hold.posted_cached, hold.posted_completion, hold.free)
+                    IS DISTINCT FROM (final.prompt, final.cached, final.completion, hold.free)
                 THEN 'recorded with other usage than posted'
                 WHEN (record.charge, record.wholesale_charge, record.cost)
-                        IS DISTINCT FROM (hold.charge, hold.wholesale_charge, hold.cost)
+                        IS DISTINCT FROM (final.charge, final.wholesale_charge, final.cost)
                     OR (record.charge, record.wholesale_charge, record.cost)
                         IS DISTINCT FROM (rated.charge, rated.wholesale_charge, rated.cost)
-                THEN 'charged ' || concat_ws('/', hold.charge, hold.wholesale_charge, hold.cost)
+                THEN 'charged ' || concat_ws('/', final.charge, final.wholesale_charge, final.cost)
                     || ', recorded ' || concat_ws('/', record.charge, record.wholesale_charge, record.cost)
                     || ', rates to ' || concat_ws('/', rated.charge, rated.wholesale_charge, rated.cost)
             END AS fault
@@ -173,6 +190,8 @@ _USAGE: Final = Check(
         LEFT JOIN billing_priceversion retail ON retail.id = record.retail_price_id
         LEFT JOIN billing_priceversion wholesale ON wholesale.id = record.wholesale_price_id
         LEFT JOIN billing_priceversion cost ON cost.id = record.cost_price_id
+        LEFT JOIN billing_usageadjustment late ON late.tenant_id = hold.tenant_id AND late.hold_id = hold.id
+        CROSS JOIN LATERAL (SELECT {final}) final
         CROSS JOIN LATERAL (SELECT
             (record.prompt_tokens - record.cached_tokens)::numeric AS fresh,
             record.cached_tokens::numeric AS cached,
@@ -185,6 +204,7 @@ _USAGE: Final = Check(
         retail=_AMOUNT.format(price="retail"),
         wholesale=_AMOUNT.format(price="wholesale"),
         cost=_AMOUNT.format(price="cost"),
+        final=_FINAL,
     ),
 )
 # Both sides are joined whole, so that a top-up without its order is found like an order without its top-up. The bonus
@@ -280,11 +300,11 @@ _CODES: Final = Check(
 _SHARES: Final = Check(
     invariant="I9",
     meaning=_("the user's charge is the wholesale charge and the tenant's margin"),
-    query="""
+    query=f"""
         SELECT hold.tenant_id, 'hold ' || hold.id AS subject,
             CASE WHEN (paid.by_user, paid.to_tenant, paid.by_tenant, paid.to_platform)
-                    <> (hold.charge, hold.charge, hold.wholesale_charge, hold.wholesale_charge)
-                THEN 'charges ' || hold.charge || ' and ' || hold.wholesale_charge
+                    <> (final.charge, final.charge, final.wholesale_charge, final.wholesale_charge)
+                THEN 'charges ' || final.charge || ' and ' || final.wholesale_charge
                     || ', paid ' || paid.by_user || ' and ' || paid.by_tenant
                     || ', received ' || paid.to_tenant || ' and ' || paid.to_platform
             END AS fault
@@ -299,14 +319,17 @@ _SHARES: Final = Check(
             FROM billing_transfer transfer
             JOIN billing_entry entry ON entry.tenant_id = transfer.tenant_id AND entry.transfer_id = transfer.id
             JOIN billing_account account ON account.id = entry.account_id
-            WHERE transfer.kind = 'answer' AND (%(tenant)s::bigint IS NULL OR transfer.tenant_id = %(tenant)s)
+            WHERE transfer.kind IN ('answer', 'adjustment')
+                AND (%(tenant)s::bigint IS NULL OR transfer.tenant_id = %(tenant)s)
             GROUP BY transfer.tenant_id, transfer.ref
         ) books ON books.tenant_id = hold.tenant_id AND books.ref = hold.id::text
+        LEFT JOIN billing_usageadjustment late ON late.tenant_id = hold.tenant_id AND late.hold_id = hold.id
+        CROSS JOIN LATERAL (SELECT {_FINAL}) final
         CROSS JOIN LATERAL (SELECT
             coalesce(books.by_user, 0) AS by_user, coalesce(books.by_tenant, 0) AS by_tenant,
             coalesce(books.to_tenant, 0) AS to_tenant, coalesce(books.to_platform, 0) AS to_platform
         ) paid
-        WHERE %(tenant)s::bigint IS NULL OR hold.tenant_id = %(tenant)s""",
+        WHERE %(tenant)s::bigint IS NULL OR hold.tenant_id = %(tenant)s""",  # noqa: S608  # made of constants
 )
 # A tenant's money may reach the platform's own accounts as revenue and as a reseller's commission, no other way.
 _BORDERS: Final = Check(
@@ -330,7 +353,7 @@ _BORDERS: Final = Check(
 # Both sides of a plan's counter are joined whole; a cap's may be gone, with the cap. Free quota is not checked: a day's
 # may be taken away without an answer.
 _COUNTERS: Final = Check(
-    invariant="I12",
+    invariant="I13",
     meaning=_("a plan's and a cap's counters say what their answers used"),
     query="""
         SELECT coalesce(counter.tenant_id, taken.tenant_id) AS tenant_id,

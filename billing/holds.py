@@ -6,6 +6,7 @@
     settle     charge what was used, unfreeze the rest
     void       unfreeze everything: nothing was put out
     expire_holds    end what nobody ended in time: charged at the checkpoint, or void
+    receipt_of      what the user is told of an ended one
 
 A hold ends once: `settle` and `void` both begin by locking it and look whether it is still held. Lock order: see
 `billing.ledger`.
@@ -27,6 +28,7 @@ from uuid_utils.compat import uuid7
 from billing import caps, ledger, pricing, quota
 from billing.ledger import Movement, TenantAccounts, UserAccounts
 from billing.models import Hold, Transfer, UsageSource
+from billing.models.adjustment import Figures, adjustment_of, figures_of
 from billing.pricing import Prices, Quantities
 from billing.terms import Terms, terms_of
 from tenants import scope
@@ -37,6 +39,8 @@ log = structlog.get_logger(__name__)
 EXPIRED: Final = "expired"
 # The process that generated the answer died, or lost the database for longer than a hold lives.
 INTERRUPTED: Final = "interrupted"
+# The end of such an answer became known later, and its charge was put right (`billing.adjustments`).
+ADJUSTED: Final = "adjusted"
 _EXPIRE_BATCH: Final = 1000
 _REASON_LENGTH: Final = 64  # of the column
 
@@ -138,6 +142,14 @@ class _Funding(NamedTuple):
     def spend(self) -> int:
         """What the user spends at most, micro-yuan."""
         return self.gift + self.cash
+
+
+class Rated(NamedTuple):
+    """What usage comes to at the prices that a hold pinned, micro-yuan."""
+
+    charge: int
+    wholesale: int
+    cost: int
 
 
 def admit(request: HoldRequest) -> Hold:
@@ -257,7 +269,7 @@ def expire_holds() -> int:
 
 def _expire(hold_id: uuid.UUID) -> bool:
     with transaction.atomic():
-        past = _with_prices(Hold.objects.filter(pk=hold_id, state=Hold.State.HELD, expires_at__lt=Now()))
+        past = with_prices(Hold.objects.filter(pk=hold_id, state=Hold.State.HELD, expires_at__lt=Now()))
         hold = past.select_for_update(of=("self",), skip_locked=True).first()
         if hold is None:
             return False
@@ -280,19 +292,19 @@ def _usage_at_checkpoint(hold: Hold) -> Usage:
 
 
 def receipt_of(*, tenant_id: int, hold_id: uuid.UUID) -> Receipt | None:
-    """Return the receipt of a posted hold, with today's balance; None for a hold that is open or void."""
+    """Return the receipt of a posted hold, with today's balance; None for a hold that is open or void.
+
+    It shows what late usage has changed, if any has come.
+    """
     with scope.tenant(tenant_id):
         hold = Hold.objects.filter(pk=hold_id, state=Hold.State.POSTED).first()
         if hold is None:
             return None
-        usage = Usage(
-            prompt=hold.posted_prompt,
-            cached=hold.posted_cached,
-            completion=hold.posted_completion,
-            source=hold.usage_source,
-        )
+        adjustment = adjustment_of(hold)
         balance = ledger.balances(tenant_id=tenant_id, user_id=hold.user_id).available
-        return _receipt(hold, usage, balance=balance, reason=hold.reason)
+        return _receipt(
+            hold, figures_of(hold, adjustment), balance=balance, reason=ADJUSTED if adjustment else hold.reason
+        )
 
 
 def _storable(reason: str) -> str:
@@ -468,19 +480,36 @@ def _freeze_wallet(tenant_id: int, wholesale: int) -> None:
 
 def _lock_held(hold_id: uuid.UUID) -> Hold | None:
     """Lock the hold if it is still held. Its prices come by a join: two of them belong to the platform."""
-    held = _with_prices(Hold.objects.filter(pk=hold_id, state=Hold.State.HELD))
+    held = with_prices(Hold.objects.filter(pk=hold_id, state=Hold.State.HELD))
     return held.select_for_update(of=("self",)).first()
 
 
-def _with_prices(holds: QuerySet[Hold]) -> QuerySet[Hold]:
+def with_prices(holds: QuerySet[Hold]) -> QuerySet[Hold]:
+    """Have each hold's prices read with it."""
     return holds.select_related("retail_price", "wholesale_price", "cost_price")
+
+
+def rate(hold: Hold, usage: Usage) -> Rated:
+    """Return what `usage` comes to at the hold's own prices; whoever settles or adjusts a hold asks here."""
+    return Rated(
+        charge=0 if hold.free else pricing.amount(hold.retail_price, usage.quantities),
+        wholesale=pricing.amount(hold.wholesale_price, usage.quantities),
+        cost=pricing.amount(hold.cost_price, usage.quantities),
+    )
+
+
+def wholesale_income(hold: Hold, tenant: TenantAccounts, *, before: int, after: int) -> list[Movement]:  # noqa: ARG001
+    """Split what a hold's wholesale charge brings, where it goes from `before` to `after` (of either sign).
+
+    The one place that knows whose income an answer is. A share that is rounded is reckoned of both, and the difference
+    moved, so that an adjusted answer gives each what it would have given at once.
+    """
+    return [Movement(account=tenant.platform_revenue, amount=after - before)]
 
 
 def _settle(hold: Hold, usage: Usage, reason: str) -> Receipt:
     """End a locked hold with what was used, and move the money."""
-    hold.charge = 0 if hold.free else pricing.amount(hold.retail_price, usage.quantities)
-    hold.wholesale_charge = pricing.amount(hold.wholesale_price, usage.quantities)
-    hold.cost = pricing.amount(hold.cost_price, usage.quantities)
+    hold.charge, hold.wholesale_charge, hold.cost = rate(hold, usage)
     accounts = ledger.lock_user_accounts(tenant_id=hold.tenant_id, user_id=hold.user_id)
     caps.correct(tenant_id=hold.tenant_id, counters=hold.cap_counters, answers=0, spend=hold.charge - hold.amount)
     tenant = ledger.tenant_accounts(tenant_id=hold.tenant_id)
@@ -498,18 +527,18 @@ def _settle(hold: Hold, usage: Usage, reason: str) -> Receipt:
         ledger.release(movements=movements)
     _post(hold, usage, reason)
     balance = accounts.available + hold.amount - hold.gift_charge - hold.cash_charge
-    return _receipt(hold, usage, balance=balance, reason=reason)
+    return _receipt(hold, figures_of(hold, None), balance=balance, reason=reason)
 
 
-def _receipt(hold: Hold, usage: Usage, *, balance: int, reason: str) -> Receipt:
+def _receipt(hold: Hold, figures: Figures, *, balance: int, reason: str) -> Receipt:
     return Receipt(
-        usage=usage,
-        charge=hold.charge,
+        usage=Usage(prompt=figures.prompt, cached=figures.cached, completion=figures.completion, source=figures.source),
+        charge=figures.charge,
         free=hold.free,
         plan=hold.subscription_id is not None,
-        gift=hold.gift_charge,
-        cash=hold.cash_charge,
-        shortfall=hold.shortfall,
+        gift=figures.gift,
+        cash=figures.cash,
+        shortfall=figures.shortfall,
         balance=balance,
         reason=reason,
     )
@@ -544,20 +573,22 @@ def _charge_wallet(hold: Hold, tenant: TenantAccounts) -> list[Movement]:
     return [
         Movement(account=tenant.wallet, amount=-paid, release=hold.wholesale_amount),
         Movement(account=tenant.wholesale_shortfall, amount=-hold.wholesale_shortfall),
-        Movement(account=tenant.platform_revenue, amount=hold.wholesale_charge),
+        *wholesale_income(hold, tenant, before=0, after=hold.wholesale_charge),
     ]
 
 
 def _post(hold: Hold, usage: Usage, reason: str) -> None:
     """End the hold with what was used and charged."""
+    hold.posted_prompt, hold.posted_cached, hold.posted_completion = usage.prompt, usage.cached, usage.completion
+    hold.usage_source = usage.source
     ended = Hold.objects.filter(pk=hold.pk, state=Hold.State.HELD).update(
         state=Hold.State.POSTED,
         ended_at=Now(),
         reason=reason,
-        posted_prompt=usage.prompt,
-        posted_cached=usage.cached,
-        posted_completion=usage.completion,
-        usage_source=usage.source,
+        posted_prompt=hold.posted_prompt,
+        posted_cached=hold.posted_cached,
+        posted_completion=hold.posted_completion,
+        usage_source=hold.usage_source,
         charge=hold.charge,
         gift_charge=hold.gift_charge,
         cash_charge=hold.cash_charge,

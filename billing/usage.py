@@ -8,7 +8,8 @@ from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
-from billing.models import DailyUsage, Hold, UsageRecord
+from billing.models import DailyUsage, Hold, UsageAdjustment, UsageRecord
+from billing.models.adjustment import Figures, adjustment_of, figures_of
 from tenants import scope
 
 # A posted hold is recorded within a second or so when broker and worker are well; the sweep leaves it alone so long.
@@ -22,11 +23,27 @@ def record(*, tenant_id: int, hold_id: uuid.UUID) -> bool:
         hold = due.select_for_update().first()
         if hold is None:
             return False
-        created = _record_once(hold)
+        figures = figures_of(hold, adjustment_of(hold))
+        created = _record_once(hold, figures)
         if created:
-            _add_to_day(hold)
+            _add_to_day(hold, figures, answers=1)
         due.update(recorded_at=Now())
         return created
+
+
+def correct(*, hold: Hold, adjustment: UsageAdjustment) -> None:
+    """Let the statistics of a locked hold say what its adjustment makes of it.
+
+    One that is not recorded yet will be recorded so. The record itself changes, so that whoever adds up records has
+    nothing more to know; what it said before stands on the hold.
+    """
+    if hold.recorded_at is None:
+        return
+    before, after = figures_of(hold, None), figures_of(hold, adjustment)
+    corrected = UsageRecord.objects.filter(hold=hold).update(**_columns(after))
+    if corrected != 1:
+        raise LookupError(f"hold {hold.pk} is recorded and has no usage record")
+    _add_to_day(hold, after, before, answers=0)
 
 
 def unrecorded(*, limit: int) -> list[tuple[int, uuid.UUID]]:
@@ -36,7 +53,20 @@ def unrecorded(*, limit: int) -> list[tuple[int, uuid.UUID]]:
         return list(due.order_by("ended_at").values_list("tenant_id", "pk")[:limit])
 
 
-def _record_once(hold: Hold) -> bool:
+def _columns(figures: Figures) -> dict[str, int | str]:
+    """Return what a usage record says of figures."""
+    return {
+        "prompt_tokens": figures.prompt,
+        "cached_tokens": figures.cached,
+        "completion_tokens": figures.completion,
+        "usage_source": figures.source,
+        "charge": figures.charge,
+        "wholesale_charge": figures.wholesale,
+        "cost": figures.cost,
+    }
+
+
+def _record_once(hold: Hold, figures: Figures) -> bool:
     """Insert the hold's usage record unless there is one: the unique hold decides."""
     _, created = UsageRecord.objects.get_or_create(
         hold=hold,
@@ -45,32 +75,23 @@ def _record_once(hold: Hold) -> bool:
             "user_id": hold.user_id,
             "day": hold.quota_date,
             "sku": hold.sku,
-            "prompt_tokens": hold.posted_prompt,
-            "cached_tokens": hold.posted_cached,
-            "completion_tokens": hold.posted_completion,
-            "usage_source": hold.usage_source,
             "retail_price_id": hold.retail_price_id,
             "wholesale_price_id": hold.wholesale_price_id,
             "cost_price_id": hold.cost_price_id,
             "free": hold.free,
-            "charge": hold.charge,
-            "wholesale_charge": hold.wholesale_charge,
-            "cost": hold.cost,
+            **_columns(figures),
         },
     )
     return created
 
 
-def _add_to_day(hold: Hold) -> None:
-    """Count the hold in its day's roll-up."""
+def _add_to_day(hold: Hold, now: Figures, before: Figures | None = None, *, answers: int) -> None:
+    """Count the hold in its day's roll-up, or what it has changed by since it was counted."""
     day, _ = DailyUsage.objects.get_or_create(tenant_id=hold.tenant_id, day=hold.quota_date, sku=hold.sku)
+    counted, known = _columns(now), _columns(before) if before else {}
+    sums = ("prompt_tokens", "cached_tokens", "completion_tokens", "charge", "wholesale_charge", "cost")
     DailyUsage.objects.filter(pk=day.pk).update(
-        answers=F("answers") + 1,
-        free_answers=F("free_answers") + int(hold.free),
-        prompt_tokens=F("prompt_tokens") + hold.posted_prompt,
-        cached_tokens=F("cached_tokens") + hold.posted_cached,
-        completion_tokens=F("completion_tokens") + hold.posted_completion,
-        charge=F("charge") + hold.charge,
-        wholesale_charge=F("wholesale_charge") + hold.wholesale_charge,
-        cost=F("cost") + hold.cost,
+        answers=F("answers") + answers,
+        free_answers=F("free_answers") + answers * int(hold.free),
+        **{name: F(name) + int(counted[name]) - int(known.get(name, 0)) for name in sums},
     )

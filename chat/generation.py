@@ -217,13 +217,6 @@ class Generation:
                     self._finish_reason = event.finish_reason
                 case Failed():
                     self._failure = event.kind
-                    log.warning(
-                        "upstream_failed",
-                        message_id=str(self.turn.message_id),
-                        kind=event.kind,
-                        status=event.status,
-                        detail=event.detail,
-                    )
         if deltas:
             self.answer.append(deltas)
 

@@ -56,9 +56,12 @@ def _fill(answer: Answer, message: Message) -> None:
 
 
 async def _follow(message: Message, answer: Answer) -> None:
-    """Look at the stored row until another process has ended it, at most as long as a hold lives."""
-    looks = int(settings.HOLD_SECONDS / POLL_SECONDS)
-    for _look in range(looks):
+    """Look at the stored row until another process has ended it, at most as long as a message can run.
+
+    That is the longest answer, and the lease after which the sweep ends what its process left.
+    """
+    life = settings.UPSTREAM_TOTAL_TIMEOUT + settings.HOLD_SECONDS
+    for _look in range(int(life / POLL_SECONDS)):
         await asyncio.sleep(POLL_SECONDS)
         stored = await in_thread(lambda: _reload(message))
         if stored.state != Message.State.RUNNING:

@@ -4,7 +4,8 @@
     settle()    end the turns that are kept; a file goes once its turn has ended
 
 Ending a turn is idempotent, so several processes may settle one folder, and a file may be settled twice. Where the hold
-has meanwhile ended by itself, at its checkpoint, that stays. The folder must outlive the process: `BANYAN_VAR`/spool.
+has meanwhile been charged at its checkpoint, the difference is charged, once (`billing.adjustments`). The folder must
+outlive the process: `BANYAN_VAR`/spool.
 """
 
 import os
@@ -18,6 +19,7 @@ from django.conf import settings
 from django.db import DatabaseError
 
 from billing.holds import Usage
+from billing.ledger import LedgerError
 from chat.events import FailureKind
 from chat.turn import Outcome, Turn, close_turn, usage_of
 from chat.upstream.base import ChatRequest
@@ -78,7 +80,7 @@ def settle() -> int:
         except DatabaseError:
             log.warning("spool_waits", message_id=path.stem, exc_info=True)
             break
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, LedgerError):
             # Kept under another name, for a person to look at: it must not hold up the others.
             log.exception("spool_unreadable", file=path.name)
             path.replace(path.with_suffix(".bad"))

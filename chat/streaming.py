@@ -7,6 +7,7 @@ These are raw ASGI: Django's own streaming response would hold a thread for each
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -18,6 +19,7 @@ from chat import frames
 from chat.generation import Answer
 from chat.turn import Ending
 from tenants.errors import ProductError
+from tenants.middleware import CORS_HEADERS, PREFLIGHT_HEADERS
 
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -47,14 +49,9 @@ class Reader:
 
 
 def cors_headers() -> list[tuple[bytes, bytes]]:
-    """Return the headers that let any page call: tokens are not cookies, so there are no credentials to lend."""
-    return [
-        (b"access-control-allow-origin", b"*"),
-        (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
-        (b"access-control-allow-headers", b"Authorization, Content-Type, Token, X-Request-Id"),
-        (b"access-control-expose-headers", b"X-Message-Id, X-Conversation-Id, X-Request-Id"),
-        (b"access-control-max-age", b"86400"),
-    ]
+    """Return the API's own CORS headers as ASGI wants them: a preflight and an answer alike have them all."""
+    headers = {**CORS_HEADERS, **PREFLIGHT_HEADERS}
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
 
 def _head(reader: Reader, answer: Answer | None) -> Mapping[str, Any]:
@@ -161,19 +158,17 @@ class _Pacer:
     def __init__(self, send: Send) -> None:
         self._send = send
         self._loop = asyncio.get_running_loop()
-        self._last = -1.0
+        self._last = -math.inf
 
     async def send(self, frame: bytes, *, gap: float = FRAME_GAP) -> None:
         """Send `frame` as a body chunk of its own, at least `gap` seconds after the one before."""
-        wait = self._last + gap - self._loop.time()
-        if self._last >= 0 and wait > 0:
-            await asyncio.sleep(wait)
+        await self.gap(gap)
         await self._send(_body(frame))
         self._last = self._loop.time()
 
-    async def gap(self) -> None:
-        """Wait until the next text frame may be sent: what arrives meanwhile is joined to it."""
-        wait = self._last + FRAME_GAP - self._loop.time()
+    async def gap(self, gap: float = FRAME_GAP) -> None:
+        """Wait until `gap` seconds after the last frame: what arrives meanwhile is joined to the next."""
+        wait = self._last + gap - self._loop.time()
         if wait > 0:
             await asyncio.sleep(wait)
 

@@ -16,7 +16,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone, translation
 from django.utils.translation import gettext_lazy as _
 
-from billing import holds
+from billing import adjustments, holds
 from billing.tasks import enqueue_record
 from chat import refusals
 from chat.context import build_context, estimate_tokens
@@ -81,11 +81,15 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """How a turn ended. A cut answer has both: a receipt for what was generated, and the failure that cut it."""
+    """How a turn ended. A cut answer has both: a receipt for what was generated, and the failure that cut it.
+
+    `is_late`: the hold had been charged at its checkpoint, and now for the whole.
+    """
 
     finish_reason: str = ""
     receipt: dict[str, Any] | None = None
     failure: ProductError | None = None
+    is_late: bool = False
 
 
 class AlreadyAskedError(Exception):
@@ -292,20 +296,18 @@ def _settle(turn: Turn, outcome: Outcome) -> Ending:
     reason = outcome.stopped or ("upstream_broken" if outcome.failure else outcome.finish_reason)
     if reason == "length" and turn.cut_to_balance:
         reason = "balance"
-    receipt = holds.settle(
-        tenant_id=turn.tenant_id,
-        hold_id=turn.message_id,
-        usage=usage_of(turn, outcome),
-        reason=reason,
-    )
-    # A hold that ended by itself, at its checkpoint, stays as it is; the text is here whole all the same.
-    receipt = receipt or holds.receipt_of(tenant_id=turn.tenant_id, hold_id=turn.message_id)
+    usage = usage_of(turn, outcome)
+    receipt = holds.settle(tenant_id=turn.tenant_id, hold_id=turn.message_id, usage=usage, reason=reason)
+    # One that ended by itself, at its checkpoint, is charged the difference once; one that is void stays so.
+    late = None if receipt else adjustments.adjust(tenant_id=turn.tenant_id, hold_id=turn.message_id, usage=usage)
+    receipt = receipt or late or holds.receipt_of(tenant_id=turn.tenant_id, hold_id=turn.message_id)
     if receipt is None:
         return Ending(failure=refusals.expired())
     return Ending(
         finish_reason=outcome.finish_reason,
         receipt={"model": turn.model, **receipt.as_json()},
         failure=refusals.cut_short() if outcome.failure and not outcome.stopped else None,
+        is_late=late is not None,
     )
 
 
@@ -319,12 +321,13 @@ def _void(turn: Turn, outcome: Outcome) -> Ending:
 
 
 def _store(turn: Turn, outcome: Outcome, ending: Ending) -> None:
-    """Write the answer's final state; only a message that still runs has one to come."""
+    """Write the answer's final state. Only a message that still runs has one to come, or one that was cut too early."""
     if ending.failure is None:
         state = Message.State.CUT if outcome.stopped else Message.State.DONE
     else:
         state = Message.State.CUT if ending.receipt else Message.State.FAILED
-    Message.objects.filter(pk=turn.message_id, state=Message.State.RUNNING).update(
+    open_states = {Message.State.RUNNING, *([Message.State.CUT] if ending.is_late else [])}
+    Message.objects.filter(pk=turn.message_id, state__in=open_states).update(
         state=state,
         answer=outcome.text if ending.receipt else "",
         finish_reason=ending.finish_reason[:32],

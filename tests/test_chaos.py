@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.chaos.rows import ROWS
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -21,4 +23,6 @@ def test_every_row_holds() -> None:
     )
     lines = run.stdout.splitlines()
     assert [line for line in lines if "BROKEN" in line] == []
-    assert (run.returncode, lines[-1]) == (0, "10 rows held, 0 broken"), run.stderr[-4000:]
+    assert (run.returncode, lines[-1]) == (0, f"{len(ROWS)} rows held, 0 broken"), run.stderr[-4000:]
+    # The table at the end: a head, a line, and a row for each.
+    assert len([line for line in lines if line.startswith("| ")]) == len(ROWS) + 2

@@ -20,6 +20,7 @@ from billing.models import (
     PriceVersion,
     QuotaUse,
     Transfer,
+    UsageAdjustment,
     UsageRecord,
 )
 from billing.yuan import show_yuan
@@ -179,6 +180,24 @@ class UsageRecordAdmin(CostAdmin):
     ordering = ("-id",)
 
 
+class UsageAdjustmentAdmin(CostAdmin):
+    """Answers whose usage came after they were charged at their checkpoint."""
+
+    list_display = (
+        "id",
+        "created_at",
+        "hold",
+        "prompt_tokens",
+        "completion_tokens",
+        yuan_column("charge", _("charge added")),
+        yuan_column("wholesale_charge", _("wholesale charge added")),
+    )
+    platform_only: ClassVar[tuple[str, ...]] = ("cost",)
+    list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "hold")
+    search_fields = ("hold__id",)
+    ordering = ("-id",)
+
+
 class DailyUsageAdmin(CostAdmin):
     """Days added up."""
 
@@ -254,4 +273,5 @@ register(PriceVersion, PriceVersionAdmin)
 register(Hold, HoldAdmin)
 register(QuotaUse, QuotaUseAdmin)
 register(UsageRecord, UsageRecordAdmin)
+register(UsageAdjustment, UsageAdjustmentAdmin)
 register(DailyUsage, DailyUsageAdmin)

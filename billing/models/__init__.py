@@ -1,6 +1,7 @@
 """Billing's tables."""
 
 from billing.models.account import Account, AccountKind, Entry, Transfer
+from billing.models.adjustment import UsageAdjustment
 from billing.models.audit_run import AuditRun
 from billing.models.cap import Cap, CapUse
 from billing.models.hold import Hold, UsageSource
@@ -47,6 +48,7 @@ __all__ = [
     "Subscription",
     "SubscriptionAllowance",
     "Transfer",
+    "UsageAdjustment",
     "UsageRecord",
     "UsageSource",
 ]

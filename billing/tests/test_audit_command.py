@@ -24,7 +24,7 @@ I7   a paid order has one top-up, or sale of a plan, of its own amounts        0
 I8   a code is redeemed at most once                                           0         0
 I9   the user's charge is the wholesale charge and the tenant's margin         2         0
 I10  no transfer crosses tenants                                               8         0
-I12  a plan's and a cap's counters say what their answers used                 0         0
+I13  a plan's and a cap's counters say what their answers used                 0         0
 
 No breach.
 """

@@ -238,7 +238,7 @@ async def test_the_headers() -> None:
         "x-conversation-id": str(CONVERSATION),
         "access-control-allow-origin": "*",
         "access-control-allow-methods": "GET, POST, OPTIONS",
-        "access-control-allow-headers": "Authorization, Content-Type, Token, X-Request-Id",
+        "access-control-allow-headers": "Authorization, Content-Type, Token, X-Request-Id, Accept-Language",
         "access-control-expose-headers": "X-Message-Id, X-Conversation-Id, X-Request-Id",
         "access-control-max-age": "86400",
     }

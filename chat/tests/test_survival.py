@@ -15,13 +15,13 @@ from psycopg.sql import SQL, Identifier, Literal
 
 from billing import holds
 from billing.audit import audit_tenant
-from billing.models import Hold
+from billing.models import Hold, UsageAdjustment
 from billing.pricing import Quantities
 from billing.tasks import record_usage
 from chat import spool
 from chat.models import Message
 from chat.tasks import close_orphans
-from chat.turn import Ask, Outcome, dispatch_turn, open_turn
+from chat.turn import Ask, Outcome, Turn, dispatch_turn, open_turn
 from tenants import scope
 from tenants.models import Tenant
 from tests.clients.raw import Chunk, RawConnection, Reply, ask, request_bytes
@@ -264,28 +264,70 @@ def test_a_database_that_is_away_at_the_end_loses_nothing(upstream_url: str, tmp
     assert_books_are_right(shop)
 
 
-def test_a_spooled_turn_whose_hold_was_charged_at_its_checkpoint_keeps_that_charge(
-    upstream_url: str, tmp_path: Path, settings: Any
+def spool_late(shop: Shop, **outcome: Any) -> Turn:
+    """Leave a turn with a checkpoint of 7 tokens, its whole of 100 in the spool, and let the sweep charge it."""
+    with scope.tenant(shop.tenant.pk):
+        turn = open_turn(tenant=shop.tenant, user=shop.alice.user, ask=Ask(message="x"), language="en")
+    dispatch_turn(turn)
+    usage = holds.Usage(prompt=5, cached=0, completion=100, source="upstream")
+    whole = {"text": "the whole", "had_output": True, "finish_reason": "stop", "usage": usage, **outcome}
+    if whole["had_output"]:
+        seven = Quantities(prompt=5, completion=7)
+        holds.checkpoint(tenant_id=turn.tenant_id, hold_id=turn.message_id, quantities=seven)
+    spool.keep(turn, Outcome(**whole))
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE billing_hold SET expires_at = now() - interval '1 s' WHERE id = %s", [turn.message_id])
+    holds.expire_holds()
+    return turn
+
+
+@pytest.mark.parametrize("reader_was_told", [True, False])
+def test_a_spooled_turn_whose_hold_was_charged_at_its_checkpoint_is_put_right_once(
+    upstream_url: str,
+    tmp_path: Path,
+    settings: Any,
+    reader_was_told: bool,  # noqa: FBT001  a parameter
 ) -> None:
+    settings.VAR_DIR = tmp_path
+    shop = open_shop(upstream_url)
+    shop.offer("plain")
+    turn = spool_late(shop)
+    if reader_was_told:
+        close_orphans()
+        assert [message.state for message in shop.messages()] == ["cut"]
+    [file] = (tmp_path / "spool").iterdir()
+    again = file.read_bytes()
+    assert spool.settle() == 1
+    [hold], [message] = shop.holds(), shop.messages()
+    assert (hold.reason, hold.posted_completion) == ("interrupted", 7)
+    assert (message.state, message.answer, message.failure) == ("done", "the whole", None)
+    assert message.receipt is not None
+    said = {name: message.receipt[name] for name in ("charge", "completion_tokens", "usage_source", "reason")}
+    assert said == {"charge": "810", "completion_tokens": 100, "usage_source": "upstream", "reason": "adjusted"}
+    assert shop.balance(shop.alice).cash == 20 * YUAN - 810
+    file.write_bytes(again)
+    assert spool.settle() == 1
+    assert spool.settle() == 0
+    assert shop.balance(shop.alice).cash == 20 * YUAN - 810
+    with scope.tenant(shop.tenant.pk):
+        assert list(UsageAdjustment.objects.values_list("hold_id", "charge")) == [(turn.message_id, 810 - hold.charge)]
+    assert_books_are_right(shop)
+    assert [(row.charge, row.completion_tokens) for row in shop.usage()] == [(810, 100)]
+
+
+def test_a_spooled_turn_whose_hold_was_freed_stays_free(upstream_url: str, tmp_path: Path, settings: Any) -> None:
     settings.VAR_DIR = tmp_path
     shop = open_shop(upstream_url)
     shop.offer("plain")
     with scope.tenant(shop.tenant.pk):
         turn = open_turn(tenant=shop.tenant, user=shop.alice.user, ask=Ask(message="x"), language="en")
-    dispatch_turn(turn)
-    holds.checkpoint(tenant_id=turn.tenant_id, hold_id=turn.message_id, quantities=Quantities(prompt=5, completion=7))
-    usage = holds.Usage(prompt=5, cached=0, completion=100, source="upstream")
-    spool.keep(turn, Outcome(text="the whole", had_output=True, finish_reason="stop", usage=usage))
-    with connection.cursor() as cursor:
-        cursor.execute("UPDATE billing_hold SET expires_at = now() - interval '1 s' WHERE id = %s", [turn.message_id])
-    holds.expire_holds()
+    spool.keep(turn, Outcome(text="the whole", had_output=True, finish_reason="stop"))
+    holds.void(tenant_id=turn.tenant_id, hold_id=turn.message_id, reason=holds.EXPIRED)
+    close_orphans()
     assert spool.settle() == 1
-    assert spool.settle() == 0
-    [hold], [message] = shop.holds(), shop.messages()
-    assert (hold.reason, hold.posted_completion) == ("interrupted", 7)
-    assert (message.state, message.answer) == ("done", "the whole")
-    assert message.receipt is not None
-    assert message.receipt["charge"] == str(hold.charge)
+    [message] = shop.messages()
+    assert (message.state, message.answer, message.receipt) == ("failed", "", None)
+    assert shop.balance(shop.alice) == (20 * YUAN, 0, 0)
     assert_books_are_right(shop)
 
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 import pytest
+from structlog.testing import capture_logs
 
 from chat.events import Delta, Done, Event, Failed, FailureKind, Started, Usage
 from chat.upstream import client, tokens
@@ -359,3 +360,15 @@ async def test_no_target_is_asked_twice_and_the_last_failure_is_told(upstream: S
 
 async def test_no_targets_are_a_failure() -> None:
     assert await pooled() == [Failed(FailureKind.REQUEST, "there is no upstream to ask")]
+
+
+@pytest.mark.parametrize(
+    ("models", "logged"), [(["http-500", "mute"], 2), (["http-500", "plain"], 1), (["reset:2"], 1)]
+)
+async def test_each_failure_is_logged_once_with_its_account(
+    upstream: ScriptedUpstream, models: list[str], logged: int
+) -> None:
+    with capture_logs() as logs:
+        await pooled(*[target(upstream, model, first_token=0.1) for model in models])
+    failed = [(line["event"], line["target"]) for line in logs if line["log_level"] == "warning"]
+    assert failed == [("upstream_failed", f"account/{model}") for model in models[:logged]]

@@ -28,6 +28,7 @@ async def stream_first_good(
         async with aclosing(OpenAIUpstream(target).stream(request)) as batches:
             async for batch in batches:
                 if is_chosen:
+                    _log(target, batch)
                     yield batch
                     continue
                 opening += batch
@@ -36,14 +37,17 @@ async def stream_first_good(
         if is_chosen:
             return
         failure = _failure_of(opening)
-        logger.warning(
-            "upstream failed before any output",
-            target=target.name,
-            kind=str(failure.kind),
-            status=failure.status,
-            detail=failure.detail,
-        )
+        _log(target, [failure])
     yield [failure]
+
+
+def _log(target: UpstreamTarget, events: list[Event]) -> None:
+    """Log a failure among the events: here, where it is known whose it is."""
+    for event in events:
+        if isinstance(event, Failed):
+            logger.warning(
+                "upstream_failed", target=target.name, kind=str(event.kind), status=event.status, detail=event.detail
+            )
 
 
 def _failure_of(events: list[Event]) -> Failed:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +20,7 @@ from saas.local.ports import free_port
 from saas.local.postgres import Postgres, find_programs, programs_for
 from saas.local.processes import Service, start, stop, wait_until
 from saas.local.valkey import Valkey, find_program
+from tests.doubles.wechatpay import running_wechatpay
 
 ROOT = Path(__file__).resolve().parents[2]
 # Seconds that a hold lives without a sign of life here, and between sweeps: short, so that a run is.
@@ -27,10 +28,16 @@ LEASE, SWEEP = 15, 1
 
 
 class Rig:
-    """PostgreSQL, Valkey, the scripted upstream, web, worker and beat. Each may be killed, and started again."""
+    """PostgreSQL, Valkey, the scripted upstream, web, worker and beat. Each may be killed, and started again.
+
+    WeChat Pay's double is a thread of this process, so that a row may see what it was asked and have people pay.
+    """
 
     def __init__(self, folder: Path) -> None:
         account = database_account()
+        self._doubles = ExitStack()
+        self.wechat = self._doubles.enter_context(running_wechatpay())
+        self.folder = folder
         self.web_port, self.upstream_port = free_port(), free_port()
         self._postgres = Postgres(
             programs=programs_for(account, find_programs(), folder),
@@ -59,6 +66,7 @@ class Rig:
             "SWEEP_SECONDS": str(SWEEP),
             "DATABASE_TIMEOUT": "1",
             "DRAIN_SECONDS": "10",
+            "WECHAT_PAY_API_URL": self.wechat.url,
         }
         web = ["uvicorn", "saas.asgi:application", "--port", str(self.web_port), "--no-access-log"]
         upstream = ["tests.doubles.upstream", "--port", str(self.upstream_port)]
@@ -84,6 +92,7 @@ class Rig:
     ) -> None:
         for name in reversed(list(self._running)):
             stop(self._running[name], self._services[name], patience=5)
+        self._doubles.close()
 
     @property
     def upstream_url(self) -> str:

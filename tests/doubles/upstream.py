@@ -13,6 +13,8 @@ A model is the name of a recording (chat/tests/recordings), replayed chunk by ch
     late-end           three deltas, [DONE], and the end of the body a little later
     stalls:N           N deltas, then silence until the client leaves
     reset:N            N deltas, then the connection is aborted
+    breaks:PLACE       the connection is aborted: before-headers, after-headers, after-first-delta, mid-delta,
+                       before-usage, after-usage, before-done (in the middle of the last event)
     silent             headers, then silence; mute: not even headers; thinking: SSE comments and nothing else
     ignores-max-tokens 2,000 deltas whatever was allowed (all others of these obey)
     refuses-max-tokens HTTP 400, as OpenAI's reasoning models answer to that parameter
@@ -216,10 +218,26 @@ class _Answer:
 
     async def _give_reset(self) -> web.StreamResponse:
         response = await self._begin_with(_numbers(int(self._args[0])))
-        await asyncio.sleep(0.05)  # an abort drops what is still on its way
-        assert self._request.transport is not None
-        self._request.transport.abort()
-        return response
+        return await self._abort(response)
+
+    async def _give_breaks(self) -> web.StreamResponse:
+        place = self._args[0]
+        if place == "before-headers":
+            return await self._abort(web.StreamResponse())
+        response = await self._begin()
+        first, second = (self._chunk({"content": piece}) for piece in _numbers(2))
+        usage = [first, second, self._chunk({}, "stop"), self._usage(2)]
+        parts = {
+            "after-headers": [],
+            "after-first-delta": [first],
+            "mid-delta": [first, second[:-20]],
+            "before-usage": usage[:-1],
+            "after-usage": usage,
+            "before-done": [*usage, b"data: [DO"],
+        }
+        for part in parts[place]:
+            await response.write(part)
+        return await self._abort(response)
 
     async def _give_silent(self) -> web.StreamResponse:
         await self._begin()
@@ -236,6 +254,12 @@ class _Answer:
 
     async def _give_huge_event(self) -> web.StreamResponse:
         return await self._stream(["begins ", "x" * 2 * 1024 * 1024])
+
+    async def _abort(self, response: web.StreamResponse) -> web.StreamResponse:
+        await asyncio.sleep(0.05)  # an abort drops what is still on its way
+        assert self._request.transport is not None
+        self._request.transport.abort()
+        return response
 
     # --- refusals ---
 
