@@ -64,7 +64,9 @@ def _adjustment(hold: Hold, usage: Usage) -> UsageAdjustment:
 def _post(hold: Hold, adjustment: UsageAdjustment) -> None:
     """Move the money, write the row, and let the statistics follow. The tenant's rows come last."""
     accounts = ledger.lock_user_accounts(tenant_id=hold.tenant_id, user_id=hold.user_id)
-    tenant = ledger.tenant_accounts(tenant_id=hold.tenant_id)
+    before = hold.wholesale_charge
+    shares = holds.shares_added(hold, before=before, after=before + adjustment.wholesale_charge)
+    tenant = ledger.tenant_accounts(tenant_id=hold.tenant_id, resellers=list(shares))
     retail = _retail(hold, adjustment, accounts, tenant)
     usage.correct(hold=hold, adjustment=adjustment)
     movements = [*retail, *_wholesale(hold, adjustment, tenant)]

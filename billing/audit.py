@@ -159,6 +159,12 @@ _FINAL: Final = """
     coalesce(late.completion_tokens, hold.posted_completion) AS completion,
     hold.charge + coalesce(late.charge, 0) AS charge,
     hold.wholesale_charge + coalesce(late.wholesale_charge, 0) AS wholesale_charge,
+    CASE WHEN late.id IS NULL THEN hold.own_share ELSE greatest(hold.own_share, div(
+        (hold.wholesale_charge + late.wholesale_charge)::numeric * coalesce(hold.own_ppm, 0), 1000000))
+    END AS own_share,
+    CASE WHEN late.id IS NULL THEN hold.parent_share ELSE greatest(hold.parent_share, div(
+        (hold.wholesale_charge + late.wholesale_charge)::numeric * coalesce(hold.parent_ppm, 0), 1000000))
+    END AS parent_share,
     hold.cost + coalesce(late.cost, 0) AS cost"""
 _USAGE: Final = Check(
     invariant="I6",
@@ -177,6 +183,9 @@ _USAGE: Final = Check(
                 WHEN (record.prompt_tokens, record.cached_tokens, record.completion_tokens, record.free)
                     IS DISTINCT FROM (final.prompt, final.cached, final.completion, hold.free)
                 THEN 'recorded with other usage than posted'
+                WHEN (record.reseller_id, record.own_share, record.parent_reseller_id, record.parent_share)
+                    IS DISTINCT FROM (hold.reseller_id, final.own_share, hold.parent_reseller_id, final.parent_share)
+                THEN 'recorded with other shares than posted'
                 WHEN (record.charge, record.wholesale_charge, record.cost)
                         IS DISTINCT FROM (final.charge, final.wholesale_charge, final.cost)
                     OR (record.charge, record.wholesale_charge, record.cost)
@@ -296,17 +305,25 @@ _CODES: Final = Check(
                 AND account.user_id = code.redeemed_by_id AND account.kind = code.kind
         ) credited ON books.id IS NOT NULL""",
 )
-# The user's charge is the tenant's revenue, the wholesale charge the platform's, and someone paid each of them.
+# The user's charge is the tenant's revenue, the wholesale charge the resellers' and the platform's, and someone paid
+# each of them. What a reseller got follows from the share that the hold pinned.
 _SHARES: Final = Check(
     invariant="I9",
     meaning=_("the user's charge is the wholesale charge and the tenant's margin"),
     query=f"""
         SELECT hold.tenant_id, 'hold ' || hold.id AS subject,
-            CASE WHEN (paid.by_user, paid.to_tenant, paid.by_tenant, paid.to_platform)
-                    <> (final.charge, final.charge, final.wholesale_charge, final.wholesale_charge)
+            CASE
+                WHEN (paid.by_user, paid.to_tenant, paid.by_tenant, paid.to_platform)
+                    <> (final.charge, final.charge, final.wholesale_charge, final.wholesale_charge - due.shares)
                 THEN 'charges ' || final.charge || ' and ' || final.wholesale_charge
                     || ', paid ' || paid.by_user || ' and ' || paid.by_tenant
                     || ', received ' || paid.to_tenant || ' and ' || paid.to_platform
+                    || CASE WHEN due.shares > 0 THEN ', shared ' || due.shares ELSE '' END
+                WHEN (hold.own_share, hold.parent_share) <> (rated.own_share, rated.parent_share)
+                THEN 'shared ' || hold.own_share || ' and ' || hold.parent_share
+                    || ', pinned ' || rated.own_share || ' and ' || rated.parent_share
+                WHEN paid.to_resellers <> due.to_resellers
+                THEN 'shared ' || due.to_resellers::text || ', received ' || paid.to_resellers::text
             END AS fault
         FROM billing_hold hold LEFT JOIN (
             SELECT transfer.tenant_id, transfer.ref,
@@ -323,12 +340,35 @@ _SHARES: Final = Check(
                 AND (%(tenant)s::bigint IS NULL OR transfer.tenant_id = %(tenant)s)
             GROUP BY transfer.tenant_id, transfer.ref
         ) books ON books.tenant_id = hold.tenant_id AND books.ref = hold.id::text
+        LEFT JOIN (
+            SELECT tenant_id, ref, jsonb_object_agg(reseller_id, amount) AS to_resellers
+            FROM (
+                SELECT transfer.tenant_id, transfer.ref, account.reseller_id, sum(entry.amount) AS amount
+                FROM billing_transfer transfer
+                JOIN billing_entry entry ON entry.tenant_id = transfer.tenant_id AND entry.transfer_id = transfer.id
+                JOIN billing_account account ON account.id = entry.account_id AND account.kind = 'reseller_accrued'
+                WHERE transfer.kind IN ('answer', 'adjustment')
+                    AND (%(tenant)s::bigint IS NULL OR transfer.tenant_id = %(tenant)s)
+                GROUP BY transfer.tenant_id, transfer.ref, account.reseller_id
+            ) accrued GROUP BY tenant_id, ref
+        ) accruals ON accruals.tenant_id = hold.tenant_id AND accruals.ref = hold.id::text
         LEFT JOIN billing_usageadjustment late ON late.tenant_id = hold.tenant_id AND late.hold_id = hold.id
         CROSS JOIN LATERAL (SELECT {_FINAL}) final
         CROSS JOIN LATERAL (SELECT
             coalesce(books.by_user, 0) AS by_user, coalesce(books.by_tenant, 0) AS by_tenant,
-            coalesce(books.to_tenant, 0) AS to_tenant, coalesce(books.to_platform, 0) AS to_platform
+            coalesce(books.to_tenant, 0) AS to_tenant, coalesce(books.to_platform, 0) AS to_platform,
+            coalesce(accruals.to_resellers, '{{}}') AS to_resellers
         ) paid
+        CROSS JOIN LATERAL (SELECT
+            div(hold.wholesale_charge::numeric * coalesce(hold.own_ppm, 0), 1000000) AS own_share,
+            div(hold.wholesale_charge::numeric * coalesce(hold.parent_ppm, 0), 1000000) AS parent_share
+        ) rated
+        CROSS JOIN LATERAL (
+            SELECT coalesce(sum(part.share), 0) AS shares, coalesce(jsonb_object_agg(part.reseller_id, part.share)
+                FILTER (WHERE part.reseller_id IS NOT NULL AND part.share <> 0), '{{}}') AS to_resellers
+            FROM (VALUES (hold.reseller_id, final.own_share), (hold.parent_reseller_id, final.parent_share))
+                part (reseller_id, share)
+        ) due
         WHERE %(tenant)s::bigint IS NULL OR hold.tenant_id = %(tenant)s""",  # noqa: S608  # made of constants
 )
 # A tenant's money may reach the platform's own accounts as revenue and as a reseller's commission, no other way.
@@ -390,6 +430,190 @@ _COUNTERS: Final = Check(
         WHERE %(tenant)s::bigint IS NULL OR counter.tenant_id = %(tenant)s""",
 )
 
+# Both sides are joined whole, so that a fold without its commission is found like a commission without its fold.
+# Beside them each reseller's frozen balance, which is what its commissions say.
+_COMMISSIONS: Final = Check(
+    invariant="R1",
+    meaning=_("a commission is folded once and set free once, of its own amount"),
+    query="""
+        SELECT coalesce(commission.tenant_id, folds.tenant_id) AS tenant_id,
+            coalesce('commission ' || commission.id, 'transfer ' || folds.id) AS subject,
+            CASE
+                WHEN commission.id IS NULL THEN 'folds no commission'
+                WHEN (coalesce(-folds.accrued, 0), coalesce(folds.netted, 0), coalesce(folds.frozen, 0))
+                    <> (commission.amount, commission.netted, commission.amount - commission.netted)
+                THEN 'amount ' || commission.amount || ', netted ' || commission.netted
+                    || ', folded ' || coalesce(-folds.accrued, 0) || ', netted ' || coalesce(folds.netted, 0)
+                WHEN coalesce(freed.amount, 0) <> CASE commission.state WHEN 'released'
+                    THEN commission.amount - commission.netted - commission.taken_back ELSE 0 END
+                THEN commission.state || ', amount ' || commission.amount || ', netted ' || commission.netted
+                    || ', taken back ' || commission.taken_back || ', set free ' || coalesce(freed.amount, 0)
+            END AS fault
+        FROM (
+            SELECT *, reseller_id || ':' || day AS ref FROM billing_commission
+            WHERE %(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s
+        ) commission FULL JOIN (
+            SELECT transfer.tenant_id, transfer.ref, max(transfer.id) AS id,
+                sum(entry.amount) FILTER (WHERE account.kind = 'reseller_accrued') AS accrued,
+                sum(entry.amount) FILTER (WHERE account.kind = 'reseller_receivable') AS netted,
+                sum(entry.amount) FILTER (WHERE account.kind = 'reseller_pending') AS frozen
+            FROM billing_transfer transfer
+            JOIN billing_entry entry ON entry.tenant_id = transfer.tenant_id AND entry.transfer_id = transfer.id
+            JOIN billing_account account ON account.id = entry.account_id
+                AND account.reseller_id::text = split_part(transfer.ref, ':', 1)
+            WHERE transfer.kind = 'commission' AND (%(tenant)s::bigint IS NULL OR transfer.tenant_id = %(tenant)s)
+            GROUP BY transfer.tenant_id, transfer.ref
+        ) folds ON folds.tenant_id = commission.tenant_id AND folds.ref = commission.ref
+        LEFT JOIN LATERAL (
+            SELECT sum(entry.amount) AS amount
+            FROM billing_transfer transfer
+            JOIN billing_entry entry ON entry.tenant_id IS NULL AND entry.transfer_id = transfer.id
+            JOIN billing_account account ON account.id = entry.account_id
+            WHERE transfer.tenant_id IS NULL AND transfer.kind = 'commission_release'
+                AND transfer.ref = commission.id::text AND account.kind = 'reseller_available'
+                AND account.reseller_id = commission.reseller_id
+        ) freed ON commission.id IS NOT NULL
+        UNION ALL
+        SELECT NULL, 'frozen commission of reseller ' || coalesce(account.reseller_id, frozen.reseller_id),
+            CASE WHEN coalesce(account.posted, 0) <> coalesce(frozen.amount, 0)
+                THEN 'balance ' || coalesce(account.posted, 0) || ', commissions ' || coalesce(frozen.amount, 0) END
+        FROM (SELECT reseller_id, posted FROM billing_account WHERE kind = 'reseller_pending') account
+        FULL JOIN (
+            SELECT reseller_id, sum(amount - netted - taken_back) AS amount FROM billing_commission
+            WHERE state IN ('frozen', 'disputed') GROUP BY reseller_id
+        ) frozen ON frozen.reseller_id = account.reseller_id
+        WHERE %(tenant)s::bigint IS NULL
+        UNION ALL
+        SELECT NULL, 'transfer ' || transfer.id,
+            CASE WHEN commission.id IS NULL THEN 'sets free no commission' END
+        FROM billing_transfer transfer
+        LEFT JOIN billing_commission commission ON commission.id::text = transfer.ref
+        WHERE transfer.kind = 'commission_release' AND %(tenant)s::bigint IS NULL""",
+)
+# Of an answer no more is given back than was paid and shared; a note is their sum; a posted one has its transfer.
+_BACKS: Final = Check(
+    invariant="R2",
+    meaning=_("shares are taken back at most once, as refunds noted"),
+    query="""
+        SELECT hold.tenant_id, 'hold ' || hold.id AS subject,
+            CASE WHEN sum(back.spent) > hold.gift_charge + hold.cash_charge
+                    OR sum(back.own_back) <> div(hold.own_share * sum(back.spent),
+                        greatest(hold.gift_charge + hold.cash_charge, 1))
+                    OR sum(back.parent_back) <> div(hold.parent_share * sum(back.spent),
+                        greatest(hold.gift_charge + hold.cash_charge, 1))
+                THEN 'paid ' || hold.gift_charge + hold.cash_charge || ', given back ' || sum(back.spent)
+                    || ', of shares ' || hold.own_share || ' and ' || hold.parent_share
+                    || ' taken back ' || sum(back.own_back) || ' and ' || sum(back.parent_back)
+            END AS fault
+        FROM billing_consumptionback back
+        JOIN billing_hold hold ON hold.tenant_id = back.tenant_id AND hold.id = back.hold_id
+        WHERE %(tenant)s::bigint IS NULL OR back.tenant_id = %(tenant)s
+        GROUP BY hold.tenant_id, hold.id
+        UNION ALL
+        SELECT coalesce(note.tenant_id, lost.tenant_id),
+            coalesce('commission to take back ' || note.id, 'refund ' || lost.ref),
+            CASE
+                WHEN coalesce(note.amount, 0) <> coalesce(lost.amount, 0)
+                THEN 'noted ' || coalesce(note.amount, 0) || ', of answers ' || coalesce(lost.amount, 0)
+                WHEN coalesce(taken.by_platform, 0) <> CASE WHEN note.posted_at IS NULL THEN 0 ELSE note.amount END
+                    OR coalesce(taken.from_reseller, 0) <> coalesce(taken.by_platform, 0)
+                THEN 'amount ' || note.amount || CASE WHEN note.posted_at IS NULL THEN ', not posted' ELSE '' END
+                    || ', taken ' || coalesce(taken.from_reseller, 0)
+                    || ', received ' || coalesce(taken.by_platform, 0)
+            END
+        FROM (
+            SELECT * FROM billing_commissionback WHERE %(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s
+        ) note FULL JOIN (
+            SELECT back.tenant_id, back.ref, part.reseller_id, sum(part.amount) AS amount
+            FROM billing_consumptionback back
+            JOIN billing_hold hold ON hold.tenant_id = back.tenant_id AND hold.id = back.hold_id
+            CROSS JOIN LATERAL (VALUES
+                (hold.reseller_id, back.own_back),
+                (hold.parent_reseller_id, back.parent_back)) part (reseller_id, amount)
+            WHERE part.amount > 0 AND (%(tenant)s::bigint IS NULL OR back.tenant_id = %(tenant)s)
+            GROUP BY back.tenant_id, back.ref, part.reseller_id
+        ) lost ON lost.tenant_id = note.tenant_id AND lost.ref = note.ref AND lost.reseller_id = note.reseller_id
+        LEFT JOIN LATERAL (
+            SELECT -sum(entry.amount) FILTER (WHERE account.reseller_id = note.reseller_id) AS from_reseller,
+                sum(entry.amount) FILTER (WHERE account.kind = 'platform_revenue') AS by_platform
+            FROM billing_transfer transfer
+            JOIN billing_entry entry ON entry.tenant_id = transfer.tenant_id AND entry.transfer_id = transfer.id
+            JOIN billing_account account ON account.id = entry.account_id
+            WHERE transfer.tenant_id = note.tenant_id AND transfer.kind = 'commission_back'
+                AND transfer.ref = note.id::text
+        ) taken ON note.id IS NOT NULL
+        UNION ALL
+        SELECT transfer.tenant_id, 'transfer ' || transfer.id,
+            CASE WHEN note.id IS NULL THEN 'takes back what no refund noted' END
+        FROM billing_transfer transfer
+        LEFT JOIN billing_commissionback note
+            ON note.tenant_id = transfer.tenant_id AND note.id::text = transfer.ref
+        WHERE transfer.kind = 'commission_back' AND (%(tenant)s::bigint IS NULL OR transfer.tenant_id = %(tenant)s)""",
+)
+# The platform's own rows, like the resellers' balances: a tenant's audit has none of them.
+_WITHDRAWALS: Final = Check(
+    invariant="R3",
+    meaning=_("a withdrawal is taken once, then paid or returned once"),
+    query="""
+        SELECT NULL::bigint AS tenant_id,
+            coalesce('withdrawal ' || withdrawal.id, 'withdrawal ' || books.ref) AS subject,
+            CASE
+                WHEN withdrawal.id IS NULL THEN 'moves money of no withdrawal'
+                WHEN (books.asked, books.paid, books.fee, books.returned) IS DISTINCT FROM (
+                    withdrawal.amount::numeric,
+                    (withdrawal.amount - withdrawal.fee) * (withdrawal.state = 'paid')::int::numeric,
+                    withdrawal.fee * (withdrawal.state = 'paid')::int::numeric,
+                    withdrawal.amount * (withdrawal.state IN ('failed', 'rejected'))::int::numeric)
+                THEN withdrawal.state || ', amount ' || withdrawal.amount || ', fee ' || withdrawal.fee
+                    || ', asked ' || coalesce(books.asked, 0) || ', paid ' || coalesce(books.paid, 0)
+                    || ' and ' || coalesce(books.fee, 0) || ', returned ' || coalesce(books.returned, 0)
+            END AS fault
+        FROM billing_withdrawal withdrawal FULL JOIN (
+            SELECT transfer.ref,
+                coalesce(-sum(entry.amount) FILTER (WHERE transfer.kind = 'withdrawal'
+                    AND account.kind = 'reseller_available'), 0) AS asked,
+                coalesce(sum(entry.amount) FILTER (WHERE transfer.kind = 'withdrawal_paid'
+                    AND account.kind = 'psp_clearing' AND account.channel = 'payout'), 0) AS paid,
+                coalesce(sum(entry.amount) FILTER (WHERE transfer.kind = 'withdrawal_paid'
+                    AND account.kind = 'platform_revenue'), 0) AS fee,
+                coalesce(sum(entry.amount) FILTER (WHERE transfer.kind = 'withdrawal_back'
+                    AND account.kind = 'reseller_available'), 0) AS returned
+            FROM billing_transfer transfer
+            JOIN billing_entry entry ON entry.tenant_id IS NULL AND entry.transfer_id = transfer.id
+            JOIN billing_account account ON account.id = entry.account_id
+            WHERE transfer.tenant_id IS NULL AND transfer.kind IN ('withdrawal', 'withdrawal_paid', 'withdrawal_back')
+            GROUP BY transfer.ref
+        ) books ON books.ref = withdrawal.id::text
+        WHERE %(tenant)s::bigint IS NULL""",
+)
+_TOPUPS: Final = Check(
+    invariant="R4",
+    meaning=_("a confirmed top-up has filled its wallet once"),
+    query="""
+        SELECT coalesce(topup.tenant_id, books.tenant_id) AS tenant_id,
+            coalesce('wallet top-up ' || topup.id, 'transfer ' || books.id) AS subject,
+            CASE
+                WHEN topup.id IS NULL THEN 'fills a wallet for no request'
+                WHEN coalesce(books.amount, 0) <> topup.amount * (topup.state = 'confirmed')::int
+                THEN topup.state || ', amount ' || topup.amount || ', filled ' || coalesce(books.amount, 0)
+            END AS fault
+        FROM (
+            SELECT *, 'request:' || id AS ref FROM billing_wallettopup
+            WHERE %(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s
+        ) topup FULL JOIN (
+            SELECT transfer.tenant_id, transfer.ref, max(transfer.id) AS id, max(account.reseller_id) AS reseller_id,
+                sum(entry.amount) AS amount
+            FROM billing_transfer transfer
+            JOIN billing_entry entry ON entry.transfer_id = transfer.id
+            JOIN billing_account account ON account.id = entry.account_id
+                AND account.kind IN ('tenant_wholesale', 'reseller_wallet')
+            WHERE transfer.kind = 'wallet_topup' AND transfer.ref LIKE 'request:%%'
+                AND (%(tenant)s::bigint IS NULL OR transfer.tenant_id = %(tenant)s)
+            GROUP BY transfer.tenant_id, transfer.ref
+        ) books ON books.ref = topup.ref AND coalesce(books.tenant_id, 0) = coalesce(topup.tenant_id, 0)
+            AND coalesce(books.reseller_id, 0) = coalesce(topup.reseller_id, 0)""",
+)
+
 CHECKS: Final = (
     _TRANSFERS,
     _BALANCES,
@@ -402,6 +626,10 @@ CHECKS: Final = (
     _SHARES,
     _BORDERS,
     _COUNTERS,
+    _COMMISSIONS,
+    _BACKS,
+    _WITHDRAWALS,
+    _TOPUPS,
 )
 
 # The shorter text first, so that numbers in them count up.

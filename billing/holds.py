@@ -194,6 +194,10 @@ def admit(request: HoldRequest) -> Hold:
             cap_counters=counters,
             quota_group=request.quota_group,
             quota_date=terms.day.date,
+            reseller_id=terms.reseller_id,
+            own_ppm=terms.own_ppm,
+            parent_reseller_id=terms.parent_reseller_id,
+            parent_ppm=terms.parent_ppm,
             prompt_tokens=request.prompt_tokens,
             max_completion_tokens=funding.max_completion,
             created_at=terms.now,
@@ -498,21 +502,42 @@ def rate(hold: Hold, usage: Usage) -> Rated:
     )
 
 
-def wholesale_income(hold: Hold, tenant: TenantAccounts, *, before: int, after: int) -> list[Movement]:  # noqa: ARG001
+def shares_added(hold: Hold, *, before: int, after: int) -> dict[int, int]:
+    """Return what each reseller gets more where the wholesale charge goes from `before` to `after`, micro-yuan.
+
+    Without those who get nothing. Nobody gets less: what accrued may be folded by then, and the platform bears it.
+    """
+    parts = ((hold.reseller_id, hold.own_ppm or 0), (hold.parent_reseller_id, hold.parent_ppm or 0))
+    added = {
+        reseller_id: pricing.share(amount=after, ppm=ppm) - pricing.share(amount=before, ppm=ppm)
+        for reseller_id, ppm in parts
+        if reseller_id is not None
+    }
+    return {reseller_id: share for reseller_id, share in added.items() if share > 0}
+
+
+def wholesale_income(hold: Hold, tenant: TenantAccounts, *, before: int, after: int) -> list[Movement]:
     """Split what a hold's wholesale charge brings, where it goes from `before` to `after` (of either sign).
 
     The one place that knows whose income an answer is. A share that is rounded is reckoned of both, and the difference
     moved, so that an adjusted answer gives each what it would have given at once.
     """
-    return [Movement(account=tenant.platform_revenue, amount=after - before)]
+    shares = shares_added(hold, before=before, after=after)
+    return [
+        *(Movement(account=tenant.accrued[reseller_id], amount=share) for reseller_id, share in shares.items()),
+        Movement(account=tenant.platform_revenue, amount=after - before - sum(shares.values())),
+    ]
 
 
 def _settle(hold: Hold, usage: Usage, reason: str) -> Receipt:
     """End a locked hold with what was used, and move the money."""
     hold.charge, hold.wholesale_charge, hold.cost = rate(hold, usage)
+    hold.own_share = pricing.share(amount=hold.wholesale_charge, ppm=hold.own_ppm or 0)
+    hold.parent_share = pricing.share(amount=hold.wholesale_charge, ppm=hold.parent_ppm or 0)
     accounts = ledger.lock_user_accounts(tenant_id=hold.tenant_id, user_id=hold.user_id)
     caps.correct(tenant_id=hold.tenant_id, counters=hold.cap_counters, answers=0, spend=hold.charge - hold.amount)
-    tenant = ledger.tenant_accounts(tenant_id=hold.tenant_id)
+    shares = shares_added(hold, before=0, after=hold.wholesale_charge)
+    tenant = ledger.tenant_accounts(tenant_id=hold.tenant_id, resellers=list(shares))
     movements = [*_charge_user(hold, accounts, tenant), *_charge_wallet(hold, tenant)]
     if any(movement.amount for movement in movements):
         ledger.move(
@@ -565,7 +590,7 @@ def _charge_user(hold: Hold, accounts: UserAccounts, tenant: TenantAccounts) -> 
 
 
 def _charge_wallet(hold: Hold, tenant: TenantAccounts) -> list[Movement]:
-    """Charge the tenant, whatever its user was charged: also for free answers."""
+    """Charge the tenant, whatever its user was charged: also for free answers. Resellers and the platform share it."""
     beyond = hold.wholesale_charge - hold.wholesale_amount
     if beyond > 0:
         hold.wholesale_shortfall = max(beyond - ledger.lock(account=tenant.wallet).available, 0)
@@ -595,6 +620,8 @@ def _post(hold: Hold, usage: Usage, reason: str) -> None:
         shortfall=hold.shortfall,
         wholesale_charge=hold.wholesale_charge,
         wholesale_shortfall=hold.wholesale_shortfall,
+        own_share=hold.own_share,
+        parent_share=hold.parent_share,
         cost=hold.cost,
     )
     _require_ended(hold, ended)

@@ -15,7 +15,7 @@ A balance changes by a conditional UPDATE whose row count is checked, never by s
 wrong, the whole transaction fails (LedgerError): a fault of ours, never a message for a person.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -102,6 +102,7 @@ class TenantAccounts(NamedTuple):
     platform_revenue: Account
     retail_shortfall: Account
     wholesale_shortfall: Account
+    accrued: Mapping[int, Account]  # by reseller: only those that were asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +142,7 @@ def credit_user(  # noqa: PLR0913  who, what, and the things an auditor asks for
     Raises ValueError for an amount outside 1…10¹⁵ or an unknown kind, RefConflictError for a `ref` that was used for
     another user or amount.
     """
-    _require_amount(amount)
+    require_amount(amount)
     if kind not in ("cash", "gift"):
         raise ValueError(f"unknown kind of credit: {kind!r}")
     with scope.tenant(tenant_id), transaction.atomic():
@@ -157,7 +158,7 @@ def credit_user(  # noqa: PLR0913  who, what, and the things an auditor asks for
         if payment is None:
             payment = Payment(channel=channel, amount=amount)
         else:
-            _require_amount(payment.amount)
+            require_amount(payment.amount)
             transfer_kind = Transfer.Kind.TOPUP
         return move(
             tenant_id=tenant_id,
@@ -188,7 +189,7 @@ def _collected(*, tenant_id: int, payment: Payment, credited: int) -> list[Movem
 
 def credit_tenant_wallet(*, tenant_id: int, amount: int, ref: str, reason: str, actor: str) -> Transfer:
     """Top up a tenant's wholesale wallet by hand; otherwise as `credit_user`."""
-    _require_amount(amount)
+    require_amount(amount)
     with scope.tenant(tenant_id), transaction.atomic():
         wallet = tenant_accounts(tenant_id=tenant_id).wallet
         clearing = clearing_account(tenant_id=tenant_id, channel="manual")
@@ -230,8 +231,8 @@ def lock_user_accounts(*, tenant_id: int, user_id: int) -> UserAccounts:
     return UserAccounts(gift=gift, cash=cash)
 
 
-def tenant_accounts(*, tenant_id: int) -> TenantAccounts:
-    """Return the accounts of the tenant that answers move money on, opened if missing.
+def tenant_accounts(*, tenant_id: int, resellers: Sequence[int] = ()) -> TenantAccounts:
+    """Return the accounts of the tenant that answers move money on, opened if missing; also what `resellers` accrue.
 
     Not locked: read their ids, not their balances. All are opened in one statement, before any of them is locked, so
     that a tenant's first answers cannot wait for each other crosswise.
@@ -243,11 +244,26 @@ def tenant_accounts(*, tenant_id: int) -> TenantAccounts:
         (AccountKind.SHORTFALL, RETAIL_SHORTFALL),
         (AccountKind.SHORTFALL, WHOLESALE_SHORTFALL),
     ]
-    return TenantAccounts(*_tenant_rows(tenant_id, wanted))
+    own = len(wanted)
+    rows = _tenant_rows(tenant_id, wanted, resellers)
+    wallet, revenue, platform_revenue, retail_shortfall, wholesale_shortfall = rows[:own]
+    return TenantAccounts(
+        wallet=wallet,
+        revenue=revenue,
+        platform_revenue=platform_revenue,
+        retail_shortfall=retail_shortfall,
+        wholesale_shortfall=wholesale_shortfall,
+        accrued=dict(zip(resellers, rows[own:], strict=True)),
+    )
 
 
-def clearing_account(*, tenant_id: int, channel: str) -> Account:
-    """Return the tenant's clearing account of a payment channel, opened if missing, not locked."""
+def platform_revenue() -> Account:
+    """Return the platform's revenue that is of no tenant, opened if missing, not locked; in the platform's scope."""
+    return _tenant_rows(None, [(AccountKind.PLATFORM_REVENUE, "")])[0]
+
+
+def clearing_account(*, tenant_id: int | None, channel: str) -> Account:
+    """Return the tenant's (or the platform's) clearing account of a payment channel, opened if missing, not locked."""
     return _tenant_rows(tenant_id, [(AccountKind.PSP_CLEARING, channel)])[0]
 
 
@@ -347,14 +363,21 @@ def _in_lock_order(movements: Iterable[Movement]) -> list[Movement]:
     return sorted(movements, key=place)
 
 
-def _tenant_rows(tenant_id: int, wanted: Sequence[tuple[AccountKind, str]]) -> list[Account]:
-    """Return the tenant's own accounts of these kinds and channels, in this order."""
-    rows = Account.objects.filter(tenant_id=tenant_id, kind__in={kind for kind, _ in wanted}, user=None, reseller=None)
-    found = {(row.kind, row.channel): row for row in rows}
-    if not all(key in found for key in wanted):
-        _open(Account(tenant_id=tenant_id, kind=kind, channel=channel) for kind, channel in wanted)
-        found = {(row.kind, row.channel): row for row in rows.all()}
-    return [found[key] for key in wanted]
+def _tenant_rows(
+    tenant_id: int | None, wanted: Sequence[tuple[AccountKind, str]], resellers: Sequence[int] = ()
+) -> list[Account]:
+    """Return the tenant's own accounts of these kinds and channels, in this order, then what each reseller accrues."""
+    keys: list[tuple[AccountKind, str, int | None]] = [(kind, channel, None) for kind, channel in wanted]
+    keys += [(AccountKind.RESELLER_ACCRUED, "", reseller_id) for reseller_id in resellers]
+    rows = Account.objects.filter(tenant=tenant_id, kind__in={kind for kind, _, _ in keys}, user=None)
+    found = {(row.kind, row.channel, row.reseller_id): row for row in rows}
+    if not all(key in found for key in keys):
+        _open(
+            Account(tenant_id=tenant_id, kind=kind, channel=channel, reseller_id=reseller_id)
+            for kind, channel, reseller_id in keys
+        )
+        found = {(row.kind, row.channel, row.reseller_id): row for row in rows.all()}
+    return [found[key] for key in keys]
 
 
 def _open(accounts: Iterable[Account]) -> None:
@@ -362,6 +385,7 @@ def _open(accounts: Iterable[Account]) -> None:
     Account.objects.bulk_create(accounts, ignore_conflicts=True)
 
 
-def _require_amount(amount: int) -> None:
+def require_amount(amount: int) -> None:
+    """Raise ValueError for an amount outside 1…10¹⁵ micro-yuan, or one that is no whole number."""
     if isinstance(amount, bool) or not isinstance(amount, int) or not 1 <= amount <= MAX_AMOUNT:
         raise ValueError(f"an amount is 1 to {MAX_AMOUNT} whole micro-yuan, not {amount!r}")

@@ -56,6 +56,11 @@ def amount(price: PriceVersion, quantities: Quantities) -> int:
     return -(-rated * price.multiplier_ppm // _PPM) + price.per_call
 
 
+def share(*, amount: int, ppm: int) -> int:
+    """Return `ppm` millionths of an amount, rounded down: what remains is the platform's."""
+    return amount * ppm // 1_000_000
+
+
 def affordable_completion(*, price: PriceVersion, available: int, prompt: int, wanted: int) -> int:
     """Return how many completion tokens (at most `wanted`) `available` micro-yuan pay for beside the prompt.
 

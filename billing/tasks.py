@@ -7,7 +7,7 @@ import structlog
 from celery import shared_task
 from kombu.exceptions import OperationalError
 
-from billing import holds, nightly, recharge, usage
+from billing import commission, holds, nightly, recharge, usage, wallet
 
 log = structlog.get_logger(__name__)
 
@@ -59,3 +59,21 @@ def audit_ledger() -> int:
 def poll_orders() -> int:
     """Ask providers for pending orders that are due, and close those whose time is over; return how many."""
     return recharge.poll_orders()
+
+
+@shared_task(name="billing.tasks.fold_commissions")
+def fold_commissions() -> int:
+    """Fold what resellers earned since the last day's fold; return how many. Delivered three times, it folds once."""
+    return commission.fold_day()
+
+
+@shared_task(name="billing.tasks.sweep_commissions")
+def sweep_commissions() -> int:
+    """Take back what refunds noted, then set free what was frozen long enough; return how many rows."""
+    return commission.post_backs() + commission.release_matured()
+
+
+@shared_task(name="billing.tasks.notify_low_wallets")
+def notify_low_wallets() -> int:
+    """Mail those whose wholesale wallet runs low; return how many wallets."""
+    return wallet.notify_low_wallets()

@@ -14,6 +14,7 @@ from django.db import connection
 
 from billing import quota
 from billing.models import Cap, Period
+from billing.models.resale import WHOLE_PPM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,10 @@ class Terms:
 
     now: datetime
     zone: str
+    reseller_id: int | None
+    own_ppm: int | None
+    parent_reseller_id: int | None
+    parent_ppm: int | None
     free_per_day: int
     guest_allowance: int
     plans: tuple[PlanTerms, ...]
@@ -93,9 +98,16 @@ SELECT statement_timestamp(), tenant.timezone, coalesce(free.per_day, 0), coales
             'period', cap.period, 'quota_group', cap.quota_group, 'limit', cap."limit") ORDER BY cap.id)
         FROM billing_cap cap
         WHERE cap.tenant_id = tenant.id AND cap.is_enabled AND cap.quota_group IN ('', %(group)s)
-            AND (cap.user_id IS NULL OR cap.user_id = %(user)s))
+            AND (cap.user_id IS NULL OR cap.user_id = %(user)s)),
+    reseller.id, (SELECT own_ppm FROM billing_commissionterms
+        WHERE reseller_id = reseller.id AND effective_at <= statement_timestamp()
+        ORDER BY effective_at DESC, id DESC LIMIT 1),
+    reseller.parent_id, (SELECT parent_ppm FROM billing_commissionterms
+        WHERE reseller_id = reseller.parent_id AND effective_at <= statement_timestamp()
+        ORDER BY effective_at DESC, id DESC LIMIT 1)
 FROM tenants_tenant tenant LEFT JOIN billing_freequota free
     ON free.tenant_id = tenant.id AND free.quota_group = %(group)s
+LEFT JOIN tenants_reseller reseller ON reseller.id = tenant.reseller_id
 WHERE tenant.id = %(tenant)s
 """
 
@@ -104,10 +116,20 @@ def terms_of(*, tenant_id: int, user_id: int, group: str) -> Terms:
     """Return the terms for a user's answer of a quota group, now."""
     with connection.cursor() as cursor:
         cursor.execute(_READ, {"tenant": tenant_id, "user": user_id, "group": group})
-        now, zone, free_per_day, guest_allowance, plans, caps = cursor.fetchone()
+        row = cursor.fetchone()
+    now, zone, free_per_day, guest_allowance, plans, caps, reseller_id, own_ppm, parent_id, parent_ppm = row
+    if reseller_id is not None:
+        own_ppm = own_ppm or 0
+    if parent_id is not None:
+        # The terms were seen to fit each other, but a reseller may since have got another parent.
+        parent_ppm = min(parent_ppm or 0, WHOLE_PPM - own_ppm)
     return Terms(
         now=now,
         zone=zone,
+        reseller_id=reseller_id,
+        own_ppm=own_ppm,
+        parent_reseller_id=parent_id,
+        parent_ppm=parent_ppm,
         free_per_day=free_per_day,
         guest_allowance=guest_allowance,
         plans=tuple(_plan(found) for found in _rows(plans)),

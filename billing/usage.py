@@ -62,6 +62,8 @@ def _columns(figures: Figures) -> dict[str, int | str]:
         "usage_source": figures.source,
         "charge": figures.charge,
         "wholesale_charge": figures.wholesale,
+        "own_share": figures.own_share,
+        "parent_share": figures.parent_share,
         "cost": figures.cost,
     }
 
@@ -79,6 +81,8 @@ def _record_once(hold: Hold, figures: Figures) -> bool:
             "wholesale_price_id": hold.wholesale_price_id,
             "cost_price_id": hold.cost_price_id,
             "free": hold.free,
+            "reseller_id": hold.reseller_id,
+            "parent_reseller_id": hold.parent_reseller_id,
             **_columns(figures),
         },
     )
@@ -89,7 +93,16 @@ def _add_to_day(hold: Hold, now: Figures, before: Figures | None = None, *, answ
     """Count the hold in its day's roll-up, or what it has changed by since it was counted."""
     day, _ = DailyUsage.objects.get_or_create(tenant_id=hold.tenant_id, day=hold.quota_date, sku=hold.sku)
     counted, known = _columns(now), _columns(before) if before else {}
-    sums = ("prompt_tokens", "cached_tokens", "completion_tokens", "charge", "wholesale_charge", "cost")
+    sums = (
+        "prompt_tokens",
+        "cached_tokens",
+        "completion_tokens",
+        "charge",
+        "wholesale_charge",
+        "own_share",
+        "parent_share",
+        "cost",
+    )
     DailyUsage.objects.filter(pk=day.pk).update(
         answers=F("answers") + answers,
         free_answers=F("free_answers") + answers * int(hold.free),

@@ -153,6 +153,9 @@ CELERY_BEAT_SCHEDULE = {
     "end expired holds": {"task": "billing.tasks.expire_holds", "schedule": SWEEP_SECONDS},
     "close messages whose process died": {"task": "chat.tasks.close_orphans", "schedule": SWEEP_SECONDS},
     "ask for payments that nobody told of": {"task": "billing.tasks.poll_orders", "schedule": 10.0},
+    "fold resellers' commission": {"task": "billing.tasks.fold_commissions", "schedule": crontab(hour="0", minute="5")},
+    "free and take back commission": {"task": "billing.tasks.sweep_commissions", "schedule": SWEEP_SECONDS},
+    "tell of low wallets": {"task": "billing.tasks.notify_low_wallets", "schedule": 300.0},
     "audit the ledger": {"task": "billing.tasks.audit_ledger", "schedule": crontab(hour="3", minute="30")},
 }
 

@@ -12,9 +12,11 @@ from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
 from billing import ledger, plans, recharge, redeem
+from billing.commission_terms import publish_terms
 from billing.holds import HoldRequest
 from billing.models import (
     Cap,
+    CommissionTerms,
     FreeQuota,
     MerchantAccount,
     Order,
@@ -101,6 +103,16 @@ def make_staff(*tenants: Tenant, role: str = Membership.Role.OWNER) -> StaffUser
     for tenant in tenants:
         with scope.tenant(tenant.pk):
             Membership.objects.create(tenant=tenant, staff=staff, role=role)
+    return staff
+
+
+def make_partner(reseller: Reseller, **fields: Any) -> StaffUser:
+    """Return a staff user with PASSWORD who works for a reseller."""
+    staff = make_staff()
+    PlatformMembership.objects.create(staff=staff, role=PlatformMembership.Role.RESELLER, reseller=reseller)
+    if fields:
+        StaffUser.objects.filter(pk=staff.pk).update(**fields)
+        staff.refresh_from_db()
     return staff
 
 
@@ -268,3 +280,8 @@ def subscribe(user: EndUser, plan: Plan) -> Subscription:
     pay(order)
     with scope.tenant(user.tenant_id):
         return Subscription.objects.get(order=order)
+
+
+def make_terms(reseller: Reseller, own_ppm: int = 100_000, parent_ppm: int = 0, **fields: Any) -> CommissionTerms:
+    """Publish a reseller's terms: 10 % of its own tenants' wholesale unless told otherwise."""
+    return publish_terms(reseller_id=reseller.pk, own_ppm=own_ppm, parent_ppm=parent_ppm, actor="test", **fields)

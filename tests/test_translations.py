@@ -20,8 +20,19 @@ from django.urls import reverse
 from django.utils import translation
 from pytest_django import Settings
 
-from billing import nightly, usage
-from billing.models import MerchantAccount, Order, Package, PaymentEvent, Subscription, SubscriptionAllowance
+from billing import nightly, usage, wallet
+from billing.models import (
+    Commission,
+    CommissionBack,
+    MerchantAccount,
+    Order,
+    Package,
+    PaymentEvent,
+    PayoutBatch,
+    Subscription,
+    SubscriptionAllowance,
+    Withdrawal,
+)
 from billing.tests.conftest import open_shop
 from chat.models import Conversation, ModelOffer, Role, UpstreamAccount
 from chat.models import Message as ChatMessage
@@ -41,6 +52,7 @@ from tests.factories import (
     make_reseller,
     make_staff,
     make_tenant,
+    make_terms,
     make_token,
     set_free_quota,
 )
@@ -53,7 +65,7 @@ SAME_IN_CHINESE: Final = {"Banyan", "app id", "open id", "union id"}
 IN_CHINESE: Final = re.compile(
     r"\b(?:Banyan|API(?:v3)?|(?:App|Open|Union)?ID|AppSecret|tokens?)\b"
     r"|/chat/completions|/v1"
-    r"|\bI\d+\b"  # the invariants' names
+    r"|\b[IR]\d+\b"  # the invariants' names
     r"|\bwx[0-9a-f]{16}\b|#[0-9a-f]{6}"
     r"|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
     r"|\b[a-z]+-[0-9a-f]{12}(?:\.test)?\b"  # names made by tests/factories.py
@@ -231,10 +243,39 @@ def rows_of_every_kind() -> list[Model]:
             ends_at=Now() + timedelta(days=30),
         )
         SubscriptionAllowance.objects.create(tenant=tenant, subscription=bought, quota_group="1", answers=2)
+        wallet.set_threshold(tenant_id=tenant.pk, threshold=1)
+        wallet.request_topup(tenant_id=tenant.pk, amount=1, bank_reference="1", requested_by_id=make_staff().pk)
         owned = [model.objects.filter(tenant=tenant).first() for model in registered(tenant_site)]
     colleague = StaffUser.objects.create_user("1")
     membership = colleague.platform_memberships.create(role="operator")
-    return [tenant, make_reseller(), colleague, membership, nightly.run(), *(row for row in owned if row)]
+    audited = nightly.run()  # before what is written past the books
+    return [tenant, *resell(tenant), colleague, membership, audited, *(row for row in owned if row)]
+
+
+def resell(tenant: Tenant) -> list[Model]:
+    """Give a reseller terms, a commission of the tenant, what was taken back of it, and a withdrawal in a batch."""
+    reseller, maker, checker = make_reseller(), make_staff(), make_staff()
+    terms = make_terms(reseller)
+    with scope.tenant(tenant.pk):
+        earned = Commission.objects.create(
+            tenant=tenant, reseller=reseller, day="2026-01-01", level=1, amount=1, release_at=Now(), taken_back=1
+        )
+        back = CommissionBack.objects.create(tenant=tenant, reseller=reseller, ref="1", amount=1, actor="1")
+    batch = PayoutBatch.objects.create(created_by="1")
+    withdrawal = Withdrawal.objects.create(
+        reseller=reseller,
+        amount=1,
+        fee=0,
+        payee="1",
+        bank="1",
+        bank_account="1",
+        state="approved",
+        maker=maker,
+        checker=checker,
+        decided_at=Now(),
+        batch=batch,
+    )
+    return [reseller, terms, earned, back, batch, withdrawal]
 
 
 def sell(tenant: Tenant, user: EndUser) -> None:

@@ -1,5 +1,5 @@
 """Billing's rows on both admin sites."""
 
-from billing.admin import books, plans, recharge, redeem
+from billing.admin import books, plans, recharge, redeem, resale, wallets
 
-__all__ = ["books", "plans", "recharge", "redeem"]
+__all__ = ["books", "plans", "recharge", "redeem", "resale", "wallets"]

@@ -1,10 +1,11 @@
 """Billing's rows, to look at. None is edited by hand: the ledger changes balances, a new version changes a price."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from django.contrib import admin
 from django.db import models
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -13,6 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from billing import audit
 from billing.models import (
     Account,
+    AccountKind,
     AuditRun,
     DailyUsage,
     Entry,
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
 
 
 Role = Membership.Role
+
+# What becomes of the wholesale charge is between the platform and its resellers: a tenant's site shows none of it.
+_OURS: Final = (AccountKind.RESELLER_ACCRUED, AccountKind.PLATFORM_REVENUE)
+_BETWEEN_US: Final = (Transfer.Kind.COMMISSION, Transfer.Kind.COMMISSION_BACK)
 
 
 def yuan_column(field: str, label: "_StrOrPromise") -> Callable[[models.Model], str]:
@@ -53,13 +59,25 @@ class MoneyAdmin(ReadOnlyTenantModelAdmin):
 
 
 class CostAdmin(MoneyAdmin):
-    """Rows that know what an answer cost the platform, which is not the tenant's business; support may look."""
+    """Rows that know what an answer cost the platform and earned resellers: not the tenant's business.
+
+    Support may look at the rest.
+    """
 
     visible_to: ClassVar[frozenset[str]] = frozenset({Role.OWNER, Role.FINANCE, Role.SUPPORT})
-    platform_only: ClassVar[tuple[str, ...]] = ("cost", "cost_price")
+    platform_only: ClassVar[tuple[str, ...]] = (
+        "cost",
+        "cost_price",
+        "reseller",
+        "own_ppm",
+        "own_share",
+        "parent_reseller",
+        "parent_ppm",
+        "parent_share",
+    )
 
     def get_exclude(self, request: HttpRequest, obj: models.Model | None = None) -> tuple[str, ...]:
-        """Hide the platform's cost on the tenant's site."""
+        """Hide the platform's cost and the resellers' shares on the tenant's site."""
         return () if self._on_platform else self.platform_only
 
 
@@ -78,6 +96,11 @@ class AccountAdmin(MoneyAdmin):
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "user")
     search_fields = ("user__username", "user__phone", "user__email")
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Account]:
+        """Leave out what is not the tenant's business."""
+        rows: QuerySet[Account] = super().get_queryset(request)
+        return rows if self._on_platform else rows.exclude(kind__in=_OURS)
+
 
 class TransferAdmin(MoneyAdmin):
     """What moved money, and who did it."""
@@ -86,6 +109,11 @@ class TransferAdmin(MoneyAdmin):
     list_filter = ("kind",)
     search_fields = ("ref", "actor", "reason")
     ordering = ("-id",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Transfer]:
+        """Leave out what is not the tenant's business."""
+        rows: QuerySet[Transfer] = super().get_queryset(request)
+        return rows if self._on_platform else rows.exclude(kind__in=_BETWEEN_US)
 
 
 class EntryAdmin(MoneyAdmin):
@@ -96,6 +124,11 @@ class EntryAdmin(MoneyAdmin):
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "transfer", "account")
     search_fields = ("transfer__ref",)
     ordering = ("-id",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Entry]:
+        """Leave out what is not the tenant's business, and others' side of it."""
+        rows: QuerySet[Entry] = super().get_queryset(request)
+        return rows if self._on_platform else rows.exclude(account__tenant=None).exclude(account__kind__in=_OURS)
 
     @admin.display(description=_("transfer"), ordering="transfer__kind")
     def transfer_kind(self, row: Entry) -> str:
@@ -201,7 +234,7 @@ class UsageAdjustmentAdmin(CostAdmin):
 class DailyUsageAdmin(CostAdmin):
     """Days added up."""
 
-    platform_only: ClassVar[tuple[str, ...]] = ("cost",)
+    platform_only: ClassVar[tuple[str, ...]] = ("cost", "own_share", "parent_share")
     list_display = (
         "day",
         "sku",

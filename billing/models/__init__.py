@@ -18,7 +18,9 @@ from billing.models.quota import FreeQuota, QuotaUse
 from billing.models.recharge import Channel, MerchantAccount, Method, Order, Package, PaymentEvent
 from billing.models.redeem import RedeemBatch, RedeemCode
 from billing.models.refund import Refund
+from billing.models.resale import Commission, CommissionBack, CommissionTerms, ConsumptionBack, PayoutBatch, Withdrawal
 from billing.models.usage import DailyUsage, UsageRecord
+from billing.models.wallet import WalletNotice, WalletTopUp
 
 __all__ = [
     "Account",
@@ -27,6 +29,10 @@ __all__ = [
     "Cap",
     "CapUse",
     "Channel",
+    "Commission",
+    "CommissionBack",
+    "CommissionTerms",
+    "ConsumptionBack",
     "DailyUsage",
     "Entry",
     "FreeQuota",
@@ -36,6 +42,7 @@ __all__ = [
     "Order",
     "Package",
     "PaymentEvent",
+    "PayoutBatch",
     "Period",
     "Plan",
     "PlanAllowance",
@@ -51,4 +58,7 @@ __all__ = [
     "UsageAdjustment",
     "UsageRecord",
     "UsageSource",
+    "WalletNotice",
+    "WalletTopUp",
+    "Withdrawal",
 ]

@@ -66,6 +66,8 @@ class Figures(NamedTuple):
     shortfall: int
     wholesale: int
     wholesale_shortfall: int
+    own_share: int
+    parent_share: int
     cost: int
 
 
@@ -87,10 +89,13 @@ def figures_of(hold: Hold, adjustment: UsageAdjustment | None) -> Figures:
         shortfall=hold.shortfall,
         wholesale=hold.wholesale_charge,
         wholesale_shortfall=hold.wholesale_shortfall,
+        own_share=hold.own_share,
+        parent_share=hold.parent_share,
         cost=hold.cost,
     )
     if adjustment is None:
         return posted
+    wholesale = posted.wholesale + adjustment.wholesale_charge
     return Figures(
         prompt=adjustment.prompt_tokens,
         cached=adjustment.cached_tokens,
@@ -100,7 +105,10 @@ def figures_of(hold: Hold, adjustment: UsageAdjustment | None) -> Figures:
         gift=posted.gift + adjustment.gift_charge,
         cash=posted.cash + adjustment.cash_charge,
         shortfall=posted.shortfall + adjustment.shortfall,
-        wholesale=posted.wholesale + adjustment.wholesale_charge,
+        wholesale=wholesale,
         wholesale_shortfall=posted.wholesale_shortfall + adjustment.wholesale_shortfall,
+        # As pricing.share; a reseller gets more for late usage and never less (billing.holds.shares_added).
+        own_share=max(posted.own_share, wholesale * (hold.own_ppm or 0) // 1_000_000),
+        parent_share=max(posted.parent_share, wholesale * (hold.parent_ppm or 0) // 1_000_000),
         cost=posted.cost + adjustment.cost,
     )

@@ -10,6 +10,7 @@ from uuid_utils.compat import uuid7
 
 from billing.models.plan import Subscription
 from billing.models.price import MAX_TOKENS, PriceVersion
+from tenants.models import Reseller
 from tenants.scope import SameTenant, TenantOwned
 
 
@@ -27,7 +28,7 @@ class Hold(TenantOwned):
     a plan or the free quota pays, and then `wholesale_amount` is still frozen: the tenant pays for its free answers.
     `subscription` and `counter_date` say where such an answer was counted (a day's free quota: on `quota_date`),
     `cap_counters` which caps' counters count it, in the order that they are locked in. The posted figures are set
-    once, when the hold ends; a trigger (migration 0002) lets it end once only.
+    once, when the hold ends; triggers (migrations 0002 and 0009) let it end once only.
     """
 
     class State(models.TextChoices):
@@ -76,6 +77,27 @@ class Hold(TenantOwned):
     cap_counters = ArrayField(models.BigIntegerField(), default=list, blank=True, verbose_name=_("counted by caps"))
     quota_group = models.CharField(_("quota group"), max_length=40)
     quota_date = models.DateField(_("day in the tenant's time zone"))
+    # Who resells to the tenant, and which part of the wholesale charge each gets, in millionths.
+    reseller = models.ForeignKey(
+        Reseller,
+        on_delete=models.PROTECT,
+        db_index=False,
+        related_name="+",
+        null=True,
+        blank=True,
+        verbose_name=_("reseller"),
+    )
+    own_ppm = models.IntegerField(_("reseller's share, millionths"), null=True, blank=True)
+    parent_reseller = models.ForeignKey(
+        Reseller,
+        on_delete=models.PROTECT,
+        db_index=False,
+        related_name="+",
+        null=True,
+        blank=True,
+        verbose_name=_("reseller's parent"),
+    )
+    parent_ppm = models.IntegerField(_("parent's share, millionths"), null=True, blank=True)
     prompt_tokens = models.BigIntegerField(_("prompt tokens at most"))
     max_completion_tokens = models.BigIntegerField(_("completion tokens at most"))
     created_at = models.DateTimeField(_("held at"))
@@ -100,6 +122,8 @@ class Hold(TenantOwned):
     shortfall = models.BigIntegerField(_("charge beyond the balance, micro-yuan"), default=0)
     wholesale_charge = models.BigIntegerField(_("wholesale charge, micro-yuan"), default=0)
     wholesale_shortfall = models.BigIntegerField(_("wholesale charge beyond the wallet, micro-yuan"), default=0)
+    own_share = models.BigIntegerField(_("reseller's share, micro-yuan"), default=0, db_default=0)
+    parent_share = models.BigIntegerField(_("parent's share, micro-yuan"), default=0, db_default=0)
     cost = models.BigIntegerField(_("platform's cost, micro-yuan"), default=0)
     # The outbox: a posted hold without it has no usage record yet, and the sweep will find it.
     recorded_at = models.DateTimeField(_("usage recorded"), null=True, blank=True)
@@ -137,6 +161,25 @@ class Hold(TenantOwned):
                 & Q(charge=F("gift_charge") + F("cash_charge") + F("shortfall"))
                 & (Q(free=False) | Q(charge=0)),
                 name="billing_hold_charges",
+            ),
+            models.CheckConstraint(
+                condition=(
+                    Q(reseller__isnull=True, own_ppm__isnull=True, parent_reseller__isnull=True)
+                    | Q(reseller__isnull=False, own_ppm__isnull=False, own_ppm__gte=0, own_ppm__lte=1_000_000)
+                )
+                & (
+                    Q(parent_reseller__isnull=True, parent_ppm__isnull=True)
+                    | Q(parent_reseller__isnull=False, parent_ppm__isnull=False, parent_ppm__gte=0)
+                    & Q(parent_ppm__lte=1_000_000 - F("own_ppm"))
+                ),
+                name="billing_hold_resale",
+            ),
+            models.CheckConstraint(
+                condition=Q(own_share__gte=0, parent_share__gte=0)
+                & Q(wholesale_charge__gte=F("own_share") + F("parent_share"))
+                & (Q(own_share=0) | Q(reseller__isnull=False))
+                & (Q(parent_share=0) | Q(parent_reseller__isnull=False)),
+                name="billing_hold_shares",
             ),
             models.CheckConstraint(
                 condition=Q(state="held", ended_at__isnull=True, recorded_at__isnull=True, charge=0)

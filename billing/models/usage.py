@@ -8,6 +8,7 @@ from django.utils.translation import gettext_lazy as _
 
 from billing.models.hold import Hold, UsageSource
 from billing.models.price import PriceVersion
+from tenants.models import Reseller
 from tenants.scope import SameTenant, TenantOwned
 
 
@@ -43,6 +44,26 @@ class UsageRecord(TenantOwned):
     free = models.BooleanField(_("paid by a plan or the free quota"))
     charge = models.BigIntegerField(_("charge, micro-yuan"))
     wholesale_charge = models.BigIntegerField(_("wholesale charge, micro-yuan"))
+    reseller = models.ForeignKey(
+        Reseller,
+        on_delete=models.PROTECT,
+        db_index=False,
+        related_name="+",
+        null=True,
+        blank=True,
+        verbose_name=_("reseller"),
+    )
+    own_share = models.BigIntegerField(_("reseller's share, micro-yuan"), default=0, db_default=0)
+    parent_reseller = models.ForeignKey(
+        Reseller,
+        on_delete=models.PROTECT,
+        db_index=False,
+        related_name="+",
+        null=True,
+        blank=True,
+        verbose_name=_("reseller's parent"),
+    )
+    parent_share = models.BigIntegerField(_("parent's share, micro-yuan"), default=0, db_default=0)
     cost = models.BigIntegerField(_("platform's cost, micro-yuan"))
     created_at = models.DateTimeField(_("recorded"), db_default=Now(), editable=False)
 
@@ -71,6 +92,8 @@ class DailyUsage(TenantOwned):
     completion_tokens = models.BigIntegerField(_("completion tokens"), default=0)
     charge = models.BigIntegerField(_("charge, micro-yuan"), default=0)
     wholesale_charge = models.BigIntegerField(_("wholesale charge, micro-yuan"), default=0)
+    own_share = models.BigIntegerField(_("reseller's share, micro-yuan"), default=0, db_default=0)
+    parent_share = models.BigIntegerField(_("parent's share, micro-yuan"), default=0, db_default=0)
     cost = models.BigIntegerField(_("platform's cost, micro-yuan"), default=0)
 
     class Meta(TenantOwned.Meta):

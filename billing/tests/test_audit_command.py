@@ -25,6 +25,10 @@ I8   a code is redeemed at most once                                           0
 I9   the user's charge is the wholesale charge and the tenant's margin         2         0
 I10  no transfer crosses tenants                                               8         0
 I13  a plan's and a cap's counters say what their answers used                 0         0
+R1   a commission is folded once and set free once, of its own amount          0         0
+R2   shares are taken back at most once, as refunds noted                      0         0
+R3   a withdrawal is taken once, then paid or returned once                    0         0
+R4   a confirmed top-up has filled its wallet once                             0         0
 
 No breach.
 """

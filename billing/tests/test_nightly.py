@@ -61,7 +61,7 @@ def test_a_sound_ledger_is_noted_and_nobody_is_told(shop: Shop, ops: str, mailou
     assert kept.started_at <= kept.ended_at
     assert (kept.breaches, kept.details) == (0, [])
     assert kept.checked == [{"invariant": name, "rows": rows[name], "breaches": 0} for name in rows]
-    assert list(rows) == ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10", "I13"]
+    assert list(rows) == ["I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10", "I13", "R1", "R2", "R3", "R4"]
     assert logs == [
         {"event": "ledger_audited", "log_level": "info", "run": kept.pk, "rows": sum(rows.values())},
     ]

@@ -75,6 +75,8 @@ def test_the_day_adds_up(shop: Shop, posted: Hold) -> None:
             "completion_tokens": 400,
             "charge": 3200,
             "wholesale_charge": 1600 + 1300,
+            "own_share": 0,
+            "parent_share": 0,
             "cost": 800 + 650,
         }
     ]
@@ -156,6 +158,15 @@ def test_beat_names_tasks_that_exist() -> None:
     app.loader.import_default_modules()
     ours = {entry["task"] for entry in app.conf.beat_schedule.values() if entry["task"].startswith("billing.")}
     assert ours == {
-        f"billing.tasks.{name}" for name in ("audit_ledger", "expire_holds", "poll_orders", "sweep_unrecorded")
+        f"billing.tasks.{name}"
+        for name in (
+            "audit_ledger",
+            "expire_holds",
+            "fold_commissions",
+            "notify_low_wallets",
+            "poll_orders",
+            "sweep_commissions",
+            "sweep_unrecorded",
+        )
     }
     assert ours - set(app.tasks) == set()

@@ -6,6 +6,7 @@ used up.
 """
 
 import secrets as random
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from django.utils import timezone
 from django.utils.text import slugify
 
 from billing import ledger, quota
+from billing.commission_terms import publish_terms, terms_of
 from billing.models import FreeQuota, Plan, PlanAllowance, PriceVersion
 from billing.pricing import publish_price
 from chat.models import ModelOffer, Role, UpstreamAccount
@@ -25,6 +27,7 @@ from saas.local import model
 from saas.local.environment import kept_secret, password
 from saas.local.screen import Screen
 from tenants import scope
+from tenants.errors import ProductError
 from tenants.login import digest_of, issue_token
 from tenants.models import AccessToken, EndUser, Membership, PlatformMembership, Reseller, StaffUser, Tenant
 from tenants.onboarding import open_tenant
@@ -36,6 +39,7 @@ FREE_PER_DAY: Final = 3
 PLAN_PER_DAY: Final = 100
 # Of the models that the demo offers, and free and planned answers are of.
 GROUP: Final = "default"
+COMMISSION_PPM: Final = 100_000  # a tenth of what the reseller's tenants pay the platform
 ACTOR: Final = "demo data"
 # The platform's upstream accounts that follow the environment; others are the operator's own, and left alone.
 BUILT_IN: Final = "Built-in model"
@@ -118,6 +122,7 @@ def open_demo(*, secrets: Path) -> Screen:
         reseller, _made = Reseller.objects.get_or_create(slug="grove", defaults={"name": "Grove 小榕代理"})
         account = _follow_environment(upstream)
         _publish_floors(upstream.slug)
+        _agree_terms(reseller)
     tenants = [_open_brand(brand, reseller, account, upstream, secrets) for brand in BRANDS]
     logins = [["localhost/platform/", "admin", password(secrets, "staff_admin")]]
     logins += [[f"{b.host}/admin/", b.slug, password(secrets, f"staff_{b.slug}")] for b in BRANDS]
@@ -163,6 +168,13 @@ def _publish_floors(sku: str) -> None:
         for level, rates in ((PriceVersion.Level.COST, COST), (PriceVersion.Level.WHOLESALE, WHOLESALE)):
             if not PriceVersion.objects.filter(tenant=None, reseller=None, level=level, sku=sku).exists():
                 _publish(level, sku, rates)
+
+
+def _agree_terms(reseller: Reseller) -> None:
+    """Give the reseller its share, unless the operator's own prices by now leave nothing to share."""
+    if terms_of(reseller_id=reseller.pk) is None:
+        with suppress(ProductError):
+            publish_terms(reseller_id=reseller.pk, own_ppm=COMMISSION_PPM, actor=ACTOR)
 
 
 def _publish(level: str, sku: str, rates: Rates, tenant_id: int | None = None) -> None:
