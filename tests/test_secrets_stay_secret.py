@@ -21,14 +21,14 @@ from django.conf import settings as configured
 from django.db.models import Model
 
 from billing import codes, recharge
-from billing.models import MerchantAccount, RedeemCode
+from billing.models import MerchantAccount, RedeemCode, Withdrawal
 from chat.models import UpstreamAccount
 from saas.local.postgres import find_programs
 from tenants import scope
-from tenants.models import MiniProgram, StaffUser
+from tenants.models import MiniProgram, StaffUser, WeChatIdentity
 from tenants.secrets import EncryptedTextField
 from tests.clients.raw import ask
-from tests.factories import make_codes, make_mini_program, make_staff, make_token, make_user, unique
+from tests.factories import make_codes, make_mini_program, make_reseller, make_staff, make_token, make_user, unique
 from tests.servers import database_url_of_this_test, web_server
 from tests.shop import Shop, open_shop
 
@@ -53,6 +53,12 @@ ROWS: Final[dict[type[Model], Callable[[Shop], Model]]] = {
         certificate_serial="5157",
     ),
     RedeemCode: make_code,
+    WeChatIdentity: lambda shop: WeChatIdentity.objects.create(
+        tenant=shop.tenant, user=shop.alice.user, app_id=unique("wx")[:20], openid="1"
+    ),
+    Withdrawal: lambda _shop: Withdrawal.objects.create(
+        reseller=make_reseller(), amount=1, fee=0, payee="1", bank="1", bank_account="1", maker=make_staff()
+    ),
 }
 
 
