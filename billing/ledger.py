@@ -279,11 +279,6 @@ def channel_account(*, tenant_id: int | None, kind: AccountKind, channel: str) -
     return _tenant_rows(tenant_id, [(kind, channel)])[0]
 
 
-def shortfall_account(*, tenant_id: int, channel: str) -> Account:
-    """Return the tenant's shortfall account of this name, opened if missing, not locked."""
-    return _tenant_rows(tenant_id, [(AccountKind.SHORTFALL, channel)])[0]
-
-
 def reseller_account(*, reseller_id: int, kind: AccountKind, tenant_id: int | None = None) -> Account:
     """Return a reseller's account, opened if missing, not locked; in the platform's scope.
 

@@ -28,6 +28,7 @@ from django.utils.translation import gettext_lazy as _
 
 from billing import codes, ledger
 from billing.models import (
+    AccountKind,
     Invitation,
     InvitationCode,
     InvitationReward,
@@ -143,7 +144,7 @@ def _net(debt: RewardDebt, transfer: Transfer, amount: int) -> None:
     """Take what is owed out of a reward that was just credited."""
     part = min(debt.owed, amount)
     gift = ledger.lock_user_accounts(tenant_id=debt.tenant_id, user_id=debt.user_id).gift
-    owed = ledger.shortfall_account(tenant_id=debt.tenant_id, channel=ledger.REWARD_SHORTFALL)
+    owed = ledger.channel_account(tenant_id=debt.tenant_id, kind=AccountKind.SHORTFALL, channel=ledger.REWARD_SHORTFALL)
     ledger.move(
         tenant_id=debt.tenant_id,
         kind=Transfer.Kind.REWARD_BACK,
@@ -477,7 +478,10 @@ def _take_back(reward: InvitationReward) -> None:
                 account=ledger.clearing_account(tenant_id=tenant_id, channel=ledger.GIFT), amount=reward.amount
             ),
             ledger.Movement(
-                account=ledger.shortfall_account(tenant_id=tenant_id, channel=ledger.REWARD_SHORTFALL), amount=-owed
+                account=ledger.channel_account(
+                    tenant_id=tenant_id, kind=AccountKind.SHORTFALL, channel=ledger.REWARD_SHORTFALL
+                ),
+                amount=-owed,
             ),
         ],
         reason=f"invitation {reward.invitation_id}",

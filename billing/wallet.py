@@ -12,7 +12,6 @@ A tenant's wallet is topped up by `ledger.credit_tenant_wallet`. A wallet is nam
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from smtplib import SMTPException
 from typing import Any, Final
 
 import structlog
@@ -28,6 +27,7 @@ from django.utils.translation import gettext_lazy as _
 from billing import ledger
 from billing.ledger import Movement
 from billing.models import Account, AccountKind, Transfer, WalletNotice, WalletTopUp
+from billing.notices import MAIL_FAULTS
 from billing.yuan import show_yuan
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
@@ -35,7 +35,6 @@ from tenants.models import Membership, PlatformMembership, StaffUser, Tenant
 
 log = structlog.get_logger(__name__)
 
-_MAIL_FAULTS: Final = (SMTPException, OSError)
 _NOTE_LENGTH: Final = 200  # of the column
 _REFERENCE_LENGTH: Final = 80  # of the column
 State = WalletTopUp.State
@@ -264,7 +263,7 @@ def _tell(notice: WalletNotice, balance: int) -> bool:
     try:
         for staff in people:
             _mail(staff, name=name, balance=balance, threshold=notice.threshold)
-    except _MAIL_FAULTS:
+    except MAIL_FAULTS:
         log.exception("low wallet not mailed", notice=notice.pk)
         armed.update(notified_at=None)
         return False

@@ -23,8 +23,6 @@ def provider_of(account: MerchantAccount) -> PaymentProvider:
             return Alipay(account)
         case Channel.STRIPE:
             return StripePayments(account)
-        case other:
-            raise NotImplementedError(other)
 
 
 def try_settings(account: MerchantAccount) -> None:
