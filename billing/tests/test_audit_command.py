@@ -26,6 +26,10 @@ I9   the user's charge is the wholesale charge and the tenant's margin         2
 I10  no transfer crosses tenants                                               8         0
 I11  clearing agrees with the providers' daily bills                           0         0
 I12  a reward is given at most once and for its row                            0         0
+R1   a commission is folded once and set free once, of its own amount          0         0
+R2   shares are taken back at most once, as refunds noted                      0         0
+R3   a withdrawal is taken once, then paid or returned once                    0         0
+R4   a confirmed top-up has filled its wallet once                             0         0
 
 No breach.
 """

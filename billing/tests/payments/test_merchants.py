@@ -26,6 +26,7 @@ FIELDS = (
     "platform_certificates",
     "secret_key",
     "webhook_secret",
+    "environment",
 )
 NAMES = {"wechat": "WeChat Pay", "alipay": "Alipay", "stripe": "Stripe"}
 SECRETS = ("private_key", "api_v3_key", "secret_key", "webhook_secret")
@@ -83,7 +84,7 @@ WANTED = {
 
 
 def test_what_a_channel_wants_is_said_at_each_field(counter: Counter) -> None:
-    empty = form(counter, **{**dict.fromkeys(FIELDS, ""), "merchant_id": "1 9", "app_id": "another"})
+    empty = form(counter, **{**dict.fromkeys(FIELDS[:-1], ""), "merchant_id": "1 9", "app_id": "another"})
     wanted = WANTED[counter.desk.channel]
     assert complaints(operator().post(page("add"), empty)) == {name: [said] for name, said in wanted.items()}
 
@@ -106,7 +107,7 @@ def test_a_known_account_shows_its_channel_s_fields_and_no_secret(counter: Count
     assert (
         set(asked) & set(FIELDS)
         == {
-            "wechat": set(FIELDS) - {"secret_key", "webhook_secret"},
+            "wechat": set(FIELDS) - {"secret_key", "webhook_secret", "environment"},
             "alipay": {"merchant_id", "app_id", "private_key", "platform_public_key"},
             "stripe": {"merchant_id", "app_id", "secret_key", "webhook_secret"},
         }[counter.desk.channel]

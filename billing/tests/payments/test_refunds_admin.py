@@ -249,7 +249,7 @@ def test_the_command_says_what_is_wrong(till: Till, other: Till) -> None:
         ({"reason": " "}, "has a reason"),
         ({"yuan": "10.01"}, "¥10.00 can be refunded"),
     ]:
-        with pytest.raises(CommandError, match=why):
+        with translation.override("en"), pytest.raises(CommandError, match=why):
             run(till, order, **options)
     assert (till.refunds(), other.refunds()) == ([], [])
 
