@@ -1,4 +1,4 @@
-"""The JSON API of recharging: packages, orders, and where payment providers tell of payments and refunds."""
+"""The JSON API of buying: packages, orders, and where payment providers tell of payments and refunds."""
 
 import uuid
 from datetime import datetime
@@ -8,7 +8,7 @@ import structlog
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils.translation import gettext_lazy as _
 from ninja import Router, Schema
-from pydantic import Field, PlainSerializer
+from pydantic import Field, PlainSerializer, ValidationInfo, field_validator
 
 from billing import callbacks, recharge
 from billing.models import Channel, MerchantAccount, Method, Order, Package, Refund
@@ -64,9 +64,10 @@ class WayToPayOut(Schema):
 
 
 class OrderIn(Schema):
-    """Which package, and how it is to be paid: each channel has ways of its own (`billing.models.METHODS`)."""
+    """Which package or plan, and how it is to be paid: each channel has ways of its own (`billing.models.METHODS`)."""
 
-    package: Annotated[Text, Field(min_length=1, max_length=40)]
+    package: Annotated[Text, Field(max_length=40)] = ""
+    plan: Annotated[Text, Field(max_length=40, validate_default=True)] = ""
     channel: Channel
     method: Method
     platform: Platform = ""
@@ -79,6 +80,14 @@ class RefundOut(Schema):
     state: str
     created_at: datetime
     ended_at: datetime | None
+
+    @field_validator("plan")
+    @classmethod
+    def _one_of_two(cls, plan: str, others: ValidationInfo) -> str:
+        """Want a package or a plan, not both."""
+        if bool(plan) == bool(others.data.get("package")):
+            raise ValueError("a package or a plan is wanted")
+        return plan
 
 
 class OrderOut(Schema):
@@ -135,7 +144,7 @@ def channels(request: HttpRequest, platform: Platform = "") -> Any:
 
 @router.post("/orders", response=Envelope[NewOrderOut])
 def create(request: HttpRequest, payload: OrderIn) -> Any:
-    """Order a package; an open order of the same kind is given again."""
+    """Order a package or a plan; an open order of the same kind is given again."""
     user = user_of(request)
     throttle.count(what="order", who=f"{current_tenant(request).slug}:{user.pk}", limit=ORDERS_PER_HOUR, seconds=3600)
     purchase = recharge.Purchase(

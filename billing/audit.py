@@ -291,30 +291,36 @@ _REFUNDS: Final = """
         WHERE %(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s
         GROUP BY tenant_id, channel"""
 # Both sides are joined whole, so that a top-up without its order is found like an order without its top-up. The bonus
-# is a gift of its own.
+# is a gift of its own. A plan's order has no top-up but a sale, and a subscription, and fills no balance.
 _ORDERS: Final = Check(
     invariant="I7",
-    meaning=_("a paid order has one top-up, and refunds of no more than was paid"),
+    meaning=_("a paid order has one top-up or plan, refunds of no more than was paid"),
     query="""
         SELECT coalesce(orders.tenant_id, topups.tenant_id) AS tenant_id,
             coalesce('order ' || orders.id, 'transfer ' || topups.id) AS subject,
             CASE
-                WHEN orders.id IS NULL THEN 'a top-up without an order'
+                WHEN orders.id IS NULL THEN CASE topups.kind
+                    WHEN 'plan' THEN 'a plan sold without an order' ELSE 'a top-up without an order' END
                 WHEN (coalesce(topups.transfers, 0), books.collected, books.cash, books.bonus)
                     <> (orders.times, orders.times * orders.price, orders.times * orders.credits,
                         orders.times * orders.bonus)
-                THEN orders.state || ', top-ups ' || coalesce(topups.transfers, 0) || ' of ' || books.collected
+                THEN orders.state || CASE orders.kind WHEN 'plan' THEN ', sales ' ELSE ', top-ups ' END
+                    || coalesce(topups.transfers, 0) || ' of ' || books.collected
                     || ' for ' || books.cash || ', bonus ' || books.bonus
+                WHEN (begun.subscriptions, orders.kind = 'plan' AND books.revenue <> orders.times * orders.price)
+                    <> (orders.times * (orders.kind = 'plan')::int, false)
+                THEN orders.state || ', subscriptions ' || begun.subscriptions || ', revenue ' || books.revenue
             END AS fault
         FROM (
-            SELECT *, (state = 'paid')::int AS times FROM billing_order
+            SELECT *, (state = 'paid')::int AS times, CASE WHEN plan_id IS NULL THEN 'topup' ELSE 'plan' END AS kind
+            FROM billing_order
             WHERE %(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s
         ) orders FULL JOIN (
-            SELECT tenant_id, ref, max(id) AS id, count(*) AS transfers
+            SELECT tenant_id, kind, ref, max(id) AS id, count(*) AS transfers
             FROM billing_transfer
-            WHERE kind = 'topup' AND (%(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s)
-            GROUP BY tenant_id, ref
-        ) topups ON topups.tenant_id = orders.tenant_id AND topups.ref = orders.id::text
+            WHERE kind IN ('topup', 'plan') AND (%(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s)
+            GROUP BY tenant_id, kind, ref
+        ) topups ON topups.tenant_id = orders.tenant_id AND topups.ref = orders.id::text AND topups.kind = orders.kind
         LEFT JOIN LATERAL (
             SELECT
                 coalesce(-sum(entry.amount) FILTER (WHERE account.kind = 'psp_clearing'
@@ -322,13 +328,20 @@ _ORDERS: Final = Check(
                 coalesce(sum(entry.amount) FILTER (
                     WHERE account.kind = 'user_cash' AND account.user_id = orders.user_id), 0) AS cash,
                 coalesce(sum(entry.amount) FILTER (
-                    WHERE account.kind = 'user_gift' AND account.user_id = orders.user_id), 0) AS bonus
+                    WHERE account.kind = 'user_gift' AND account.user_id = orders.user_id), 0) AS bonus,
+                coalesce(sum(entry.amount) FILTER (WHERE account.kind = 'tenant_revenue'), 0) AS revenue
             FROM billing_transfer transfer
             JOIN billing_entry entry ON entry.tenant_id = transfer.tenant_id AND entry.transfer_id = transfer.id
             JOIN billing_account account ON account.id = entry.account_id
             WHERE transfer.tenant_id = orders.tenant_id
-              AND (transfer.kind, transfer.ref) IN (('topup', orders.id::text), ('gift', 'order:' || orders.id))
+              AND (transfer.kind, transfer.ref)
+                  IN (('topup', orders.id::text), ('plan', orders.id::text), ('gift', 'order:' || orders.id))
         ) books ON orders.id IS NOT NULL
+        LEFT JOIN LATERAL (
+            SELECT count(*) AS subscriptions FROM billing_subscription subscription
+            WHERE subscription.tenant_id = orders.tenant_id AND subscription.order_id = orders.id
+                AND subscription.user_id = orders.user_id AND subscription.plan_id = orders.plan_id
+        ) begun ON orders.id IS NOT NULL
         UNION ALL"""  # noqa: S608  # made of constants
     + _REFUNDS,
 )
@@ -519,6 +532,45 @@ _REWARDS: Final = Check(
                 THEN 'waits for a payment that was made' END
         FROM billing_invitation invitation
         WHERE invitation.state = 'pending' AND (%(tenant)s::bigint IS NULL OR invitation.tenant_id = %(tenant)s)""",
+)
+# Both sides of a plan's counter are joined whole; a cap's may be gone, with the cap. Free quota is not checked: a day's
+# may be taken away without an answer.
+_COUNTERS: Final = Check(
+    invariant="I13",
+    meaning=_("a plan's and a cap's counters say what their answers used"),
+    query="""
+        SELECT coalesce(counter.tenant_id, taken.tenant_id) AS tenant_id,
+            'plan counter ' || coalesce(counter.id::text, 'of subscription ' || taken.subscription_id) AS subject,
+            CASE WHEN coalesce(counter.used, 0) <> coalesce(taken.answers, 0)
+                THEN 'used ' || coalesce(counter.used, 0) || ', answers ' || coalesce(taken.answers, 0) END AS fault
+        FROM (
+            SELECT * FROM billing_planuse WHERE %(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s
+        ) counter FULL JOIN (
+            SELECT tenant_id, subscription_id, quota_group, counter_date, count(*) AS answers
+            FROM billing_hold
+            WHERE subscription_id IS NOT NULL AND state <> 'voided'
+                AND (%(tenant)s::bigint IS NULL OR tenant_id = %(tenant)s)
+            GROUP BY tenant_id, subscription_id, quota_group, counter_date
+        ) taken ON taken.tenant_id = counter.tenant_id AND taken.subscription_id = counter.subscription_id
+            AND taken.quota_group = counter.quota_group AND taken.counter_date = counter.date
+        UNION ALL
+        SELECT counter.tenant_id, 'cap counter ' || counter.id AS subject,
+            CASE WHEN counter.used <> counted.used
+                THEN 'used ' || counter.used || ', answers come to ' || counted.used END AS fault
+        FROM billing_capuse counter
+        JOIN billing_cap cap ON cap.id = counter.cap_id
+        LEFT JOIN (
+            SELECT hold.tenant_id, unnest(hold.cap_counters) AS counter_id, count(*) AS answers,
+                sum(CASE hold.state WHEN 'held' THEN hold.amount ELSE hold.charge END) AS spend
+            FROM billing_hold hold
+            WHERE cardinality(hold.cap_counters) > 0 AND hold.state <> 'voided'
+                AND (%(tenant)s::bigint IS NULL OR hold.tenant_id = %(tenant)s)
+            GROUP BY hold.tenant_id, counter_id
+        ) holds ON holds.tenant_id = counter.tenant_id AND holds.counter_id = counter.id
+        CROSS JOIN LATERAL (
+            SELECT coalesce(CASE cap.measure WHEN 'answers' THEN holds.answers ELSE holds.spend END, 0) AS used
+        ) counted
+        WHERE %(tenant)s::bigint IS NULL OR counter.tenant_id = %(tenant)s""",
 )
 
 # Providers' days are China's. An order that was made on or after the first billed day, and whose payment was known
@@ -765,6 +817,7 @@ CHECKS: Final = (
     _BORDERS,
     _BILLS,
     _REWARDS,
+    _COUNTERS,
     _COMMISSIONS,
     _BACKS,
     _WITHDRAWALS,

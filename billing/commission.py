@@ -23,6 +23,7 @@ from django.db.models import F, Q, Sum
 from django.db.models.functions import Coalesce, Now
 
 from billing import ledger, quota
+from billing.commission_terms import terms_of
 from billing.ledger import Movement
 from billing.models import (
     Account,
@@ -33,7 +34,6 @@ from billing.models import (
     Hold,
     Transfer,
 )
-from billing.terms import terms_of
 from tenants import scope
 from tenants.models import Reseller, Tenant
 

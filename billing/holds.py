@@ -1,6 +1,6 @@
 """Hold and settle: an answer is paid for in two phases, so that it can neither be free nor be paid for twice.
 
-    admit      freeze what the answer may cost at most, or refuse
+    admit      take the answer of a plan or the free quota, or freeze what it may cost at most; or refuse
     dispatch   note that the upstream is about to be called; from then on a crash is not free of charge
     checkpoint note what was generated so far, and that somebody still is at it
     settle     charge what was used, unfreeze the rest
@@ -14,26 +14,25 @@ A hold ends once: `settle` and `void` both begin by locking it and look whether 
 
 import uuid
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models import QuerySet
 from django.db.models.functions import Coalesce, Now
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
-from billing import ledger, pricing, quota
+from billing import caps, ledger, pricing, quota
 from billing.ledger import Movement, TenantAccounts, UserAccounts
-from billing.models import CommissionTerms, Hold, PriceVersion, Transfer, UsageSource
+from billing.models import Hold, PriceVersion, Transfer, UsageSource
 from billing.models.adjustment import Figures, adjustment_of, figures_of
-from billing.models.resale import WHOLE_PPM
 from billing.pricing import Prices, Quantities
+from billing.terms import Terms, terms_of
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
-from tenants.models import Tenant
 
 log = structlog.get_logger(__name__)
 
@@ -60,8 +59,8 @@ class HoldRequest:
 
     `key` is unique in the tenant, so it names the user too. `hold_id` lets the caller give the hold the id of what it
     pays for. `prompt_tokens` is an upper bound; `max_completion_tokens` is what the caller would like,
-    `min_completion_tokens` what makes it worth starting (ValueError where these make no sense). `free_per_day` answers
-    of `quota_group` cost the user nothing; `paid_way` tells whether more of them can be bought at all.
+    `min_completion_tokens` what makes it worth starting (ValueError where these make no sense). What of `quota_group`
+    costs the user nothing is in the terms; `paid_way` tells whether more of it can be bought answer by answer at all.
     """
 
     tenant_id: int
@@ -72,7 +71,6 @@ class HoldRequest:
     max_completion_tokens: int
     min_completion_tokens: int
     quota_group: str
-    free_per_day: int
     paid_way: bool
     is_guest: bool
     hold_id: uuid.UUID = field(default_factory=uuid7)
@@ -110,6 +108,7 @@ class Receipt:
     price: PriceVersion
     charge: int
     free: bool
+    plan: bool  # of what is free: whether a plan paid
     gift: int
     cash: int
     shortfall: int
@@ -131,36 +130,26 @@ class Receipt:
                 "multiplier_ppm": str(self.price.multiplier_ppm),
             },
             "charge": str(self.charge),
-            "funding": {"free": self.free, "gift": str(self.gift), "cash": str(self.cash)},
+            "funding": {"free": self.free, "plan": self.plan, "gift": str(self.gift), "cash": str(self.cash)},
             "balance": str(self.balance),
             "reason": self.reason,
         }
 
 
-class _Clock(NamedTuple):
-    """The database's time, and the tenant's day in it."""
-
-    now: datetime
-    day: quota.QuotaDay
-    resale: "_Resale"
-
-
-class _Resale(NamedTuple):
-    """Who resells to the tenant, and the share of each of them in the wholesale charge, millionths."""
-
-    reseller_id: int | None
-    own_ppm: int | None
-    parent_id: int | None
-    parent_ppm: int | None
-
-
 class _Funding(NamedTuple):
-    """Who pays for an answer, and up to how many tokens of it."""
+    """Who pays for an answer, and up to how many tokens of it; where it is free, the counter that it was taken from."""
 
-    free: bool
-    gift: int
-    cash: int
     max_completion: int
+    free: bool = False
+    subscription_id: int | None = None
+    counter_date: date | None = None
+    gift: int = 0
+    cash: int = 0
+
+    @property
+    def spend(self) -> int:
+        """What the user spends at most, micro-yuan."""
+        return self.gift + self.cash
 
 
 class Rated(NamedTuple):
@@ -172,23 +161,27 @@ class Rated(NamedTuple):
 
 
 def admit(request: HoldRequest) -> Hold:
-    """Freeze what the answer may cost at most: of the user's quota, gift or cash, and of the tenant's wallet.
+    """Freeze what the answer may cost at most: of the user's plan, free quota, gift or cash, and the tenant's wallet.
 
     Part of the caller's transaction, and best the last thing in it: the tenant's wallet stays locked until the commit.
     The hold's `max_completion_tokens` is what is affordable, at most what was asked for. Raises DuplicateKeyError, and
     ProductError 101 (the user can go on by paying), 102 (paying does not help now) or 404 (no price); then nothing
     of this call remains, even if the caller's transaction goes on.
     """
+    owner = {"tenant_id": request.tenant_id, "user_id": request.user_id}
     with scope.tenant(request.tenant_id), transaction.atomic():
-        clock = _clock(request.tenant_id)
+        terms = terms_of(**owner, group=request.quota_group)
         prices = pricing.current_prices(tenant_id=request.tenant_id, sku=request.sku)
         # The lock makes a user's requests wait for each other, so what is read below stays true.
-        accounts = ledger.lock_user_accounts(tenant_id=request.tenant_id, user_id=request.user_id)
+        accounts = ledger.lock_user_accounts(**owner)
         _refuse_duplicate(request)
-        funding = _fund(request, clock, prices, accounts)
+        funding = _fund(request, terms, prices, accounts)
+        counters = caps.count(**owner, terms=terms, spend=funding.spend)
+        _freeze_balance(accounts, funding)
         wholesale = pricing.amount(
             prices.wholesale, Quantities(prompt=request.prompt_tokens, completion=funding.max_completion)
         )
+        counters += caps.count(tenant_id=request.tenant_id, user_id=None, terms=terms, spend=funding.spend)
         _freeze_wallet(request.tenant_id, wholesale)
         return Hold.objects.create(
             id=request.hold_id,
@@ -196,7 +189,7 @@ def admit(request: HoldRequest) -> Hold:
             user_id=request.user_id,
             key=request.key,
             sku=request.sku,
-            amount=funding.gift + funding.cash,
+            amount=funding.spend,
             gift_amount=funding.gift,
             cash_amount=funding.cash,
             wholesale_amount=wholesale,
@@ -204,16 +197,19 @@ def admit(request: HoldRequest) -> Hold:
             wholesale_price=prices.wholesale,
             cost_price=prices.cost,
             free=funding.free,
+            subscription_id=funding.subscription_id,
+            counter_date=funding.counter_date,
+            cap_counters=counters,
             quota_group=request.quota_group,
-            quota_date=clock.day.date,
-            reseller_id=clock.resale.reseller_id,
-            own_ppm=clock.resale.own_ppm,
-            parent_reseller_id=clock.resale.parent_id,
-            parent_ppm=clock.resale.parent_ppm,
+            quota_date=terms.day.date,
+            reseller_id=terms.reseller_id,
+            own_ppm=terms.own_ppm,
+            parent_reseller_id=terms.parent_reseller_id,
+            parent_ppm=terms.parent_ppm,
             prompt_tokens=request.prompt_tokens,
             max_completion_tokens=funding.max_completion,
-            created_at=clock.now,
-            expires_at=clock.now + timedelta(seconds=settings.HOLD_SECONDS),
+            created_at=terms.now,
+            expires_at=terms.now + timedelta(seconds=settings.HOLD_SECONDS),
         )
 
 
@@ -329,49 +325,19 @@ def _storable(reason: str) -> str:
     return reason.replace("\0", "")[:_REASON_LENGTH]
 
 
-def _clock(tenant_id: int) -> _Clock:
-    """Read, in one statement, what an answer of this tenant is pinned to."""
-    now, zone, reseller_id, own_ppm, parent_id, parent_ppm = Tenant.objects.values_list(
-        Now(),
-        "timezone",
-        "reseller_id",
-        _in_force("own_ppm", of="reseller_id"),
-        "reseller__parent_id",
-        _in_force("parent_ppm", of="reseller__parent_id"),
-    ).get(pk=tenant_id)
-    if reseller_id is not None:
-        own_ppm = own_ppm or 0
-    if parent_id is not None:
-        # The terms were seen to fit each other, but a reseller may since have got another parent.
-        parent_ppm = min(parent_ppm or 0, WHOLE_PPM - own_ppm)
-    resale = _Resale(reseller_id, own_ppm, parent_id, parent_ppm)
-    return _Clock(now, quota.quota_day(now=now, zone=zone), resale)
-
-
-def _in_force(share: str, *, of: str) -> Subquery:
-    """Select a share of the terms in force now of the reseller that is found at `of`."""
-    terms = CommissionTerms.objects.filter(reseller_id=OuterRef(of), effective_at__lte=Now())
-    return Subquery(terms.order_by("-effective_at", "-pk").values(share)[:1])
-
-
 def _refuse_duplicate(request: HoldRequest) -> None:
     known = Hold.objects.filter(tenant_id=request.tenant_id, key=request.key).values_list("pk", flat=True).first()
     if known is not None:
         raise DuplicateKeyError(known)
 
 
-def _fund(request: HoldRequest, clock: _Clock, prices: Prices, accounts: UserAccounts) -> _Funding:
-    """Take the day's free quota, else freeze gift, then cash; or refuse."""
-    if quota.take(
-        tenant_id=request.tenant_id,
-        user_id=request.user_id,
-        group=request.quota_group,
-        day=clock.day.date,
-        limit=request.free_per_day,
-    ):
-        return _Funding(free=True, gift=0, cash=0, max_completion=request.max_completion_tokens)
+def _fund(request: HoldRequest, terms: Terms, prices: Prices, accounts: UserAccounts) -> _Funding:
+    """Take an answer of a plan, else a free one, else reckon what gift, then cash, are to pay; or refuse."""
+    taken = _take_of_plan(request, terms) or _take_free(request, terms)
+    if taken:
+        return taken
     if request.is_guest or not request.paid_way:
-        raise _quota_used_up(request, clock)
+        raise _quota_used_up(request, terms)
     completion = pricing.affordable_completion(
         price=prices.retail,
         available=accounts.available,
@@ -379,48 +345,138 @@ def _fund(request: HoldRequest, clock: _Clock, prices: Prices, accounts: UserAcc
         wanted=request.max_completion_tokens,
     )
     if completion < request.min_completion_tokens:
-        raise _balance_short(request, prices, accounts)
+        raise _not_affordable(request, terms, prices, accounts)
     held = pricing.amount(prices.retail, Quantities(prompt=request.prompt_tokens, completion=completion))
     gift = min(held, accounts.gift.available)
-    for account, part in ((accounts.gift, gift), (accounts.cash, held - gift)):
+    return _Funding(gift=gift, cash=held - gift, max_completion=completion)
+
+
+def _take_of_plan(request: HoldRequest, terms: Terms) -> _Funding | None:
+    """Take an answer of the plan that ends first, or of the next; None if none has any left."""
+    for plan in terms.plans:
+        day = terms.counted_on(plan)
+        if quota.take_of_plan(
+            tenant_id=request.tenant_id,
+            subscription_id=plan.subscription_id,
+            group=request.quota_group,
+            day=day,
+            limit=plan.answers,
+        ):
+            return _Funding(
+                free=True,
+                subscription_id=plan.subscription_id,
+                counter_date=day,
+                max_completion=request.max_completion_tokens,
+            )
+    return None
+
+
+def _take_free(request: HoldRequest, terms: Terms) -> _Funding | None:
+    """Take a free answer: one of the day, or of a guest's in all; None if there is none left."""
+    day = quota.IN_ALL if request.is_guest else terms.day.date
+    if quota.take(
+        tenant_id=request.tenant_id,
+        user_id=request.user_id,
+        group=request.quota_group,
+        day=day,
+        limit=terms.guest_allowance if request.is_guest else terms.free_per_day,
+    ):
+        counter = day if request.is_guest else None
+        return _Funding(free=True, counter_date=counter, max_completion=request.max_completion_tokens)
+    return None
+
+
+def _freeze_balance(accounts: UserAccounts, funding: _Funding) -> None:
+    for account, part in ((accounts.gift, funding.gift), (accounts.cash, funding.cash)):
         if not ledger.reserve(account=account, amount=part):
             raise ledger.LedgerError(f"account {account.pk} changed while it was locked")
-    return _Funding(free=False, gift=gift, cash=held - gift, max_completion=completion)
 
 
-def _quota_used_up(request: HoldRequest, clock: _Clock) -> ProductError:
-    """102: free answers are used up (or there are none), and there is no paid way on."""
-    limit = max(request.free_per_day, 0)
+class _UsedUp(NamedTuple):
+    """An allowance with nothing left, and when there is more; `scope` is "plan" or "user"."""
+
+    scope: str
+    used: int
+    limit: int
+    reset_at: datetime | None
+
+
+def _quota_used_up(request: HoldRequest, terms: Terms) -> ProductError:
+    """102: what is free is used up (or there is nothing), and there is no paid way on. Names what comes back first."""
+    allowances = [*_used_up_plans(request, terms), _used_up_free(request, terms)]
+    first = min(allowances, key=lambda allowance: (allowance.reset_at is None, allowance.reset_at or terms.now))
+    if request.is_guest:
+        message, action = _("Your trial is used up. Please sign up to go on."), "register"
+    elif first.reset_at is None:
+        message, action = _("This model cannot be used here at the moment. Please choose another one."), "choose_model"
+    elif first.scope == "plan":
+        message, action = _("Your plan's answers are used up for now. Please come back later."), "wait"
+    else:
+        message, action = _("Today's free answers are used up. Please come back tomorrow."), "wait"
     return ProductError(
         ErrorCode.QUOTA,
-        _("Your trial is used up. Please sign up to go on.")
-        if request.is_guest
-        else _("Today's free answers are used up. Please come back tomorrow."),
+        message,
         type="quota_used_up",
-        scope="user",
-        action="register" if request.is_guest else "wait",
-        reset_at=clock.day.ends_at if limit else None,
-        used=limit,
-        limit=limit,
+        scope=first.scope,
+        action=action,
+        reset_at=first.reset_at,
+        used=first.used,
+        limit=first.limit,
     )
 
 
-def _balance_short(request: HoldRequest, prices: Prices, accounts: UserAccounts) -> ProductError:
-    """101: with more balance this would go on."""
+def _used_up_plans(request: HoldRequest, terms: Terms) -> list[_UsedUp]:
+    return [
+        _UsedUp(
+            "plan",
+            quota.used_of_plan(
+                tenant_id=request.tenant_id,
+                subscription_id=plan.subscription_id,
+                group=request.quota_group,
+                day=terms.counted_on(plan),
+            ),
+            plan.answers,
+            terms.plan_resets_at(plan),
+        )
+        for plan in terms.plans
+    ]
+
+
+def _used_up_free(request: HoldRequest, terms: Terms) -> _UsedUp:
+    """Return the free quota's state: a guest's never comes back, and where there is none nothing does."""
+    day = quota.IN_ALL if request.is_guest else terms.day.date
+    limit = terms.guest_allowance if request.is_guest else terms.free_per_day
+    used = quota.used(tenant_id=request.tenant_id, user_id=request.user_id, group=request.quota_group, day=day)
+    return _UsedUp("user", used, limit, terms.day.ends_at if limit and not request.is_guest else None)
+
+
+def _not_affordable(request: HoldRequest, terms: Terms, prices: Prices, accounts: UserAccounts) -> ProductError:
+    """101, unless a cap would refuse the shortest answer all the same: then paying does not help."""
     shortest = Quantities(prompt=request.prompt_tokens, completion=request.min_completion_tokens)
+    needed = pricing.amount(prices.retail, shortest)
+    capped = caps.reached(tenant_id=request.tenant_id, user_id=request.user_id, terms=terms, spend=needed)
+    return capped or _balance_short(accounts, needed)
+
+
+def _balance_short(accounts: UserAccounts, needed: int) -> ProductError:
+    """101: with more balance this would go on. The limit is what the user has, of which open answers use a part."""
+    posted = accounts.gift.posted + accounts.cash.posted
     return ProductError(
         ErrorCode.RECHARGE,
         _("Your balance does not cover this question. Please recharge."),
         type="balance_short",
         scope="user",
         action="recharge",
+        reset_at=None,
+        used=str(posted - accounts.available),
+        limit=str(posted),
         balance=str(accounts.available),
-        needed=str(pricing.amount(prices.retail, shortest)),
+        needed=str(needed),
     )
 
 
 def _freeze_wallet(tenant_id: int, wholesale: int) -> None:
-    """102 where the tenant has not prepaid enough: its user can do nothing about that."""
+    """102 where the tenant has not prepaid enough: its user can do nothing about that, and is told no figures of it."""
     wallet = ledger.tenant_accounts(tenant_id=tenant_id).wallet
     if not ledger.reserve(account=wallet, amount=wholesale):
         raise ProductError(
@@ -429,6 +485,9 @@ def _freeze_wallet(tenant_id: int, wholesale: int) -> None:
             type="tenant_wallet_empty",
             scope="tenant",
             action="contact",
+            reset_at=None,
+            used=None,
+            limit=None,
         )
 
 
@@ -459,6 +518,7 @@ def _settle(hold: Hold, usage: Usage, reason: str) -> Receipt:
     hold.parent_share = pricing.share(amount=hold.wholesale_charge, ppm=hold.parent_ppm or 0)
     accounts = ledger.lock_user_accounts(tenant_id=hold.tenant_id, user_id=hold.user_id)
     shares = _shares(hold)
+    caps.correct(tenant_id=hold.tenant_id, counters=hold.cap_counters, answers=0, spend=hold.charge - hold.amount)
     tenant = ledger.tenant_accounts(tenant_id=hold.tenant_id, resellers=list(shares))
     movements = [*_charge_user(hold, accounts, tenant), *_charge_wallet(hold, tenant, shares)]
     if any(movement.amount for movement in movements):
@@ -483,6 +543,7 @@ def _receipt(hold: Hold, figures: Figures, *, balance: int, reason: str) -> Rece
         price=hold.retail_price,
         charge=figures.charge,
         free=hold.free,
+        plan=hold.subscription_id is not None,
         gift=figures.gift,
         cash=figures.cash,
         shortfall=figures.shortfall,
@@ -564,7 +625,8 @@ def _void(hold: Hold, reason: str) -> None:
     _require_ended(hold, ended)
     accounts = ledger.lock_user_accounts(tenant_id=hold.tenant_id, user_id=hold.user_id)
     if hold.free:
-        quota.give_back(tenant_id=hold.tenant_id, user_id=hold.user_id, group=hold.quota_group, day=hold.quota_date)
+        _give_back(hold)
+    caps.correct(tenant_id=hold.tenant_id, counters=hold.cap_counters, answers=-1, spend=-hold.amount)
     wallet = ledger.tenant_accounts(tenant_id=hold.tenant_id).wallet
     ledger.release(
         movements=[
@@ -573,6 +635,15 @@ def _void(hold: Hold, reason: str) -> None:
             Movement(account=wallet, release=hold.wholesale_amount),
         ]
     )
+
+
+def _give_back(hold: Hold) -> None:
+    """Uncount a free answer where it was counted, whatever the day is now and whether the plan still is good."""
+    group, day = hold.quota_group, hold.counter_date or hold.quota_date
+    if hold.subscription_id is None:
+        quota.give_back(tenant_id=hold.tenant_id, user_id=hold.user_id, group=group, day=day)
+        return
+    quota.give_back_to_plan(tenant_id=hold.tenant_id, subscription_id=hold.subscription_id, group=group, day=day)
 
 
 def _require_ended(hold: Hold, rows: int) -> None:

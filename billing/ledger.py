@@ -6,10 +6,10 @@
     lock_user_accounts, lock_in_order, reserve, release, move    for `billing.holds` and other flows, within theirs
 
 **Lock order**, the same everywhere, so that no two transactions wait for each other: the hold, then the user's accounts
-(gift before cash), then the user's quota row, and the tenant's rows last, since everybody in the tenant waits for
-those: clearing, refunds owed, wholesale wallet, shortfall, tenant's revenue, resellers' commission of the day,
-platform's revenue; behind them a reseller's own rows, which several tenants share. `move` sorts its movements so; a
-transaction of two transfers locks what both move beforehand (`lock_in_order`).
+(gift before cash), then the user's counters (quota, plan, caps), and the tenant's rows last, since everybody in the
+tenant waits for those: its caps' counters, clearing, refunds owed, wholesale wallet, shortfall, tenant's revenue,
+resellers' commission of the day, platform's revenue; behind them a reseller's own rows, which several tenants share.
+`move` sorts its movements so; a transaction of two transfers locks what both move beforehand (`lock_in_order`).
 Nothing slow may follow a tenant's row: commit at once.
 
 A balance changes by a conditional UPDATE whose row count is checked, never by saving an object. Where the count is

@@ -1,6 +1,6 @@
-"""Recharging a balance: an order, its payment at a provider, and the credit that follows, once.
+"""Recharging a balance, or buying a plan: an order, its payment at a provider, and what it brings, once.
 
-    create_order      a user wants a package; what the client needs to pay it
+    create_order      a user wants a package or a plan; what the client needs to pay it
     ways_to_pay       what a tenant offers, for the client to choose from
     take_callback     a provider's notification: verified, then settled
     settle_payment    the one place where a payment becomes credit: by notification, poll or re-check
@@ -12,7 +12,7 @@ Calls to a provider are never made within a transaction. Lock order: the order, 
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from django.db import transaction
@@ -21,8 +21,8 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
-from billing import ledger, rewards
-from billing.models import METHODS, Channel, MerchantAccount, Method, Order, Package, PaymentEvent
+from billing import ledger, plans, rewards
+from billing.models import METHODS, Channel, MerchantAccount, Method, Order, Package, PaymentEvent, Plan
 from billing.payments import provider_of
 from billing.payments.provider import (
     REFERENCE,
@@ -55,13 +55,16 @@ ACTOR: Final = "payment"
 
 @dataclass(frozen=True, kw_only=True)
 class Purchase:
-    """What a user asks for. `address` is the client's; `notify_base` is where providers reach us, `https://…`.
+    """What a user asks for: the slug of a package, or that of a plan.
 
     `app_id` is the mini-program's that asks, if one does, and `platform` what it runs on, in WeChat's words.
-    Browsers come back there too.
+    Browsers come back to `notify_base` too.
+
+    `address` is the client's; `notify_base` is where providers reach us, `https://…`.
     """
 
-    package: str
+    package: str = ""
+    plan: str = ""
     channel: str
     method: str
     address: str
@@ -106,9 +109,10 @@ def ways_to_pay(*, tenant: Tenant, app_id: str, platform: str) -> list[WayToPay]
 def create_order(*, user: EndUser, purchase: Purchase) -> tuple[Order, dict[str, str]]:
     """Return an order and what the client needs to pay it; in the user's tenant's scope, outside of transactions.
 
-    A user's open order for the same package and way of paying is given again. Raises ProductError: NOT_FOUND
-    "package_not_found", "channel_not_found" or "package_without_channel", INVALID "method_not_of_channel",
-    "wechat_login_needed" or "ios_minimum", QUOTA "package_limit_reached", UPSTREAM "payment_unavailable".
+    A user's open order for the same thing and way of paying is given again. Raises ProductError: NOT_FOUND
+    "package_not_found", "plan_not_found", "channel_not_found" or "package_without_channel", INVALID
+    "method_not_of_channel", "wechat_login_needed" or "ios_minimum", QUOTA "package_limit_reached" or
+    "plan_limit_reached", UPSTREAM "payment_unavailable".
     """
     tenant = Tenant.objects.get(pk=user.tenant_id)
     account, payer = _account_for(user=user, tenant=tenant, purchase=purchase)
@@ -272,18 +276,12 @@ def _confirm_delivery(provider: PaymentProvider, order: Order) -> None:
 def _open_order(*, user: EndUser, purchase: Purchase, account: MerchantAccount, payer: Payer) -> Order:
     """Return the user's open order of this kind, or a new one. The user's row is locked: a limit counts one by one."""
     EndUser.objects.select_for_update(no_key=True).get(pk=user.pk)
-    package = Package.objects.filter(slug=purchase.package, is_enabled=True).first()
-    if package is None:
-        raise ProductError(
-            ErrorCode.NOT_FOUND, _("There is no such package. Please choose another."), type="package_not_found"
-        )
-    _require_payable(package, purchase)
+    item = _item(purchase)
+    _require_payable(item, purchase)
+    what = {"plan" if isinstance(item, Plan) else "package": item}
+    mine = Order.objects.filter(user=user, **what)
     terms = {
-        "package": package,
-        "package_name": package.name,
-        "price": package.price,
-        "credits": package.credits,
-        "bonus": package.bonus,
+        **_terms(item),
         "merchant_account": account,
         "channel": account.channel,
         "method": purchase.method,
@@ -291,13 +289,12 @@ def _open_order(*, user: EndUser, purchase: Purchase, account: MerchantAccount, 
         "app_id": account.app_id,
         "payer_openid": payer.openid,
     }
-    mine = Order.objects.filter(user=user, package=package)
     alive = Q(state=Order.State.PENDING, expires_at__gt=Now() + timedelta(seconds=REUSE_SECONDS))
     found = mine.filter(alive, **terms).order_by("-created_at").first()
     # WeChat takes a number once, so that one whose payment was opened may be spent; but a limit leaves no other.
-    if found is not None and (account.channel != Channel.WECHAT_VIRTUAL or package.limit_per_user):
+    if found is not None and (account.channel != Channel.WECHAT_VIRTUAL or item.limit_per_user):
         return found
-    _require_below_limit(package, mine)
+    _require_below_limit(item, mine)
     number = uuid7()
     Order.objects.create(
         tenant_id=user.tenant_id,
@@ -306,23 +303,50 @@ def _open_order(*, user: EndUser, purchase: Purchase, account: MerchantAccount, 
         user=user,
         expires_at=Now() + timedelta(seconds=ORDER_SECONDS),
         next_poll_at=Now() + timedelta(seconds=POLL_SECONDS[0]),
+        **what,
         **terms,
     )
     return Order.objects.get(pk=number)
 
 
-def _require_payable(package: Package, purchase: Purchase) -> None:
-    """Refuse what virtual payment would: a package that WeChat does not know, or one too cheap for Apple."""
+def _item(purchase: Purchase) -> Package | Plan:
+    """Return what is on sale under the slug."""
+    if purchase.plan:
+        plan = Plan.objects.filter(slug=purchase.plan, is_enabled=True).first()
+        if plan is None:
+            raise ProductError(
+                ErrorCode.NOT_FOUND, _("There is no such plan. Please choose another."), type="plan_not_found"
+            )
+        return plan
+    package = Package.objects.filter(slug=purchase.package, is_enabled=True).first()
+    if package is None:
+        raise ProductError(
+            ErrorCode.NOT_FOUND, _("There is no such package. Please choose another."), type="package_not_found"
+        )
+    return package
+
+
+def _terms(item: Package | Plan) -> dict[str, Any]:
+    """Return what an order copies. A plan fills no balance, whatever packages bring for their price."""
+    if isinstance(item, Plan):
+        bought = {"credits": 0, "bonus": 0, "plan_terms": plans.terms_to_sell(item)}
+    else:
+        bought = {"credits": item.credits, "bonus": item.bonus, "plan_terms": {}}
+    return {"package_name": item.name, "price": item.price, **bought}
+
+
+def _require_payable(item: Package | Plan, purchase: Purchase) -> None:
+    """Refuse what virtual payment would: what WeChat does not know, or one too cheap for Apple."""
     if purchase.channel != Channel.WECHAT_VIRTUAL:
         return
-    if not package.virtual_product_id:
+    if not item.virtual_product_id:
         raise ProductError(
             ErrorCode.NOT_FOUND,
             _("This package cannot be paid in this way. Please choose another."),
             type="package_without_channel",
             scope="package",
         )
-    if _is_sold_by_apple(purchase.channel, purchase.platform) and package.price < IOS_MINIMUM:
+    if _is_sold_by_apple(purchase.channel, purchase.platform) and item.price < IOS_MINIMUM:
         raise ProductError(
             ErrorCode.INVALID,
             _("On an iPhone or iPad only packages from ¥1 can be bought. Please choose another."),
@@ -338,23 +362,34 @@ def _keep_reference(order: Order, reference: str) -> bool:
     return same.update(provider_ref=reference) == 1
 
 
-def _require_below_limit(package: Package, mine: QuerySet[Order]) -> None:
+def _require_below_limit(item: Package | Plan, mine: QuerySet[Order]) -> None:
     """Count what was bought and what still may be: a pending order may be paid."""
-    if not package.limit_per_user:
-        return
-    used = mine.exclude(state=Order.State.CLOSED).count()
-    if used < package.limit_per_user:
+    limit = item.limit_per_user
+    used = mine.exclude(state=Order.State.CLOSED).count() if limit else 0
+    if not limit or used < limit:
         return
     pending = mine.filter(state=Order.State.PENDING).order_by("expires_at").first()
+    action, reset_at = ("wait", pending.expires_at) if pending else ("choose_other", None)
+    if isinstance(item, Plan):
+        raise ProductError(
+            ErrorCode.QUOTA,
+            _("This plan can be bought %(limit)d times only.") % {"limit": limit},
+            type="plan_limit_reached",
+            scope="plan",
+            action=action,
+            reset_at=reset_at,
+            used=used,
+            limit=limit,
+        )
     raise ProductError(
         ErrorCode.QUOTA,
-        _("This package can be bought %(limit)d times only.") % {"limit": package.limit_per_user},
+        _("This package can be bought %(limit)d times only.") % {"limit": limit},
         type="package_limit_reached",
         scope="package",
-        action="wait" if pending else "",
-        reset_at=pending.expires_at if pending else None,
+        action=action,
+        reset_at=reset_at,
         used=used,
-        limit=package.limit_per_user,
+        limit=limit,
     )
 
 
@@ -377,13 +412,16 @@ def _judge(order: Order | None, account: MerchantAccount, notice: PaymentNotice)
 
 
 def _credit(order: Order, notice: PaymentNotice) -> None:
-    """Mark a locked order paid and credit its user: balance for the price, gift balance for the bonus."""
+    """Mark a locked order paid and give its user what it is for: a plan, or balance and, for a bonus, gift balance."""
     unpaid = Order.objects.filter(pk=order.pk).exclude(state=Order.State.PAID)
     changed = unpaid.update(state=Order.State.PAID, paid_at=Now(), closed_at=None, transaction_id=notice.transaction_id)
     if changed != 1:
         raise ledger.LedgerError(f"order {order.pk} is paid already")
     # Before the ledger: it locks what comes before the users' accounts.
     rewards.vest_invitation(tenant_id=order.tenant_id, invitee_id=order.user_id, ref=str(order.pk))
+    if order.plan_id is not None:
+        plans.begin(order=order)
+        return
     if order.bonus:
         _lock_accounts(order)
     ledger.credit_user(

@@ -1,163 +1,146 @@
-"""A reseller's commission terms: immutable versions, like prices, and never such that the platform sells below cost.
+"""The terms that a user's next answer is had on: time, plans, free quota and caps, read by one statement.
 
-publish_terms    add a version
-terms_of         the version in force
+They are rules; how much of each is used is decided by the counters (`billing.quota`, `billing.caps`), whose rows are
+locked. Counting adds a statement for each rule that there is: a tenant without any pays for none.
 """
 
-from collections.abc import Iterable
-from datetime import datetime
-from typing import Final
+import json
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import cached_property
+from typing import Any, Final
 
-from django.db import connection, transaction
-from django.db.models import F, Max, Q
-from django.db.models.functions import Coalesce, Now
-from django.utils.translation import gettext_lazy as _
+from django.db import connection
 
-from billing.models import CommissionTerms, PriceVersion
-from billing.models.resale import MIN_WITHDRAWAL, WHOLE_PPM
-from tenants import scope
-from tenants.errors import ErrorCode, ProductError
-from tenants.models import Reseller
-
-_RATES: Final = ("prompt_rate", "cached_rate", "completion_rate")
-Level = PriceVersion.Level
+from billing import quota
+from billing.models import Cap, Period
+from billing.models.resale import WHOLE_PPM
 
 
-def publish_terms(  # noqa: PLR0913  one argument for each of the terms
-    *,
-    reseller_id: int,
-    own_ppm: int,
-    parent_ppm: int = 0,
-    freeze_days: int = 7,
-    min_withdrawal: int = MIN_WITHDRAWAL,
-    withdrawal_fee_ppm: int = 0,
-    effective_at: datetime | None = None,
-    actor: str,
-) -> CommissionTerms:
-    """Add a version to a reseller's terms, in force from `effective_at` (now); not in a tenant's scope.
+@dataclass(frozen=True, kw_only=True)
+class PlanTerms:
+    """A subscription that is good now, and how many answers of the group it brings."""
 
-    Shares are millionths of the wholesale charge: `own_ppm` of the reseller's own tenants, `parent_ppm` of its
-    children's. Raises ProductError INVALID "parent_share_without_children" for a reseller of depth 2,
-    "shares_exceed_charge" where both shares of an answer could come to more than all of it, "commission_below_cost"
-    where at the prices then in force less than the platform's own cost would be left of something (`skus`). The
-    database refuses (IntegrityError) what is out of bounds or backdated. Once published it never changes.
-    """
-    with transaction.atomic():
-        now = _serialise()
-        reseller = Reseller.objects.get(pk=reseller_id)
-        terms = CommissionTerms(
-            reseller=reseller,
-            own_ppm=own_ppm,
-            parent_ppm=parent_ppm,
-            freeze_days=freeze_days,
-            min_withdrawal=min_withdrawal,
-            withdrawal_fee_ppm=withdrawal_fee_ppm,
-            effective_at=effective_at or now,
-            created_at=now,
-            created_by=actor,
-        )
-        if parent_ppm and reseller.parent_id is not None:
-            raise ProductError(
-                ErrorCode.INVALID,
-                _("Only a reseller of the first level can have children to get a share of."),
-                type="parent_share_without_children",
-            )
-        shares = _shares(terms, reseller)
-        _require_whole(shares)
-        _require_cost(shares, at=terms.effective_at)
-        terms.save(force_insert=True)
-    return terms
+    subscription_id: int
+    name: str
+    answers: int
+    period: str  # a Period
+    ends_at: datetime
 
 
-def terms_of(*, reseller_id: int) -> CommissionTerms | None:
-    """Return the reseller's terms in force now; None where there are none, and so no commission."""
-    in_force = CommissionTerms.objects.filter(reseller_id=reseller_id, effective_at__lte=Now())
-    return in_force.order_by("-effective_at", "-pk").first()
+@dataclass(frozen=True, kw_only=True)
+class CapTerms:
+    """A cap that counts the answer; `limit` is a number of answers, or micro-yuan."""
+
+    cap_id: int
+    scope: str  # a Cap.Scope
+    measure: str  # a Cap.Measure
+    period: str  # a Cap.Period
+    quota_group: str
+    limit: int
+
+    @property
+    def is_tenant_s(self) -> bool:
+        """Whether it counts all users together."""
+        return self.scope == Cap.Scope.TENANT
 
 
-def _serialise() -> datetime:
-    """Let one version be published at a time, so that two that fit alone do not meet; return the database's time."""
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """The database's time and what is in force then. Plans: the one that ends first, first. Caps: by their id."""
+
+    now: datetime
+    zone: str
+    reseller_id: int | None
+    own_ppm: int | None
+    parent_reseller_id: int | None
+    parent_ppm: int | None
+    free_per_day: int
+    guest_allowance: int
+    plans: tuple[PlanTerms, ...]
+    caps: tuple[CapTerms, ...]
+
+    @cached_property
+    def day(self) -> quota.QuotaDay:
+        """The tenant's day."""
+        return quota.quota_day(now=self.now, zone=self.zone)
+
+    @cached_property
+    def month(self) -> quota.QuotaMonth:
+        """The tenant's month."""
+        return quota.quota_month(now=self.now, zone=self.zone)
+
+    def counted_on(self, plan: PlanTerms) -> date:
+        """Return the date of the counter that a plan's answers are counted on now."""
+        return self.day.date if plan.period == Period.DAY else quota.IN_ALL
+
+    def plan_resets_at(self, plan: PlanTerms) -> datetime:
+        """Return when a plan's counter begins anew, or the plan ends."""
+        return min(self.day.ends_at, plan.ends_at) if plan.period == Period.DAY else plan.ends_at
+
+    def span_of(self, cap: CapTerms) -> quota.QuotaDay | quota.QuotaMonth:
+        """Return the day or month that a cap counts in now."""
+        return self.day if cap.period == Cap.Period.DAY else self.month
+
+
+_READ: Final = """
+SELECT statement_timestamp(), tenant.timezone, coalesce(free.per_day, 0), coalesce(free.guest_allowance, 0),
+    (SELECT json_agg(json_build_object('subscription_id', subscription.id, 'name', subscription.name,
+            'answers', allowance.answers, 'period', allowance.period, 'ends_at', subscription.ends_at)
+            ORDER BY subscription.ends_at, subscription.id)
+        FROM billing_subscription subscription JOIN billing_subscriptionallowance allowance
+            ON allowance.tenant_id = subscription.tenant_id AND allowance.subscription_id = subscription.id
+            AND allowance.quota_group = %(group)s
+        WHERE subscription.tenant_id = tenant.id AND subscription.user_id = %(user)s
+            AND subscription.ended_at IS NULL
+            AND subscription.starts_at <= statement_timestamp() AND subscription.ends_at > statement_timestamp()),
+    (SELECT json_agg(json_build_object('cap_id', cap.id, 'scope', cap.scope, 'measure', cap.measure,
+            'period', cap.period, 'quota_group', cap.quota_group, 'limit', cap."limit") ORDER BY cap.id)
+        FROM billing_cap cap
+        WHERE cap.tenant_id = tenant.id AND cap.is_enabled AND cap.quota_group IN ('', %(group)s)
+            AND (cap.user_id IS NULL OR cap.user_id = %(user)s)),
+    reseller.id, (SELECT own_ppm FROM billing_commissionterms
+        WHERE reseller_id = reseller.id AND effective_at <= statement_timestamp()
+        ORDER BY effective_at DESC, id DESC LIMIT 1),
+    reseller.parent_id, (SELECT parent_ppm FROM billing_commissionterms
+        WHERE reseller_id = reseller.parent_id AND effective_at <= statement_timestamp()
+        ORDER BY effective_at DESC, id DESC LIMIT 1)
+FROM tenants_tenant tenant LEFT JOIN billing_freequota free
+    ON free.tenant_id = tenant.id AND free.quota_group = %(group)s
+LEFT JOIN tenants_reseller reseller ON reseller.id = tenant.reseller_id
+WHERE tenant.id = %(tenant)s
+"""
+
+
+def terms_of(*, tenant_id: int, user_id: int, group: str) -> Terms:
+    """Return the terms for a user's answer of a quota group, now."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT now() FROM pg_advisory_xact_lock(hashtextextended('commission terms', 0))")
-        now: datetime = cursor.fetchone()[0]
-    return now
-
-
-def _shares(terms: CommissionTerms, reseller: Reseller) -> dict[int, int]:
-    """Return the most that both shares come to under these terms, by the reseller whose tenants pay."""
-    above = _highest("parent_ppm", [reseller.parent_id], terms.effective_at) if reseller.parent_id else {}
-    shares = {reseller.pk: terms.own_ppm + sum(above.values())}
-    children = list(Reseller.objects.filter(parent=reseller).values_list("pk", flat=True))
-    theirs = _highest("own_ppm", children, terms.effective_at)
-    return shares | {child: theirs.get(child, 0) + terms.parent_ppm for child in children}
-
-
-def _highest(share: str, resellers: Iterable[int], at: datetime) -> dict[int, int]:
-    """Return the highest that a share is in the terms in force at a time and in those that come later."""
-    found: dict[int, int] = {}
-    for reseller_id in resellers:
-        versions = CommissionTerms.objects.filter(reseller_id=reseller_id)
-        current = versions.filter(effective_at__lte=at).order_by("-effective_at", "-pk").first()
-        due = Q(effective_at__gt=at) | Q(pk=current.pk if current else None)
-        found[reseller_id] = versions.filter(due).aggregate(most=Coalesce(Max(share), 0))["most"]
-    return found
-
-
-def _require_whole(shares: dict[int, int]) -> None:
-    if max(shares.values()) > WHOLE_PPM:
-        raise ProductError(
-            ErrorCode.INVALID,
-            _("Together with the other level's share this is more than the whole wholesale charge."),
-            type="shares_exceed_charge",
-        )
-
-
-def _require_cost(shares: dict[int, int], *, at: datetime) -> None:
-    """Refuse shares that leave the platform less than its cost of anything that the reseller's tenants may buy."""
-    under = sorted({sku for reseller_id, ppm in shares.items() for sku in _under_cost(reseller_id, ppm, at)})
-    if under:
-        raise ProductError(
-            ErrorCode.INVALID,
-            _("Under these terms the platform would sell below its own cost: %(skus)s.") % {"skus": ", ".join(under)},
-            type="commission_below_cost",
-            skus=under,
-        )
-
-
-def _under_cost(reseller_id: int, ppm: int, at: datetime) -> list[str]:
-    """Return what would be sold below cost to the reseller's tenants, if `ppm` of the wholesale price were given away.
-
-    Both prices are rounded up and shares down, so whoever covers the cost by its rates covers it to the micro-yuan.
-    """
-    floors: dict[str, dict[str, PriceVersion]] = {}
-    for price in _floors(reseller_id, at):
-        floors.setdefault(price.sku, {})[price.level] = price
-    left = WHOLE_PPM - ppm
-    return [
-        sku
-        for sku, prices in floors.items()
-        if len(prices) == len((Level.WHOLESALE, Level.COST))
-        and not _covers(prices[Level.WHOLESALE], left, prices[Level.COST])
-    ]
-
-
-def _floors(reseller_id: int, at: datetime) -> list[PriceVersion]:
-    """Return the wholesale price and the cost of every sku at a time, as the reseller's tenants meet them."""
-    with scope.platform("the platform's own prices"):
-        upper = PriceVersion.objects.filter(
-            Q(reseller=None) | Q(reseller=reseller_id),
-            tenant=None,
-            level__in=[Level.WHOLESALE, Level.COST],
-            effective_at__lte=at,
-        )
-        order = ("sku", "level", F("reseller").asc(nulls_last=True), "-effective_at", "-pk")
-        return list(upper.order_by(*order).distinct("sku", "level"))
-
-
-def _covers(wholesale: PriceVersion, left: int, cost: PriceVersion) -> bool:
-    """Tell whether `left` millionths of the wholesale price are no less than the cost, for every quantity."""
-    return wholesale.per_call * left >= cost.per_call * WHOLE_PPM and all(
-        getattr(wholesale, rate) * wholesale.multiplier_ppm * left
-        >= getattr(cost, rate) * cost.multiplier_ppm * WHOLE_PPM
-        for rate in _RATES
+        cursor.execute(_READ, {"tenant": tenant_id, "user": user_id, "group": group})
+        row = cursor.fetchone()
+    now, zone, free_per_day, guest_allowance, plans, caps, reseller_id, own_ppm, parent_id, parent_ppm = row
+    if reseller_id is not None:
+        own_ppm = own_ppm or 0
+    if parent_id is not None:
+        # The terms were seen to fit each other, but a reseller may since have got another parent.
+        parent_ppm = min(parent_ppm or 0, WHOLE_PPM - own_ppm)
+    return Terms(
+        now=now,
+        zone=zone,
+        reseller_id=reseller_id,
+        own_ppm=own_ppm,
+        parent_reseller_id=parent_id,
+        parent_ppm=parent_ppm,
+        free_per_day=free_per_day,
+        guest_allowance=guest_allowance,
+        plans=tuple(_plan(found) for found in _rows(plans)),
+        caps=tuple(CapTerms(**found) for found in _rows(caps)),
     )
+
+
+def _rows(found: Any) -> list[dict[str, Any]]:
+    """Return the objects of an aggregate: Django's cursors give JSON as text, others read it."""
+    return (json.loads(found) if isinstance(found, str) else found) or []
+
+
+def _plan(found: dict[str, Any]) -> PlanTerms:
+    return PlanTerms(**{**found, "ends_at": datetime.fromisoformat(found["ends_at"])})

@@ -25,10 +25,10 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from billing import ledger, pricing
+from billing.commission_terms import terms_of
 from billing.ledger import Movement
 from billing.models import AccountKind, PayoutBatch, Transfer, Withdrawal
 from billing.models.resale import MIN_WITHDRAWAL
-from billing.terms import terms_of
 from billing.yuan import show_yuan
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError

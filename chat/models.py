@@ -62,7 +62,6 @@ class ModelOffer(TenantOwned):
         help_text=_("Estimates count with a common tokenizer; a model with a smaller vocabulary needs more."),
     )
     quota_group = models.CharField(_("quota group"), max_length=40, default="default")
-    free_per_day = models.PositiveIntegerField(_("free answers per user and day"), default=0)
     paid_way = models.BooleanField(_("may be paid for"), default=True)
     is_default = models.BooleanField(_("default"), default=False)
     is_enabled = models.BooleanField(_("enabled"), default=True)

@@ -145,7 +145,6 @@ def _admit(*, tenant: Tenant, user: EndUser, ask: Ask, offer: ModelOffer, langua
             max_completion_tokens=longest,
             min_completion_tokens=min(offer.min_output_tokens, longest),
             quota_group=offer.quota_group,
-            free_per_day=offer.free_per_day,
             paid_way=offer.paid_way and not user.is_guest,
             is_guest=user.is_guest,
         )

@@ -5,6 +5,7 @@ from django.urls import path
 
 from billing.api import router as billing
 from billing.api_ledger import router as ledger
+from billing.api_plans import router as plans
 from billing.api_recharge import payments
 from billing.api_recharge import router as recharge
 from billing.api_rewards import router as rewards
@@ -22,6 +23,7 @@ api.add_router("/billing", recharge)
 api.add_router("/billing", ledger)
 api.add_router("/billing", receipts)
 api.add_router("/billing", rewards)
+api.add_router("/billing", plans)
 api.add_router("/payments", payments)
 
 urlpatterns = [

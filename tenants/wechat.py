@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import IntEnum
 from functools import lru_cache
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import httpx
 import orjson
 import structlog
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from tenants.errors import ErrorCode, ProductError
@@ -125,6 +127,9 @@ def _refusal(errcode: object, app_id: str) -> ProductError:
                 type="wechat_too_often",
                 scope="user",
                 action="wait",
+                reset_at=timezone.now() + timedelta(minutes=1),
+                used=None,  # WeChat counts, and tells no figures
+                limit=None,
             )
         case _Code.RISKY_USER:
             return ProductError(

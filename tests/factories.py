@@ -4,15 +4,31 @@ Each enters the scope it needs, and leaves it: a test enters the scope that it t
 """
 
 import uuid
+from datetime import timedelta
 from typing import Any, Literal
 
 from django.contrib.auth.hashers import make_password
+from django.db.models.functions import Now
+from uuid_utils.compat import uuid7
 
-from billing import ledger, redeem
+from billing import ledger, plans, recharge, redeem
+from billing.commission_terms import publish_terms
 from billing.holds import HoldRequest
-from billing.models import CommissionTerms, PriceVersion, RewardRules
+from billing.models import (
+    Cap,
+    CommissionTerms,
+    FreeQuota,
+    MerchantAccount,
+    Order,
+    PaymentEvent,
+    Plan,
+    PlanAllowance,
+    PriceVersion,
+    RewardRules,
+    Subscription,
+)
+from billing.payments.provider import PaymentNotice
 from billing.pricing import publish_price
-from billing.terms import publish_terms
 from tenants import scope
 from tenants.login import issue_token
 from tenants.models import (
@@ -162,8 +178,47 @@ def make_rules(tenant: Tenant, **fields: Any) -> RewardRules:
         return RewardRules.objects.create(tenant=tenant, **{**rules, **fields})
 
 
-def hold_request(user: EndUser, sku: str, **fields: Any) -> HoldRequest:
-    """Return a request of 1000 prompt and at most 1000 completion tokens, paid, with a key of its own."""
+def set_free_quota(tenant_id: int, *, group: str = "default", per_day: int, guests: int | None = None) -> None:
+    """Let a tenant give away so many answers of a group, to guests as many in all as to users a day if not told."""
+    with scope.tenant(tenant_id):
+        FreeQuota.objects.bulk_create(
+            [
+                FreeQuota(
+                    tenant_id=tenant_id,
+                    quota_group=group,
+                    per_day=per_day,
+                    guest_allowance=per_day if guests is None else guests,
+                )
+            ],
+            update_conflicts=True,
+            unique_fields=["tenant", "quota_group"],
+            update_fields=["per_day", "guest_allowance"],
+        )
+
+
+def make_plan(tenant: Tenant, *, allowances: dict[str, tuple[int, str]] | None = None, **fields: Any) -> Plan:
+    """Sell a plan of ¥19.90 for 30 days; each group's allowance is a number and a period, 2 a day of "default"."""
+    with scope.tenant(tenant.pk):
+        slug = unique("plan")
+        plan = Plan.objects.create(**{"tenant": tenant, "slug": slug, "name": slug, "price": 19_900_000, **fields})
+        for group, (answers, period) in (allowances or {"default": (2, "day")}).items():
+            PlanAllowance.objects.create(tenant=tenant, plan=plan, quota_group=group, answers=answers, period=period)
+        return plan
+
+
+def make_cap(tenant: Tenant, limit: int, **fields: Any) -> Cap:
+    """Cap each user's answers of a day, unless told otherwise."""
+    with scope.tenant(tenant.pk):
+        return Cap.objects.create(tenant=tenant, limit=limit, **fields)
+
+
+def hold_request(user: EndUser, sku: str, *, free_per_day: int | None = None, **fields: Any) -> HoldRequest:
+    """Return a request of 1000 prompt and at most 1000 completion tokens, paid, with a key of its own.
+
+    With `free_per_day` the tenant's free quota of the group is set to it first.
+    """
+    if free_per_day is not None:
+        set_free_quota(user.tenant_id, group=fields.get("quota_group", "default"), per_day=free_per_day)
     return HoldRequest(
         **{
             "tenant_id": user.tenant_id,
@@ -174,7 +229,6 @@ def hold_request(user: EndUser, sku: str, **fields: Any) -> HoldRequest:
             "max_completion_tokens": 1000,
             "min_completion_tokens": 10,
             "quota_group": "default",
-            "free_per_day": 0,
             "paid_way": True,
             "is_guest": user.is_guest,
             **fields,
@@ -185,3 +239,62 @@ def hold_request(user: EndUser, sku: str, **fields: Any) -> HoldRequest:
 def make_terms(reseller: Reseller, own_ppm: int = 100_000, parent_ppm: int = 0, **fields: Any) -> CommissionTerms:
     """Publish a reseller's terms: 10 % of its own tenants' wholesale unless told otherwise."""
     return publish_terms(reseller_id=reseller.pk, own_ppm=own_ppm, parent_ppm=parent_ppm, actor="test", **fields)
+
+
+def order_plan(user: EndUser, plan: Plan) -> Order:
+    """Return a new order of a plan, waiting for its payment to a merchant account of the tenant's."""
+    number = uuid7()
+    with scope.tenant(user.tenant_id):
+        account = MerchantAccount.objects.filter(channel="wechat").first()
+        if account is None:
+            account = MerchantAccount.objects.create(
+                tenant_id=user.tenant_id,
+                channel="wechat",
+                merchant_id=str(user.tenant_id),
+                app_id=f"wx{number.hex[:16]}",
+                certificate_serial="1",
+            )
+        return Order.objects.create(
+            tenant_id=user.tenant_id,
+            id=number,
+            out_trade_no=number.hex,
+            user=user,
+            plan=plan,
+            plan_terms=plans.terms_to_sell(plan),
+            package_name=plan.name,
+            price=plan.price,
+            credits=0,
+            bonus=0,
+            merchant_account=account,
+            channel="wechat",
+            method="native",
+            merchant_id=account.merchant_id,
+            app_id=account.app_id,
+            expires_at=Now() + timedelta(minutes=15),
+            next_poll_at=Now() + timedelta(days=1),
+        )
+
+
+def pay(order: Order, *, event: str = "") -> PaymentEvent:
+    """Settle the payment of an order, as a provider's verified notification does."""
+    notice = PaymentNotice(
+        event_id=event or unique("event"),
+        out_trade_no=order.out_trade_no,
+        transaction_id=f"t{order.out_trade_no}",
+        merchant_id=order.merchant_id,
+        app_id=order.app_id,
+        amount=order.price,
+        currency="CNY",
+        body_digest="0" * 64,
+    )
+    with scope.tenant(order.tenant_id):
+        account = MerchantAccount.objects.get(pk=order.merchant_account_id)
+    return recharge.settle_payment(account=account, notice=notice)
+
+
+def subscribe(user: EndUser, plan: Plan) -> Subscription:
+    """Let a user buy a plan and pay for it."""
+    order = order_plan(user, plan)
+    pay(order)
+    with scope.tenant(user.tenant_id):
+        return Subscription.objects.get(order=order)

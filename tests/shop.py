@@ -8,7 +8,7 @@ from billing.models import Account, Entry, Hold, Transfer, UsageRecord
 from chat.models import Message, ModelOffer, UpstreamAccount
 from tenants import scope
 from tenants.models import EndUser, Tenant
-from tests.factories import make_tenant, make_token, make_user, unique
+from tests.factories import make_tenant, make_token, make_user, set_free_quota, unique
 
 YUAN = 1_000_000
 # Micro-yuan per million tokens: prompt, cached prompt, completion.
@@ -35,8 +35,10 @@ class Shop:
     sku: str
     alice: Person
 
-    def offer(self, upstream_model: str, **fields: object) -> ModelOffer:
-        """Offer one of the scripted upstream's models under its own name."""
+    def offer(self, upstream_model: str, *, free_per_day: int = 0, **fields: object) -> ModelOffer:
+        """Offer one of the scripted upstream's models under its own name; so many of its answers are free."""
+        if free_per_day:
+            set_free_quota(self.tenant.pk, group=str(fields.get("quota_group", "default")), per_day=free_per_day)
         values = {
             "slug": upstream_model.replace(":", "-"),
             "name": upstream_model,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +38,8 @@ from billing.models import (
     RewardDebt,
     SignIn,
     Statement,
+    Subscription,
+    SubscriptionAllowance,
     UsageAdjustment,
     Withdrawal,
 )
@@ -53,8 +56,10 @@ from tests.factories import (
     PASSWORD,
     credit,
     host_of,
+    make_cap,
     make_codes,
     make_mini_program,
+    make_plan,
     make_reseller,
     make_rules,
     make_staff,
@@ -62,6 +67,7 @@ from tests.factories import (
     make_terms,
     make_token,
     make_user,
+    set_free_quota,
 )
 
 CATALOGUE: Final = LOCALE / "zh_Hans/LC_MESSAGES/django.po"
@@ -240,6 +246,18 @@ def rows_of_every_kind() -> list[Model]:
             tenant=tenant, conversation=conversation, user=user, offer_slug="1", question="你好", state="done"
         )
         sell(tenant, user)
+        set_free_quota(tenant.pk, per_day=1)
+        make_cap(tenant, 9, scope="one_user", user=user)
+        bought = Subscription.objects.create(
+            tenant=tenant,
+            user=user,
+            plan=make_plan(tenant, name="月卡"),
+            order=Order.objects.get(),
+            name="月卡",
+            starts_at=Now(),
+            ends_at=Now() + timedelta(days=30),
+        )
+        SubscriptionAllowance.objects.create(tenant=tenant, subscription=bought, quota_group="1", answers=2)
         wallet.set_threshold(tenant_id=tenant.pk, threshold=1)
         wallet.request_topup(tenant_id=tenant.pk, amount=1, bank_reference="1", requested_by_id=make_staff().pk)
     audited = nightly.run()  # before what is written past the books

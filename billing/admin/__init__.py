@@ -1,5 +1,5 @@
 """Billing's rows on both admin sites."""
 
-from billing.admin import books, money, prices, recharge, redeem, resale, rewards, statements, wallets
+from billing.admin import books, money, plans, prices, recharge, redeem, resale, rewards, statements, wallets
 
-__all__ = ["books", "money", "prices", "recharge", "redeem", "resale", "rewards", "statements", "wallets"]
+__all__ = ["books", "money", "plans", "prices", "recharge", "redeem", "resale", "rewards", "statements", "wallets"]

@@ -25,7 +25,7 @@ from unfold.widgets import (
     UnfoldBooleanWidget,
 )
 
-from billing import notices, pricing, terms
+from billing import commission_terms, notices, pricing
 from billing.admin.books import MoneyAdmin, yuan_column
 from billing.models import PriceVersion
 from billing.models.price import MAX_MULTIPLIER_PPM, MAX_PER_CALL, MAX_RATE, MAX_TOKENS
@@ -432,9 +432,9 @@ def shares_of(tenant: Tenant) -> list[tuple[str, int]]:
     seller = tenant.reseller
     if seller is None:
         return []
-    shares = [(seller.name, own.own_ppm if (own := terms.terms_of(reseller_id=seller.pk)) else 0)]
+    shares = [(seller.name, own.own_ppm if (own := commission_terms.terms_of(reseller_id=seller.pk)) else 0)]
     if seller.parent is not None:
-        above = terms.terms_of(reseller_id=seller.parent.pk)
+        above = commission_terms.terms_of(reseller_id=seller.parent.pk)
         shares.append((seller.parent.name, above.parent_ppm if above else 0))
     return [(name, ppm) for name, ppm in shares if ppm]
 

@@ -193,6 +193,7 @@ class OrderAdmin(RefundingAdmin):
     """Purchases: nothing of them is edited; refunds are asked for from an order's page."""
 
     visible_to: ClassVar[frozenset[str]] = CostAdmin.visible_to
+    exclude = ("plan_terms",)  # shown with the subscription, in words
     list_display = (
         "out_trade_no",
         "created_at",

@@ -16,9 +16,9 @@ from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWi
 
 from billing import commission, withdrawal
 from billing.admin.books import yuan_column
+from billing.commission_terms import publish_terms
 from billing.models import Commission, CommissionBack, CommissionTerms, PayoutBatch, Withdrawal
 from billing.models.resale import MAX_FREEZE_DAYS, WHOLE_PPM
-from billing.terms import publish_terms
 from billing.yuan import MICRO, parse_yuan, show_yuan
 from tenants.adminsite import OperatorModelAdmin, ReadOnlyOperatorModelAdmin, ReadOnlyTenantModelAdmin
 from tenants.errors import ProductError

@@ -4,9 +4,18 @@ from billing.models.account import Account, AccountKind, Entry, Transfer
 from billing.models.adjustment import UsageAdjustment
 from billing.models.audit_run import AuditRun
 from billing.models.bill import Bill, BillLine
+from billing.models.cap import Cap, CapUse
 from billing.models.hold import Hold, UsageSource
+from billing.models.plan import (
+    Period,
+    Plan,
+    PlanAllowance,
+    PlanUse,
+    Subscription,
+    SubscriptionAllowance,
+)
 from billing.models.price import PriceVersion
-from billing.models.quota import QuotaUse
+from billing.models.quota import FreeQuota, QuotaUse
 from billing.models.recharge import METHODS, Channel, MerchantAccount, Method, Order, Package, PaymentEvent
 from billing.models.redeem import RedeemBatch, RedeemCode
 from billing.models.refund import Refund
@@ -33,6 +42,8 @@ __all__ = [
     "AuditRun",
     "Bill",
     "BillLine",
+    "Cap",
+    "CapUse",
     "Channel",
     "Commission",
     "CommissionBack",
@@ -40,6 +51,7 @@ __all__ = [
     "ConsumptionBack",
     "DailyUsage",
     "Entry",
+    "FreeQuota",
     "Hold",
     "Invitation",
     "InvitationCode",
@@ -50,6 +62,10 @@ __all__ = [
     "Package",
     "PaymentEvent",
     "PayoutBatch",
+    "Period",
+    "Plan",
+    "PlanAllowance",
+    "PlanUse",
     "PriceVersion",
     "QuotaUse",
     "RedeemBatch",
@@ -60,6 +76,8 @@ __all__ = [
     "RewardRules",
     "SignIn",
     "Statement",
+    "Subscription",
+    "SubscriptionAllowance",
     "Transfer",
     "UsageAdjustment",
     "UsageRecord",

@@ -2,11 +2,13 @@
 
 from typing import ClassVar
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
+from billing.models.plan import Subscription
 from billing.models.price import MAX_TOKENS, PriceVersion
 from tenants.models import Reseller
 from tenants.scope import SameTenant, TenantOwned
@@ -23,8 +25,10 @@ class Hold(TenantOwned):
     """What one answer may cost at most, frozen until the answer is settled (posted) or given up (voided).
 
     The first block is fixed at admission. `amount` is the retail amount frozen, gift and cash together; it is 0 where
-    the day's free quota pays, and then `wholesale_amount` is still frozen: the tenant pays for its free answers. The
-    posted figures are set once, when the hold ends; triggers (migrations 0002 and 0007) let it end once only.
+    a plan or the free quota pays, and then `wholesale_amount` is still frozen: the tenant pays for its free answers.
+    `subscription` and `counter_date` say where such an answer was counted (a day's free quota: on `quota_date`),
+    `cap_counters` which caps' counters count it, in the order that they are locked in. The posted figures are set
+    once, when the hold ends; triggers (migrations 0002 and 0014) let it end once only.
     """
 
     class State(models.TextChoices):
@@ -58,7 +62,19 @@ class Hold(TenantOwned):
     cost_price = models.ForeignKey(
         PriceVersion, on_delete=models.PROTECT, db_index=False, related_name="+", verbose_name=_("cost price")
     )
-    free = models.BooleanField(_("paid by the free quota"))
+    free = models.BooleanField(_("paid by a plan or the free quota"))
+    subscription = models.ForeignKey(
+        Subscription,
+        on_delete=models.PROTECT,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+        null=True,
+        blank=True,
+        verbose_name=_("paid by the plan"),
+    )
+    counter_date = models.DateField(_("counted on the day"), null=True, blank=True)
+    cap_counters = ArrayField(models.BigIntegerField(), default=list, blank=True, verbose_name=_("counted by caps"))
     quota_group = models.CharField(_("quota group"), max_length=40)
     quota_date = models.DateField(_("day in the tenant's time zone"))
     # Who resells to the tenant, and which part of the wholesale charge each gets, in millionths.
@@ -118,12 +134,18 @@ class Hold(TenantOwned):
         constraints: ClassVar = [
             *TenantOwned.Meta.constraints,
             SameTenant(field="user", name="billing_hold_user_fk"),
+            SameTenant(field="subscription", name="billing_hold_subscription_fk"),
             models.UniqueConstraint(fields=["tenant", "key"], name="billing_hold_key"),
             models.CheckConstraint(
                 condition=Q(gift_amount__gte=0, cash_amount__gte=0, wholesale_amount__gte=0)
                 & Q(amount=F("gift_amount") + F("cash_amount"))
                 & (Q(free=False) | Q(amount=0)),
                 name="billing_hold_amounts",
+            ),
+            models.CheckConstraint(
+                condition=Q(subscription__isnull=True, counter_date__isnull=True)
+                | Q(free=True, counter_date__isnull=False),
+                name="billing_hold_counter",
             ),
             models.CheckConstraint(
                 condition=Q(prompt_tokens__gte=0, prompt_tokens__lte=MAX_TOKENS)

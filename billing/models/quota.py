@@ -1,4 +1,4 @@
-"""Free answers used."""
+"""Free answers: how many there are, and how many of them are used."""
 
 from typing import ClassVar
 
@@ -9,8 +9,35 @@ from django.utils.translation import gettext_lazy as _
 from tenants.scope import SameTenant, TenantOwned
 
 
+class FreeQuota(TenantOwned):
+    """What a tenant gives away of a quota group: so many answers a day to a user, so many in all to a guest."""
+
+    quota_group = models.CharField(_("quota group"), max_length=40, default="default")
+    per_day = models.PositiveIntegerField(_("free answers per user and day"), default=0)
+    guest_allowance = models.PositiveIntegerField(
+        _("free answers per guest, in all"),
+        default=0,
+        help_text=_("A guest who has used these up is asked to sign up."),
+    )
+
+    class Meta(TenantOwned.Meta):
+        verbose_name = _("free quota")
+        verbose_name_plural = _("free quotas")
+        constraints: ClassVar = [
+            *TenantOwned.Meta.constraints,
+            models.UniqueConstraint(
+                fields=["tenant", "quota_group"],
+                name="billing_freequota_group",
+                violation_error_message=_("This quota group has its free quota already."),
+            ),
+        ]
+
+
 class QuotaUse(TenantOwned):
-    """How many free answers of a group a user has taken on a day of the tenant's time zone."""
+    """How many free answers of a group a user has taken on a day of the tenant's time zone.
+
+    A guest's are counted in all, on the one day `billing.quota.IN_ALL`.
+    """
 
     user = models.ForeignKey(
         "tenants.EndUser",

@@ -208,9 +208,10 @@ class MerchantAccount(TenantOwned):
 
 
 class Order(TenantOwned):
-    """One purchase. What was sold, for how much and to which merchant is a copy: later edits change nothing.
+    """One purchase, of a package or of a plan. What was sold, for how much and to which merchant is a copy.
 
-    A trigger (migration 0003) keeps a paid order paid.
+    So later edits change nothing. `plan_terms` is what a plan's order brings: its days and allowances, empty for a
+    package. A trigger (migration 0005) keeps a paid order paid.
     """
 
     class State(models.TextChoices):
@@ -236,9 +237,22 @@ class Order(TenantOwned):
         db_constraint=False,
         db_index=False,
         related_name="+",
+        null=True,
+        blank=True,
         verbose_name=_("package"),
     )
-    package_name = models.CharField(_("package's name"), max_length=80)
+    plan = models.ForeignKey(
+        "billing.Plan",
+        on_delete=models.PROTECT,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+        null=True,
+        blank=True,
+        verbose_name=_("plan"),
+    )
+    plan_terms = models.JSONField(_("plan's terms"), default=dict, blank=True)
+    package_name = models.CharField(_("name of what was sold"), max_length=80)
     price = models.BigIntegerField(_("price, micro-yuan"))
     credits = models.BigIntegerField(_("balance bought, micro-yuan"))
     bonus = models.BigIntegerField(_("bonus, micro-yuan"))
@@ -271,6 +285,7 @@ class Order(TenantOwned):
             *TenantOwned.Meta.constraints,
             SameTenant(field="user", name="billing_order_user_fk"),
             SameTenant(field="package", name="billing_order_package_fk"),
+            SameTenant(field="plan", name="billing_order_plan_fk"),
             SameTenant(field="merchant_account", name="billing_order_merchant_fk"),
             models.UniqueConstraint(fields=["tenant", "out_trade_no"], name="billing_order_number"),
             # A payment pays one order.
@@ -279,8 +294,14 @@ class Order(TenantOwned):
                 condition=~Q(transaction_id=""),
                 name="billing_order_transaction",
             ),
+            # A plan fills no balance: what a package brings for its price has nothing to do with it.
             models.CheckConstraint(
-                condition=Q(price__gte=FEN, credits__gte=1, bonus__gte=0), name="billing_order_amounts"
+                condition=Q(price__gte=FEN)
+                & (
+                    Q(package__isnull=False, plan__isnull=True, credits__gte=1, bonus__gte=0, plan_terms={})
+                    | (Q(package__isnull=True, plan__isnull=False, credits=0, bonus=0) & ~Q(plan_terms={}))
+                ),
+                name="billing_order_amounts",
             ),
             models.CheckConstraint(
                 condition=(Q(state="paid", paid_at__isnull=False) & ~Q(transaction_id=""))
@@ -291,6 +312,7 @@ class Order(TenantOwned):
         ]
         indexes: ClassVar = [
             models.Index(fields=["tenant", "user", "package"], name="billing_order_user"),
+            models.Index(fields=["tenant", "user", "plan"], name="billing_order_user_plan"),
             # For the sweep over all tenants; as small as what is open.
             models.Index(fields=["next_poll_at"], condition=Q(state="pending"), name="billing_order_open"),
         ]

@@ -41,7 +41,7 @@ class UsageRecord(TenantOwned):
     cost_price = models.ForeignKey(
         PriceVersion, on_delete=models.PROTECT, db_index=False, related_name="+", verbose_name=_("cost price")
     )
-    free = models.BooleanField(_("paid by the free quota"))
+    free = models.BooleanField(_("paid by a plan or the free quota"))
     charge = models.BigIntegerField(_("charge, micro-yuan"))
     wholesale_charge = models.BigIntegerField(_("wholesale charge, micro-yuan"))
     reseller = models.ForeignKey(

@@ -20,12 +20,13 @@ I3   what is available is never below zero, but for clearing and shortfall     8
 I4   what is pending is the sum of the open holds                              8         0
 I5   a hold ends at most once                                                  2         0
 I6   a posted hold has one usage record, which re-rates to the same amount     2         0
-I7   a paid order has one top-up, and refunds of no more than was paid         0         0
+I7   a paid order has one top-up or plan, refunds of no more than was paid     0         0
 I8   a code is redeemed at most once                                           0         0
 I9   the user's charge is the wholesale charge and the tenant's margin         2         0
 I10  no transfer crosses tenants                                               8         0
 I11  clearing agrees with the providers' daily bills                           0         0
 I12  a reward is given at most once and for its row                            0         0
+I13  a plan's and a cap's counters say what their answers used                 0         0
 R1   a commission is folded once and set free once, of its own amount          0         0
 R2   shares are taken back at most once, as refunds noted                      0         0
 R3   a withdrawal is taken once, then paid or returned once                    0         0

@@ -19,9 +19,9 @@ from django.utils import timezone
 from django.utils.text import slugify
 
 from billing import ledger, quota
-from billing.models import PriceVersion
+from billing.commission_terms import publish_terms, terms_of
+from billing.models import FreeQuota, Plan, PlanAllowance, PriceVersion
 from billing.pricing import publish_price
-from billing.terms import publish_terms, terms_of
 from chat.models import ModelOffer, Role, UpstreamAccount
 from saas.local import model
 from saas.local.environment import kept_secret, password
@@ -37,6 +37,9 @@ ALICE_CASH: Final = 20 * YUAN
 WALLET: Final = 1000 * YUAN
 FREE_PER_DAY: Final = 3
 COMMISSION_PPM: Final = 100_000  # a tenth of what the reseller's tenants pay the platform
+PLAN_PER_DAY: Final = 100
+# Of the models that the demo offers, and free and planned answers are of.
+GROUP: Final = "default"
 ACTOR: Final = "demo data"
 # The platform's upstream accounts that follow the environment; others are the operator's own, and left alone.
 BUILT_IN: Final = "Built-in model"
@@ -58,6 +61,8 @@ class _Brand:
     welcome: str
     assistant: str
     retail: Rates
+    plan: str
+    plan_price: int
 
     @property
     def host(self) -> str:
@@ -74,6 +79,8 @@ BRANDS: Final = (
         welcome="你好，我是极光。想聊点什么？",
         assistant="You are Aurora, a friendly and concise assistant.",
         retail=(10 * YUAN, 5 * YUAN, 40 * YUAN),
+        plan="极光月卡",
+        plan_price=19_900_000,
     ),
     _Brand(
         slug="lotus",
@@ -83,6 +90,8 @@ BRANDS: Final = (
         welcome="你好，我是清荷，很高兴见到你。",
         assistant="You are Lotus, a calm assistant who answers in plain words.",
         retail=(15 * YUAN, 8 * YUAN, 60 * YUAN),
+        plan="清荷月卡",
+        plan_price=29_900_000,
     ),
 )
 
@@ -190,6 +199,7 @@ def _open_brand(
             tenant = _new_tenant(brand, reseller, password(secrets, f"staff_{brand.slug}"))
         with scope.tenant(tenant.pk):
             _offer_model(tenant, brand, account, upstream)
+            _offer_answers(tenant, brand)
             _use_up_free_answers(tenant)
     return tenant
 
@@ -247,7 +257,6 @@ def _offer_model(tenant: Tenant, brand: _Brand, account: UpstreamAccount, upstre
             "context_window": upstream.context_window,
             "max_output_tokens": upstream.max_output_tokens,
             "token_ratio_percent": upstream.token_ratio_percent,
-            "free_per_day": FREE_PER_DAY,
         },
     )
     default = ModelOffer.objects.select_related("account").filter(is_default=True).first()
@@ -259,11 +268,27 @@ def _offer_model(tenant: Tenant, brand: _Brand, account: UpstreamAccount, upstre
     ModelOffer.objects.filter(account__name=BUILT_IN, account__tenant=None).update(is_enabled=running)
 
 
+def _offer_answers(tenant: Tenant, brand: _Brand) -> None:
+    """Give a few answers away, and sell a month of them."""
+    FreeQuota.objects.get_or_create(
+        tenant=tenant,
+        quota_group=GROUP,
+        defaults={"per_day": FREE_PER_DAY, "guest_allowance": FREE_PER_DAY},
+    )
+    plan, made = Plan.objects.get_or_create(
+        tenant=tenant,
+        slug="monthly",
+        defaults={"name": brand.plan, "price": brand.plan_price, "days": 30, "badge": "月卡"},
+    )
+    if made:
+        PlanAllowance.objects.create(tenant=tenant, plan=plan, quota_group=GROUP, answers=PLAN_PER_DAY, period="day")
+
+
 def _use_up_free_answers(tenant: Tenant) -> None:
     """Take the free answers of today from alice and bob: her answers cost money, and he has nothing to go on with."""
     day = quota.quota_day(now=timezone.now(), zone=tenant.timezone)
     for user in EndUser.objects.filter(username__in=["alice", "bob"]):
-        while quota.take(tenant_id=tenant.pk, user_id=user.pk, group="default", day=day.date, limit=FREE_PER_DAY):
+        while quota.take(tenant_id=tenant.pk, user_id=user.pk, group=GROUP, day=day.date, limit=FREE_PER_DAY):
             pass
 
 

@@ -8,7 +8,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from billing import holds, ledger, pricing, quota
-from billing.models import Transfer
+from billing.models import FreeQuota, Plan, PlanAllowance, Transfer
 from chat.models import ModelOffer, UpstreamAccount
 from saas.local.demo import FREE_PER_DAY, open_demo
 from tenants import scope
@@ -82,6 +82,24 @@ def test_the_tenants_differ_in_brand_and_price(settings: Settings, tmp_path: Pat
     assert screen.hosts == ["aurora.localhost", "lotus.localhost"]
     assert prices == [(40_000_000, 16_000_000), (60_000_000, 16_000_000)]
     assert colors == ["#4f46e5", "#be185d"]
+
+
+@pytest.mark.parametrize(("slug", "price"), [("aurora", 19_900_000), ("lotus", 29_900_000)])
+def test_each_tenant_gives_a_few_answers_away_and_sells_a_month(
+    settings: Settings, tmp_path: Path, slug: str, price: int
+) -> None:
+    name_model(settings, BUILT_IN)
+    for _ in range(2):
+        open_demo(secrets=tmp_path)
+    tenant, _users = tenant_and_users(slug)
+    with scope.tenant(tenant.pk):
+        rules = list(FreeQuota.objects.values_list("quota_group", "per_day", "guest_allowance"))
+        plans = list(Plan.objects.values_list("slug", "price", "days", "is_enabled"))
+        allowances = list(PlanAllowance.objects.values_list("plan__slug", "quota_group", "answers", "period"))
+
+    assert rules == [("default", FREE_PER_DAY, FREE_PER_DAY)]
+    assert plans == [("monthly", price, 30, True)]
+    assert allowances == [("monthly", "default", 100, "day")]
 
 
 def test_the_screens_passwords_and_token_open_what_they_say(settings: Settings, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
-from billing.terms import publish_terms, terms_of
+from billing.commission_terms import publish_terms, terms_of
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import Reseller
 from tests.factories import YUAN, make_price, make_reseller, make_terms, unique
