@@ -35,6 +35,7 @@ class PlanOut(Schema):
     days: int
     badge: str
     limit_per_user: int
+    virtual: bool
     allowances: list[AllowanceOut]
 
 
@@ -117,7 +118,8 @@ def _allowances(owner: Plan | Subscription) -> list[dict[str, Any]]:
 
 def _plan(plan: Plan) -> dict[str, Any]:
     names = ("slug", "name", "price", "days", "badge", "limit_per_user")
-    return {**{name: getattr(plan, name) for name in names}, "allowances": _allowances(plan)}
+    shown = {name: getattr(plan, name) for name in names}
+    return {**shown, "virtual": bool(plan.virtual_product_id), "allowances": _allowances(plan)}
 
 
 def _subscription(row: Subscription) -> dict[str, Any]:

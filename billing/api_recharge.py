@@ -72,6 +72,14 @@ class OrderIn(Schema):
     method: Method
     platform: Platform = ""
 
+    @field_validator("plan")
+    @classmethod
+    def _one_of_two(cls, plan: str, others: ValidationInfo) -> str:
+        """Want a package or a plan, not both."""
+        if bool(plan) == bool(others.data.get("package")):
+            raise ValueError("a package or a plan is wanted")
+        return plan
+
 
 class RefundOut(Schema):
     """A refund as its user sees it; `amount` in micro-yuan."""
@@ -80,14 +88,6 @@ class RefundOut(Schema):
     state: str
     created_at: datetime
     ended_at: datetime | None
-
-    @field_validator("plan")
-    @classmethod
-    def _one_of_two(cls, plan: str, others: ValidationInfo) -> str:
-        """Want a package or a plan, not both."""
-        if bool(plan) == bool(others.data.get("package")):
-            raise ValueError("a package or a plan is wanted")
-        return plan
 
 
 class OrderOut(Schema):

@@ -75,7 +75,7 @@ def begin(*, order: Order) -> Subscription:
 
 
 def end_for_refund(*, tenant_id: int, order_id: uuid.UUID, amount: int) -> Subscription | None:
-    """Take back what `amount` micro-yuan of a plan's order paid for; return the subscription, None if there is none.
+    """Take back what `amount` micro-yuan of an order paid for; return the subscription, None if it began none.
 
     The same part of the bought time goes from its end, at most up to now: all of it for the whole price. Subscriptions
     that were to follow begin so much earlier. To be called once for each refund, by whoever books it, in its
@@ -87,6 +87,8 @@ def end_for_refund(*, tenant_id: int, order_id: uuid.UUID, amount: int) -> Subsc
         order = Order.objects.get(pk=order_id)
         if not 1 <= amount <= order.price:
             raise ValueError(f"a refund of {amount} of an order of {order.price}")
+        if order.plan_id is None:
+            return None
         ledger.lock_user_accounts(tenant_id=tenant_id, user_id=order.user_id)
         subscription = Subscription.objects.filter(order=order, ended_at=None).first()
         if subscription is None:

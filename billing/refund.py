@@ -25,7 +25,7 @@ from django.db.models.functions import Coalesce, Now
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
-from billing import commission, ledger, recharge
+from billing import commission, ledger, plans, recharge
 from billing.ledger import Movement, UserAccounts
 from billing.models import Account, AccountKind, Entry, MerchantAccount, Order, PaymentEvent, Refund, Transfer
 from billing.models.recharge import FEN
@@ -338,9 +338,9 @@ def _book(order: Order, claim: Claim) -> Refund:
 
 
 def _reversal(refund: Refund, accounts: UserAccounts, taken: GiveBack) -> list[Movement]:
-    """Return the mirror of what `recharge` posted for the order, in the refund's share.
+    """Return the mirror of what was posted for the paid order, in the refund's share.
 
-    An order of another kind of goods has other accounts to give back: a branch here, and nothing else, is theirs.
+    A plan's order bought no balance: all of its price is the tenant's revenue, and so is all that goes back.
     """
     tenant_id = refund.tenant_id
     movements = [
@@ -369,7 +369,8 @@ def _owed(refund: Refund) -> Account:
 
 
 def _pay(refund: Refund, *, refund_id: str = "") -> None:
-    """End a refund of a locked order as paid: what was owed has left the clearing account."""
+    """End a refund of a locked order as paid: what was owed has left the clearing account, and a plan ends."""
+    plans.end_for_refund(tenant_id=refund.tenant_id, order_id=refund.order_id, amount=refund.amount)
     _end(refund, Refund.State.DONE, refund_id=refund_id)
     _move(refund, Transfer.Kind.REFUND_PAID, _payment(refund))
     _take_back_earnings(refund, spent=refund.shortfall)

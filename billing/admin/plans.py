@@ -107,6 +107,7 @@ class PlanForm(RuleForm):
             "badge",
             "limit_per_user",
             "position",
+            "virtual_product_id",
             "is_enabled",
         ]
 

@@ -135,6 +135,21 @@ class Migration(migrations.Migration):
                 ("badge", models.CharField(blank=True, default="", max_length=20, verbose_name="badge")),
                 ("limit_per_user", models.PositiveIntegerField(default=0, verbose_name="times per user, 0 for any")),
                 ("position", models.IntegerField(default=0, verbose_name="position")),
+                (
+                    "virtual_product_id",
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        help_text="For virtual payment: the id of the product, registered with WeChat for exactly this price.",
+                        max_length=64,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "\\A[A-Za-z0-9_-]+\\Z", "Letters, digits, dashes and underscores only."
+                            )
+                        ],
+                        verbose_name="product at WeChat",
+                    ),
+                ),
                 ("is_enabled", models.BooleanField(default=True, verbose_name="on sale")),
             ],
             options={

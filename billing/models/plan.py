@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
-from django.db.models import F, Q, Value
-from django.db.models.functions import Mod, Now
-from django.db.models.lookups import Exact
+from django.db.models import F, Q
+from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
-from billing.models.recharge import FEN, MAX_PRICE, Order
+from billing.models.recharge import Goods, Order
 from tenants.scope import SameTenant, TenantOwned
 
 if TYPE_CHECKING:
@@ -29,44 +28,24 @@ class Period(models.TextChoices):
     TERM = "term", _("once in the plan's time")
 
 
-class Plan(TenantOwned):
+class Plan(Goods):
     """A membership that a tenant sells: for `days` its owner has the allowances' answers without paying for each."""
 
-    slug = models.SlugField(_("slug"), max_length=40)
-    name = models.CharField(_("name"), max_length=80)
-    price = models.BigIntegerField(_("price, micro-yuan"))
     days = models.PositiveIntegerField(
         _("days"), default=30, validators=[MinValueValidator(1), MaxValueValidator(MAX_DAYS)]
     )
-    badge = models.CharField(_("badge"), max_length=20, blank=True, default="")
-    limit_per_user = models.PositiveIntegerField(_("times per user, 0 for any"), default=0)
-    position = models.IntegerField(_("position"), default=0)
-    is_enabled = models.BooleanField(_("on sale"), default=True)
 
     if TYPE_CHECKING:
         allowances: RelatedManager["PlanAllowance"]
 
-    class Meta(TenantOwned.Meta):
+    class Meta(Goods.Meta):
+        abstract = False
         verbose_name = _("plan")
         verbose_name_plural = _("plans")
         constraints: ClassVar = [
-            *TenantOwned.Meta.constraints,
-            models.UniqueConstraint(fields=["tenant", "slug"], name="billing_plan_slug"),
-            models.CheckConstraint(
-                condition=Q(price__gte=FEN, price__lte=MAX_PRICE),
-                name="billing_plan_price",
-                violation_error_message=_("A price is between ¥0.01 and ¥1,000,000."),
-            ),
-            models.CheckConstraint(
-                condition=Exact(Mod("price", Value(FEN)), 0),  # no provider could collect parts of a fen
-                name="billing_plan_fen",
-                violation_error_message=_("A price is in whole fen, that is 10,000 micro-yuan."),
-            ),
+            *Goods.Meta.constraints,
             models.CheckConstraint(condition=Q(days__gte=1, days__lte=MAX_DAYS), name="billing_plan_days"),
         ]
-
-    def __str__(self) -> str:
-        return self.name
 
 
 class Allowance(TenantOwned):

@@ -5,7 +5,7 @@ Amounts are whole micro-yuan (¥1 = 1,000,000). `billing.recharge` alone writes 
 """
 
 import re
-from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, cast
 
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
@@ -56,14 +56,12 @@ METHODS: Final = {
 }
 
 
-class Package(TenantOwned):
-    """What a user can buy: `credits` go to the balance, `bonus` to the gift balance."""
+class Goods(TenantOwned):
+    """What a tenant has on sale: its name in links, its price, and to whom it is offered."""
 
     slug = models.SlugField(_("slug"), max_length=40)
     name = models.CharField(_("name"), max_length=80)
     price = models.BigIntegerField(_("price, micro-yuan"))
-    credits = models.BigIntegerField(_("balance bought, micro-yuan"))
-    bonus = models.BigIntegerField(_("bonus, micro-yuan"), default=0)
     badge = models.CharField(_("badge"), max_length=20, blank=True, default="")
     limit_per_user = models.PositiveIntegerField(_("times per user, 0 for any"), default=0)
     position = models.IntegerField(_("position"), default=0)
@@ -78,21 +76,38 @@ class Package(TenantOwned):
     is_enabled = models.BooleanField(_("on sale"), default=True)
 
     class Meta(TenantOwned.Meta):
-        verbose_name = _("package")
-        verbose_name_plural = _("packages")
+        abstract = True
         constraints: ClassVar = [
             *TenantOwned.Meta.constraints,
-            models.UniqueConstraint(fields=["tenant", "slug"], name="billing_package_slug"),
+            models.UniqueConstraint(fields=["tenant", "slug"], name="billing_%(class)s_slug"),
             models.CheckConstraint(
                 condition=Q(price__gte=FEN, price__lte=MAX_PRICE),
-                name="billing_package_price",
+                name="billing_%(class)s_price",
                 violation_error_message=_("A price is between ¥0.01 and ¥1,000,000."),
             ),
             models.CheckConstraint(
                 condition=Exact(Mod("price", Value(FEN)), 0),  # no provider could collect parts of a fen
-                name="billing_package_fen",
+                name="billing_%(class)s_fen",
                 violation_error_message=_("A price is in whole fen, that is 10,000 micro-yuan."),
             ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Package(Goods):
+    """What a user can buy: `credits` go to the balance, `bonus` to the gift balance."""
+
+    credits = models.BigIntegerField(_("balance bought, micro-yuan"))
+    bonus = models.BigIntegerField(_("bonus, micro-yuan"), default=0)
+
+    class Meta(Goods.Meta):
+        abstract = False
+        verbose_name = _("package")
+        verbose_name_plural = _("packages")
+        constraints: ClassVar = [
+            *Goods.Meta.constraints,
             models.CheckConstraint(
                 condition=Q(credits__gte=1, credits__lte=MAX_PRICE, bonus__gte=0, bonus__lte=MAX_PRICE),
                 name="billing_package_amounts",
@@ -316,6 +331,11 @@ class Order(TenantOwned):
             # For the sweep over all tenants; as small as what is open.
             models.Index(fields=["next_poll_at"], condition=Q(state="pending"), name="billing_order_open"),
         ]
+
+    @property
+    def goods(self) -> Goods:
+        """What was sold, as it is now: a package or a plan, never both (a constraint)."""
+        return cast("Goods", self.plan or self.package)
 
     @property
     def clearing_channel(self) -> str:

@@ -78,7 +78,7 @@ class WeChatVirtual:
                 "buyQuantity": 1,
                 "env": self._env,
                 "currencyType": "CNY",
-                "productId": order.package.virtual_product_id,
+                "productId": order.goods.virtual_product_id,
                 "goodsPrice": order.price // FEN,
                 "outTradeNo": order.out_trade_no,
                 "attach": order.out_trade_no,

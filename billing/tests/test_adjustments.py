@@ -70,6 +70,7 @@ def test_more_is_charged_as_if_it_had_been_known(shop: Shop) -> None:
         price=receipt.price if receipt else None,  # type: ignore[arg-type]  # None differs
         charge=5000,
         free=False,
+        plan=False,
         gift=3000,
         cash=2000,
         shortfall=0,

@@ -292,7 +292,7 @@ def test_the_audit_finds_a_counter_that_is_wrong(shop: Shop, measure: str) -> No
         right = {"answers": 2, "spend": ANSWER + FULL}[measure]
         assert [
             (breach.invariant, breach.row, breach.found) for breach in audit.audit_tenant(tenant_id=shop.tenant.pk)
-        ] == [("I12", f"cap counter {counter.pk}", f"used 7, answers come to {right}")]
+        ] == [("I13", f"cap counter {counter.pk}", f"used 7, answers come to {right}")]
         transaction.set_rollback(True)
 
 

@@ -422,8 +422,8 @@ def broken(shop: Shop) -> list[str]:
 @pytest.mark.parametrize(
     ("statement", "invariants"),
     [
-        ("UPDATE billing_planuse SET used = used + 1 WHERE tenant_id = %s", ["I12"]),
-        ("UPDATE billing_planuse SET quota_group = 'other' WHERE tenant_id = %s", ["I12"]),
+        ("UPDATE billing_planuse SET used = used + 1 WHERE tenant_id = %s", ["I13"]),
+        ("UPDATE billing_planuse SET quota_group = 'other' WHERE tenant_id = %s", ["I13"]),
         ("UPDATE billing_order SET price = price + 10000 WHERE tenant_id = %s", ["I7"]),
         ("UPDATE billing_subscription SET user_id = user_id + 1 WHERE tenant_id = %s", ["I7"]),
         ("UPDATE billing_order SET plan_id = plan_id + 1 WHERE tenant_id = %s", ["I7"]),

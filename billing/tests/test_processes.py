@@ -15,13 +15,14 @@ from billing.models import Hold, RedeemCode, Transfer, UsageAdjustment
 from billing.tests.conftest import Shop
 from billing.tests.workload import START
 from tenants import scope
-from tests.factories import make_codes
+from tests.factories import make_codes, set_free_quota
 from tests.servers import ROOT, database_url_of_this_test
 
 PROCESSES, STEPS = 4, 150
 
 
 def test_processes_at_the_same_users_and_codes_leave_the_books_right(committed_shop: Shop, settings: Any) -> None:
+    set_free_quota(committed_shop.tenant.pk, group="free", per_day=2)
     shop, key = committed_shop, Fernet.generate_key().decode()
     settings.ENCRYPTION_KEYS = [key]
     what = {

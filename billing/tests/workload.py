@@ -58,8 +58,7 @@ class Workload:
             prompt_tokens=self.random.randrange(1000),
             max_completion_tokens=1000,
             min_completion_tokens=10,
-            quota_group="default",
-            free_per_day=self.random.choice([0, 2]),
+            quota_group=self.random.choice(["default", "free"]),
             paid_way=True,
             is_guest=False,
         )

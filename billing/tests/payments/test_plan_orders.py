@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from billing import holds, ledger
-from billing.models import Order, Plan, Subscription
+from billing import holds, ledger, rewards
+from billing.models import Invitation, Order, Plan, Refund, Subscription
+from billing.origins import origin_of
 from billing.tests.payments.conftest import Till
 from tenants import scope
 from tests.factories import (
@@ -15,6 +16,7 @@ from tests.factories import (
     hold_request,
     make_cap,
     make_plan,
+    make_rules,
     make_sku,
     make_token,
     make_user,
@@ -64,6 +66,7 @@ def test_what_plans_are_on_sale(till: Till, other: Till) -> None:
             "days": 30,
             "badge": "热卖",
             "limit_per_user": 0,
+            "virtual": False,
             "allowances": [
                 {"quota_group": "big", "answers": 9, "period": "day"},
                 {"quota_group": "small", "answers": 500, "period": "term"},
@@ -131,6 +134,61 @@ def test_a_plan_with_a_limit(till: Till) -> None:
     till.deliver(till.wechat.notification(number))
     said = ask(till, plan=plan.slug, method="h5")[1]
     assert (said["action"], said["reset_at"]) == ("choose_other", None)
+
+
+def paid(till: Till, plan: Plan) -> Order:
+    """Sell a plan and bring its payment; return the order."""
+    number = order(till, plan)
+    till.wechat.pay(number)
+    assert till.deliver(till.wechat.notification(number))[0] == 200
+    return till.order(number)
+
+
+def end(till: Till, refund: Refund, state: str) -> None:
+    """Let WeChat end a refund and tell of it, twice."""
+    till.wechat.refunds[refund.out_refund_no].state = state
+    for _ in range(2):
+        assert till.deliver(till.wechat.refund_notification(refund.out_refund_no))[0] == 200
+
+
+def test_a_plan_ends_when_its_refund_is_paid(till: Till) -> None:
+    sold = paid(till, make_plan(till.tenant))
+    refund = till.refund(sold, PRICE)
+    assert (refund.state, refund.credits_back, refund.bonus_back, refund.shortfall) == ("requested", 0, 0, 0)
+    assert [row.ended_at for row in subscriptions(till)] == [None]
+    end(till, refund, "SUCCESS")
+    assert [row.ended_at is None for row in subscriptions(till)] == [False]
+    assert till.books() == {}
+    assert till.balances() == ledger.Balances(cash=0, gift=0, pending=0)
+
+
+def test_a_plan_stays_where_its_refund_fails(till: Till) -> None:
+    sold = paid(till, make_plan(till.tenant))
+    end(till, till.refund(sold, PRICE), "CLOSED")
+    (kept,) = subscriptions(till)
+    assert (kept.ended_at, kept.ends_at - kept.starts_at) == (None, timedelta(days=30))
+    assert till.books() == {f"psp_clearing:wechat:{till.merchant.merchant_id}": -PRICE, "tenant_revenue": PRICE}
+
+
+def test_parts_of_a_plan_are_refunded_by_hand(till: Till) -> None:
+    sold = paid(till, make_plan(till.tenant))
+    for left in (15, 0):
+        till.refund(sold, PRICE // 2, kind="manual")
+        (bought,) = subscriptions(till)
+        assert round((bought.ends_at - bought.starts_at) / timedelta(days=1)) == left or bought.ended_at is not None
+    assert bought.ended_at is not None
+
+
+def test_a_payment_for_a_plan_vests_an_invitation(till: Till) -> None:
+    make_rules(till.tenant)
+    with scope.tenant(till.tenant.pk):
+        code = rewards.code_of(user=make_user(till.tenant))
+        rewards.accept_invitation(
+            user=till.user, code=code, origin=origin_of(tenant_id=till.tenant.pk, device_id="a", address="198.51.100.7")
+        )
+    paid(till, make_plan(till.tenant))
+    with scope.tenant(till.tenant.pk):
+        assert Invitation.objects.get().state == "vested"
 
 
 @pytest.mark.parametrize("what", [{}, {"package": "a", "plan": "b"}, {"package": "", "plan": ""}])

@@ -13,7 +13,7 @@ from django.test import Client
 from django.urls import reverse
 
 from billing import ledger, recharge, tasks
-from billing.models import MerchantAccount, Order, Refund
+from billing.models import MerchantAccount, Order, Refund, Subscription
 from billing.payments.provider import (
     NotificationRefusedError,
     Payer,
@@ -30,7 +30,7 @@ from tenants import scope
 from tenants.models import MiniProgram, Tenant, WeChatIdentity
 from tenants.wechat import WeChatSession
 from tests.doubles.xpay import XPayDouble
-from tests.factories import YUAN, make_token, make_user
+from tests.factories import YUAN, make_plan, make_token, make_user
 
 TAKEN = (200, "success")
 NOT_BELIEVED = (401, '{"ErrCode":1,"ErrMsg":"not accepted"}')
@@ -123,6 +123,23 @@ def test_a_package_that_wechat_does_not_know_is_refused(virtual: VirtualTill) ->
     assert {row["slug"]: row["virtual"] for row in virtual.api("GET", "/api/billing/packages")[1]["data"]} == {
         package.slug: False,
         virtual.package.slug: True,
+    }
+
+
+def test_a_plan_is_sold_by_its_product(virtual: VirtualTill) -> None:
+    virtual.offer.products["month"] = 1990
+    plan = make_plan(virtual.tenant, virtual_product_id="month")
+    unknown = make_plan(virtual.tenant)
+    status, said = virtual.ask(package="", plan=unknown.slug)
+    assert (status, said["type"]) == (404, "package_without_channel")
+    number = virtual.open(package="", plan=plan.slug)
+    virtual.xpay.pay(number)
+    assert virtual.send(virtual.xpay.delivery(number)) == TAKEN
+    with scope.tenant(virtual.tenant.pk):
+        assert Subscription.objects.get().plan_id == plan.pk
+    assert {row["slug"]: row["virtual"] for row in virtual.api("GET", "/api/billing/plans")[1]["data"]} == {
+        plan.slug: True,
+        unknown.slug: False,
     }
 
 
