@@ -210,6 +210,9 @@ def _wallet_short(available: int, needed: int) -> ProductError:
         type="reseller_wallet_short",
         scope="reseller",
         action="recharge",
+        reset_at=None,
+        used=None,
+        limit=None,
         balance=str(available),
         needed=str(needed),
     )

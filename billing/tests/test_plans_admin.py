@@ -6,6 +6,7 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.test import Client
 from django.urls import reverse
+from django.utils import translation
 from structlog.testing import capture_logs
 
 from billing.models import Cap, FreeQuota, Plan, Subscription
@@ -79,7 +80,8 @@ def cap_form(**changes: object) -> dict[str, object]:
 def faults(answer: Any) -> dict[str, list[str]]:
     """Return what the form says is wrong."""
     assert answer.status_code == 200
-    return dict(answer.context["adminform"].form.errors)
+    with translation.override("en"):
+        return {name: [str(fault) for fault in said] for name, said in answer.context["adminform"].form.errors.items()}
 
 
 def test_finance_makes_a_plan_in_yuan_with_its_allowances(ours: Shop) -> None:

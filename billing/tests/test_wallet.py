@@ -90,7 +90,10 @@ def test_an_allotment_happens_once_and_never_overdraws(grove: Grove) -> None:
         wallet.allot(
             reseller_id=grove.child.pk, tenant_id=grove.shop.tenant.pk, amount=21, ref="more", reason="", actor="p"
         )
-    assert (short.value.type, short.value.facts) == ("reseller_wallet_short", {"balance": "20", "needed": "21"})
+    assert (short.value.type, short.value.facts) == (
+        "reseller_wallet_short",
+        {"balance": "20", "needed": "21", "used": None, "limit": None},
+    )
 
 
 def test_fifty_allotments_with_money_for_seven(committed_grove: Grove) -> None:
