@@ -2,10 +2,11 @@
 
 mail         staff, each in their own language
 alert        the operator's `ALERT_EMAILS`
-under_water  tenants that a price leaves selling below what they pay
+under_water  those who can mend that something is sold below what it costs
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from functools import partial
 from smtplib import SMTPException
 from typing import Final, NamedTuple
@@ -14,15 +15,16 @@ from zoneinfo import ZoneInfo
 import structlog
 from django.conf import settings
 from django.core.mail import send_mail
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone, translation
 from django.utils.translation import gettext
 
 from billing.models import PriceVersion
-from tenants.models import Membership, StaffUser, Tenant
+from tenants.models import Membership, PlatformMembership, StaffUser, Tenant
 
 log = structlog.get_logger(__name__)
 
+_MOMENT: Final = "%Y-%m-%d %H:%M %Z"
 _TREASURERS: Final = (Membership.Role.OWNER, Membership.Role.FINANCE)
 
 
@@ -33,15 +35,30 @@ class Letter(NamedTuple):
     body: str
 
 
-def under_water(*, price: PriceVersion, slugs: Iterable[str]) -> None:
-    """Tell tenants that a wholesale price leaves them selling below what they pay; in the platform's scope."""
-    for tenant in Tenant.objects.filter(slug__in=list(slugs)):
-        moment = timezone.localtime(price.effective_at, ZoneInfo(tenant.timezone)).strftime("%Y-%m-%d %H:%M %Z")
+def under_water(*, price: PriceVersion, under: Sequence[tuple[str, str]]) -> None:
+    """Tell those who can mend it which prices one leaves below it (`pricing.under_water`); in the platform's scope.
+
+    Of a wholesale price those are the tenants that sell below what they pay, of a cost the operator.
+    """
+    if price.level == PriceVersion.Level.COST and under:
+        mail(
+            staff=operators(),
+            write=partial(_costs_more, sku=price.sku, moment=price.effective_at, under=under),
+        )
+        return
+    for tenant in Tenant.objects.filter(slug__in=[slug for _level, slug in under]):
+        moment = timezone.localtime(price.effective_at, ZoneInfo(tenant.timezone)).strftime(_MOMENT)
         mail(
             staff=treasurers(tenant_id=tenant.pk),
             language=tenant.language,
             write=partial(_sold_below, sku=price.sku, moment=moment),
         )
+
+
+def named(prices: Iterable[tuple[str, str]]) -> str:
+    """Name prices in the reader's language: the level of each, and whose it is unless everybody's."""
+    labels = ((slug, PriceVersion.Level(level).label) for level, slug in prices)
+    return ", ".join(f"{slug} ({label})" if slug else str(label) for slug, label in labels)
 
 
 def treasurers(*, tenant_id: int) -> list[StaffUser]:
@@ -53,6 +70,12 @@ def treasurers(*, tenant_id: int) -> list[StaffUser]:
 def people_of(*, reseller_id: int) -> list[StaffUser]:
     """Return a reseller's people who have a mail address."""
     return list(_reachable().filter(platform_memberships__reseller=reseller_id))
+
+
+def operators() -> list[StaffUser]:
+    """Return the operator's people who have a mail address."""
+    theirs = PlatformMembership.objects.filter(role=PlatformMembership.Role.OPERATOR)
+    return list(_reachable().filter(Q(is_superuser=True) | Q(pk__in=theirs.values("staff"))))
 
 
 def mail(*, staff: Iterable[StaffUser], language: str = "", write: Callable[[], Letter]) -> int:
@@ -95,4 +118,16 @@ def _sold_below(*, sku: str, moment: str) -> Letter:
             "Please raise your price before then: “Price versions” in your admin."
         )
         % {"sku": sku, "moment": moment},
+    )
+
+
+def _costs_more(*, sku: str, moment: datetime, under: Sequence[tuple[str, str]]) -> Letter:
+    return Letter(
+        gettext("%(sku)s will cost more than it brings") % {"sku": sku},
+        gettext(
+            "From %(moment)s on the platform pays more for “%(sku)s”, in some part at least, than these prices bring: "
+            "%(prices)s. "
+            "Please raise them before then: “Price versions” in the operator's admin."
+        )
+        % {"sku": sku, "moment": timezone.localtime(moment).strftime(_MOMENT), "prices": named(under)},
     )
