@@ -22,6 +22,7 @@ from billing.models.resale import MAX_FREEZE_DAYS, WHOLE_PPM
 from billing.yuan import MICRO, parse_yuan, show_yuan
 from tenants.adminsite import OperatorModelAdmin, ReadOnlyOperatorModelAdmin, ReadOnlyTenantModelAdmin
 from tenants.errors import ProductError
+from tenants.sheets import csv_response
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
@@ -415,11 +416,11 @@ class PayoutBatchAdmin(ReadOnlyOperatorModelAdmin):
         (batch,) = chosen
         self.log_change(request, batch, str(_("The batch was exported.")))
         logger.info("payout_batch_exported", staff=request.user.pk, row=batch.pk)
-        response = HttpResponse(content_type="text/csv; charset=utf-8")
-        response["Content-Disposition"] = f'attachment; filename="payout-{batch.pk}.csv"'
-        # The mark without which spreadsheets take the Chinese for another encoding.
-        response.write("\ufeff" + withdrawal.batch_csv(batch_id=batch.pk))
-        return response
+        return csv_response(
+            name=f"payout-{batch.pk}",
+            head=(_("withdrawal"), _("payee"), _("bank"), _("account number"), _("yuan")),
+            rows=withdrawal.batch_rows(batch_id=batch.pk),
+        )
 
     @admin.action(description=_("Sent to the bank"), permissions=["decide"])
     def mark_sent(self, request: HttpRequest, rows: QuerySet[PayoutBatch]) -> None:

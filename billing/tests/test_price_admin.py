@@ -24,11 +24,13 @@ from tests.factories import (
     YUAN,
     host_of,
     make_operator,
+    make_partner,
     make_price,
     make_reseller,
     make_sku,
     make_staff,
     make_tenant,
+    make_terms,
     unique,
 )
 
@@ -108,6 +110,16 @@ def test_a_price_below_the_floor_names_the_field_and_the_floor(tenant: Tenant) -
     assert publish(staff_of(tenant), "admin", **fields) == (302, [], "")
 
 
+def test_what_resellers_get_counts_for_the_floor_of_wholesale(tenant: Tenant) -> None:
+    sku, reseller = make_sku(tenant), make_reseller()  # ¥0.50, ¥0.25 and ¥1.50 cost
+    make_terms(reseller, own_ppm=100_000)
+    fields = {"level": "wholesale", "sku": sku, "reseller": str(reseller.pk), "cached": "0.3"}
+    status, faults, _told = publish(operator(), "platform", prompt="0.555555", **fields)
+    floor = "At least 0.555556 is wanted: less is below what the item costs."
+    assert (status, faults) == (200, [f"prompt: {floor} Resellers get their shares of this price."])
+    assert publish(operator(), "platform", prompt="0.555556", **fields) == (302, [], "")
+
+
 @pytest.mark.parametrize("typed", ["", "-1", "1e3", "1,5", "0.0000001", "abc"])
 def test_what_is_no_amount_is_refused(tenant: Tenant, typed: str) -> None:
     status, faults, _told = publish(staff_of(tenant), "admin", sku=make_sku(tenant), prompt=typed)
@@ -153,6 +165,32 @@ def test_tenants_under_water_are_named_before_it_happens_and_told(
     page = staff_of(tenant).get("/admin/billing/priceversion/").content.decode()
     assert re.search(rf"Your price of {sku} is below what you pay", page)
     assert "is below what you pay" not in staff_of(other).get("/admin/billing/priceversion/").content.decode()
+
+
+def test_a_cost_that_is_not_covered_is_named_before_it_happens_and_the_operator_told(
+    tenant: Tenant, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+) -> None:
+    reseller = make_reseller()
+    sku, colleague, partner = make_sku(tenant), make_operator(), make_partner(reseller)
+    make_price("wholesale", sku=sku, rates=(YUAN, YUAN, 6 * YUAN), reseller_id=reseller.pk)
+    for staff in (colleague, partner, make_staff(tenant)):
+        StaffUser.objects.filter(pk=staff.pk).update(email=f"{staff.pk}@example.com", language="en")
+    client, fields = operator(), {"level": "cost", "sku": sku, "prompt": "1.5"}
+    status, faults, told = publish(client, "platform", **fields)
+    names = f"wholesale: tenant to platform, {reseller.slug} (wholesale: tenant to platform)"
+    complaint = "accept: With this cost these prices bring less than the platform pays, until they rise"
+    assert (status, told, faults) == (200, names, [f"{complaint}: {names}."])
+    assert publish(client, "platform", accept="on", told="another", **fields)[0] == 200
+    with django_capture_on_commit_callbacks() as held:
+        assert publish(client, "platform", accept="on", told=told, **fields) == (302, [], "")
+    with scope.platform("the operator's admin"):
+        for tell in held:
+            tell()
+    (letter,) = mail.outbox
+    assert (letter.to, letter.subject) == ([f"{colleague.pk}@example.com"], f"{sku} will cost more than it brings")
+    assert f"than these prices bring: {names}. Please" in str(letter.body)
+    falls = {"level": "cost", "sku": sku, "prompt": "0.5", "cached": "0", "completion": "0"}
+    assert publish(client, "platform", **falls)[0] == 302
 
 
 def test_prices_that_begin_later_can_be_under_water_too(tenant: Tenant) -> None:
@@ -332,7 +370,7 @@ def test_the_calculator_says_what_is_wrong(tenant: Tenant) -> None:
     page = client.get("/admin/billing/priceversion/calculator/", {**CHAT, "sku": sku, "cached": "1001"})
     assert "Not more can be cached than there are." in page.content.decode()
     make_price("cost", sku="unpriced", rates=(1, 1, 1))
-    make_price("wholesale", sku="unpriced", rates=(1, 1, 1))
+    make_price("wholesale", sku="unpriced", rates=(2, 2, 2))
     page = client.get("/admin/billing/priceversion/calculator/", {**CHAT, "sku": "unpriced"})
     assert "This model is not on sale at the moment." in page.content.decode()
 
@@ -343,12 +381,21 @@ def test_the_calculator_says_what_is_wrong(tenant: Tenant) -> None:
 def test_the_command_publishes_and_names_whom_it_would_harm(tenant: Tenant) -> None:
     sku, out = make_sku(tenant), StringIO()
     rates = ["--prompt", "2.5", "--cached", "1", "--completion", "6"]
-    with pytest.raises(CommandError, match=f"under water: {tenant.slug};"):
+    with pytest.raises(CommandError, match=f"under water: retail {tenant.slug};"):
         call_command("publish_price", "wholesale", sku, *rates, stdout=out)
     call_command("publish_price", "wholesale", sku, *rates, "--under-water", stdout=out)
     assert out.getvalue() == f"wholesale {sku}: 2.50 / 6.00\n"
     with translation.override("en"), pytest.raises(CommandError, match="below what the item costs"):
         call_command("publish_price", "retail", sku, *rates[:1], "1", *rates[2:], "--tenant", tenant.slug)
+
+
+def test_the_command_names_whose_prices_a_cost_would_leave_below(tenant: Tenant) -> None:
+    sku, out = make_sku(tenant), StringIO()
+    rates = ["--prompt", "2.5", "--cached", "0", "--completion", "0"]
+    with pytest.raises(CommandError, match=f"under water: retail {tenant.slug}, wholesale;"):
+        call_command("publish_price", "cost", sku, *rates, stdout=out)
+    call_command("publish_price", "cost", sku, *rates, "--under-water", stdout=out)
+    assert out.getvalue() == f"cost {sku}: 2.50 / 0.00\n"
 
 
 @pytest.mark.parametrize(
