@@ -199,6 +199,11 @@ def posted(reseller: Reseller | None, kind: str, channel: str = "") -> int:
         return sum((rows if reseller else rows.filter(tenant=None)).values_list("posted", flat=True))
 
 
+def audits_since(before: int, times: int) -> bool:
+    """Whether so many audits have run since there were `before` of them."""
+    return AuditRun.objects.exclude(ended_at=None).count() >= before + times
+
+
 def folded_thrice(rig: Rig, scale: int) -> str:
     """The nightly fold of commissions is delivered three times at once: folded once, each reseller's share whole."""
     earned = 0
@@ -206,13 +211,12 @@ def folded_thrice(rig: Rig, scale: int) -> str:
         shop, child, parent = resold(rig)
         shares = [sum(hold.own_share for hold in shop.holds()), sum(hold.parent_share for hold in shop.holds())]
         assert [posted(reseller, "reseller_accrued") for reseller in (child, parent)] == shares
-        runs = AuditRun.objects.exclude(ended_at=None)
-        audits = runs.count()
+        audits = AuditRun.objects.exclude(ended_at=None).count()
         for _ in range(3):
             fold_commissions.delay()
         for _ in range(2):  # both workers are past the folds then
             audit_ledger.delay()
-        wait_for(lambda runs=runs, audits=audits: runs.count() >= audits + 2, "the folds have run")
+        wait_for(partial(audits_since, audits, 2), "the folds have run")
         with scope.tenant(shop.tenant.pk):
             found = list(Commission.objects.order_by("level").values_list("reseller", "amount"))
             folds = Transfer.objects.filter(kind="commission").count()
