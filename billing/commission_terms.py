@@ -5,7 +5,7 @@ terms_of         the version in force
 """
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.db.models import Max, Q
@@ -35,8 +35,9 @@ def publish_terms(  # noqa: PLR0913  one argument for each of the terms
     Shares are millionths of the wholesale charge: `own_ppm` of the reseller's own tenants, `parent_ppm` of its
     children's. Raises ProductError INVALID "parent_share_without_children" for a reseller of depth 2,
     "shares_exceed_charge" where both shares of an answer could come to more than all of it, "commission_below_cost"
-    where at the prices in force then or later less than the platform's own cost would be left of something (`skus`).
-    The database refuses (IntegrityError) what is out of bounds or backdated. Once published it never changes.
+    where at the prices in force then or later less than the platform's own cost would be left of something (`skus`)
+    by a share that rises. The database refuses (IntegrityError) what is out of bounds or backdated. Once published it
+    never changes.
     """
     with transaction.atomic():
         now = pricing.lock_terms()
@@ -101,8 +102,12 @@ def _require_whole(shares: dict[int, int]) -> None:
 
 
 def _require_cost(shares: dict[int, int], *, at: datetime) -> None:
-    """Refuse shares that leave the platform less than its cost of anything that the reseller's tenants may buy."""
-    kept = {reseller_id: WHOLE_PPM - ppm for reseller_id, ppm in shares.items()}
+    """Refuse shares that leave the platform less than its cost of anything that the reseller's tenants may buy.
+
+    Shares that do not rise are fine: where the cost has risen above a price, to lower them must be possible.
+    """
+    replaced = pricing.shares_given(began=at, until=at + timedelta.resolution)
+    kept = {reseller_id: WHOLE_PPM - ppm for reseller_id, ppm in shares.items() if ppm > replaced.get(reseller_id, 0)}
     under = pricing.skus_below_cost(kept=kept, at=at)
     if under:
         raise ProductError(

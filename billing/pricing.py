@@ -184,7 +184,7 @@ def _under_cost(cost: PriceVersion) -> list[tuple[str, str]]:
     """Return the prices above a cost that would not cover it while it is in force, as `under_water` does."""
     versions = _price_lists(sku=cost.sku, all_tenants=True).get(cost.sku, {})
     began, until = cost.effective_at, _next_after(versions.pop((Level.COST, None, None), []), cost.effective_at)
-    shares = _shares(began, until)
+    shares = shares_given(began=began, until=until)
     slugs = _slugs()
     return sorted(
         (level, slugs[level, tenant_id or reseller_id])
@@ -208,7 +208,7 @@ def floors_of(
     if level == Level.RETAIL:
         kept, below = WHOLE_PPM, _paid(versions, _reseller_of(tenant_id))
     else:
-        kept = _kept(versions, _shares(at, until), reseller_id, at)
+        kept = _kept(versions, shares_given(began=at, until=until), reseller_id, at)
         below = versions.get((Level.COST, None, None), [])
     return [Floor(floor, kept) for floor in _between(below, at, until)]
 
@@ -227,6 +227,16 @@ def skus_below_cost(*, kept: Mapping[int, int], at: datetime) -> list[str]:
             for reseller_id, kept_ppm in kept.items()
         )
     )
+
+
+def shares_given(*, began: datetime, until: datetime | None) -> dict[int, int]:
+    """Return the most that a reseller and its parent get between two moments of what the reseller's tenants pay.
+
+    Millionths, by reseller; until ever, where `until` is None.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_SHARES, {"began": began, "until": until})
+        return dict(cursor.fetchall())
 
 
 def priceable_skus(*, tenant_id: int | None = None) -> list[str]:
@@ -371,13 +381,6 @@ FROM tenants_reseller reseller
 LEFT JOIN due mine ON mine.reseller_id = reseller.id
 LEFT JOIN due above ON above.reseller_id = reseller.parent_id
 """
-
-
-def _shares(began: datetime, until: datetime | None) -> dict[int, int]:
-    """Return the most of a wholesale charge that a reseller and its parent get between two moments, by reseller."""
-    with connection.cursor() as cursor:
-        cursor.execute(_SHARES, {"began": began, "until": until})
-        return dict(cursor.fetchall())
 
 
 def _slugs() -> dict[tuple[str, int | None], str]:

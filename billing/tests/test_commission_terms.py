@@ -168,11 +168,21 @@ def test_terms_count_from_their_day_to_their_end(db: None) -> None:
     assert cut(reseller, sku, 20, effective_at=week) == ""
     assert cut(reseller, sku, 9) == ""  # the terms begin when it ends
     with pytest.raises(ProductError) as refused:
-        make_terms(reseller, own_ppm=100_000, effective_at=week)
+        make_terms(reseller, own_ppm=100_001, effective_at=week)
     assert (refused.value.type, mine(refused.value, sku)) == ("commission_below_cost", [sku])  # the price of the month
     assert cut(reseller, sku, 20, effective_at=month) == ""
     assert cut(reseller, sku, 9, effective_at=year) == ""
     assert refusal(reseller, 100_000) == "commission_below_cost"
+
+
+def test_shares_may_fall_where_the_cost_has_risen_above_the_price(db: None) -> None:
+    reseller, sku = make_reseller(), thin()
+    assert cut(reseller, sku, 10) == ""
+    make_terms(reseller, own_ppm=100_000)
+    make_price("cost", sku=sku, rates=(20, 20, 20))
+    assert refusal(reseller, 100_001) == "commission_below_cost"
+    make_terms(reseller, own_ppm=50_000)
+    assert refusal(reseller, 50_001) == "commission_below_cost"
 
 
 def test_terms_and_a_price_that_fit_alone_do_not_meet(committed_db: None) -> None:

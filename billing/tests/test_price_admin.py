@@ -237,10 +237,16 @@ def test_naming_them_takes_as_many_queries_for_many_tenants_as_for_one(
         completion_rate=0,
         effective_at=timezone.now(),
     )
+    costly = PriceVersion(
+        level="cost", sku=sku, prompt_rate=9 * YUAN, cached_rate=0, completion_rate=0, effective_at=timezone.now()
+    )
     named = {tenant.slug}
     for _ in range(3):
         with django_assert_num_queries(2):
             assert set(pricing.tenants_under_water(wholesale=dear)) == named
+        with django_assert_num_queries(3):
+            under = pricing.under_water(price=costly)
+        assert set(under) == {("wholesale", ""), *(("retail", slug) for slug in named)}
         more = make_tenant(reseller=make_reseller())
         make_price("retail", sku=sku, rates=(2 * YUAN, YUAN, 6 * YUAN), tenant_id=more.pk)
         named.add(more.slug)
