@@ -29,7 +29,7 @@ class Till(Credits, Answers, Recharges, Codes):
     """What people pay and use."""
 
 
-class Returns(Answers, Rewards):
+class Returns(Rewards):
     """What goes back, with what was given for it."""
 
 

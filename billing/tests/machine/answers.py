@@ -13,11 +13,12 @@ from hypothesis.stateful import Bundle, consumes, invariant, multiple, rule
 
 from billing import adjustments, holds, usage
 from billing.models import Hold, QuotaUse
+from billing.models.price import MAX_TOKENS
 from billing.pricing import Prices, Quantities, amount, current_prices
 from billing.tests.machine.books import TOKENS, USERS, Books
 from tenants import scope
 from tenants.errors import ProductError
-from tests.factories import hold_request
+from tests.factories import fill_wallet, hold_request, make_price, unique
 
 USED = st.builds(
     lambda prompt, cached, completion: Quantities(prompt=prompt, cached=min(cached, prompt), completion=completion),
@@ -85,6 +86,11 @@ class Answers(Books):
 
     def prepare(self, data: st.DataObject) -> None:
         super().prepare(data)
+        # A token is worth a micro-yuan there.
+        self.plain = unique("sku")
+        make_price("cost", sku=self.plain, rates=(0, 0, 400_000))
+        make_price("wholesale", sku=self.plain, rates=(0, 0, 800_000))
+        make_price("retail", sku=self.plain, rates=(0, 0, 1_000_000), tenant_id=self.tenant.pk)
         self.held: dict[Any, Held] = {}
         self.ended: dict[Any, Held] = {}
         self.answers = 0
@@ -92,11 +98,14 @@ class Answers(Books):
 
     @rule(target=open_holds, which=USERS, prompt=TOKENS, longest=TOKENS, free=st.integers(0, 2))
     def admit(self, which: int, prompt: int, longest: int, free: int) -> Any:
+        return self.begin(self.sku, which, prompt, longest, free)
+
+    def begin(self, sku: str, which: int, prompt: int, longest: int, free: int) -> Any:
         user, purse = self.users[which], self.purse(which)
         has_free = self.free_used[user.pk, self.day] < free
         request = hold_request(
             user,
-            self.sku,
+            sku,
             prompt_tokens=prompt,
             max_completion_tokens=longest,
             min_completion_tokens=longest // 10,
@@ -107,7 +116,7 @@ class Answers(Books):
         except ProductError:
             return multiple()
         assert longest // 10 <= hold.max_completion_tokens <= longest
-        prices = current_prices(tenant_id=self.tenant.pk, sku=self.sku)
+        prices = current_prices(tenant_id=self.tenant.pk, sku=sku)
         most = Quantities(prompt=prompt, completion=hold.max_completion_tokens)
         frozen = (0, 0) if has_free else purse.split(amount(prices.retail, most))
         assert (hold.free, hold.gift_amount, hold.cash_amount) == (has_free, *frozen)
@@ -151,11 +160,13 @@ class Answers(Books):
         assert adjustments.adjust(**self.its(pk), usage=said) is None
         return pk
 
-    @rule(target=posted, which=USERS, used=USED)
-    def answer(self, which: int, used: Quantities) -> Any:
-        """A whole one at once, which comes to no more than was expected."""
-        pk = self.admit(which, used.prompt, used.completion, 0)
-        return self.settle(pk, used) if pk in self.held else multiple()
+    @rule(target=posted, which=USERS, tenths=st.integers(1, 10))
+    def use_up(self, which: int, tenths: int) -> Any:
+        """So many tenths of what a user has are used up at once; the tenant has prepaid for that."""
+        used = Quantities(prompt=0, completion=min(self.purse(which).free * tenths // 10, MAX_TOKENS))
+        fill_wallet(self.tenant, used.completion + 1)
+        self.wallet += used.completion + 1
+        return self.settle(self.begin(self.plain, which, 0, used.completion, 0), used)
 
     @rule(pk=consumes(open_holds))
     def void(self, pk: Any) -> None:

@@ -17,7 +17,8 @@ from tests.factories import credit, fill_wallet, make_price, make_tenant, make_u
 
 RATES = st.tuples(st.integers(0, 10**7), st.integers(0, 10**7)).map(lambda pair: (pair[0], pair[0] // 2, pair[1]))
 TOKENS = st.integers(0, 5000)
-USERS = st.integers(0, 2)
+# One of them acts most, so that what one step has begun another one often goes on with.
+USERS = st.sampled_from([0, 0, 0, 0, 1, 2])
 MONEY = st.integers(1, 10**5)
 # Earlier tests may have committed posted holds that no worker will record.
 FOREVER = 10**9

@@ -73,6 +73,9 @@ class Recharges(Books):
     @rule(target=orders, which=USERS)
     def buy(self, which: int) -> str:
         """Order, pay and be credited at once."""
+        return self.bought(which)
+
+    def bought(self, which: int) -> str:
         number = self.ordered(which)
         self.pay(number)
         self.tell(number, 1)

@@ -13,6 +13,8 @@ from billing import callbacks, refund
 from billing.models import Account, Order, Refund
 from billing.payments.provider import RefundNotice
 from billing.refund import Worth
+from billing.tests.machine.answers import Answers
+from billing.tests.machine.books import USERS
 from billing.tests.machine.recharges import FEN, Recharges
 from tenants import scope
 from tenants.errors import ProductError
@@ -43,12 +45,18 @@ class GoneBack:
         return self.worth.credits + self.worth.bonus - self.gift - self.cash
 
 
-class Refunds(Recharges):
-    """Refunds of what `Recharges` has sold."""
+class Refunds(Answers, Recharges):
+    """Refunds of what `Recharges` has sold and `Answers` have used up, or not."""
 
     def prepare(self, data: st.DataObject) -> None:
         super().prepare(data)
         self.refunds: dict[Any, GoneBack] = {}
+
+    @rule(target=Recharges.orders, which=USERS, tenths=st.integers(1, 10))
+    def buy_and_use_up(self, which: int, tenths: int) -> str:
+        number = self.bought(which)
+        self.use_up(which, tenths)
+        return number
 
     def left(self, number: str) -> Worth:
         """Return what of an order has not been refunded."""

@@ -11,14 +11,13 @@ from hypothesis.stateful import invariant, precondition, rule
 
 from billing import commission, wallet, withdrawal
 from billing.models import Account, Commission, Withdrawal
-from billing.pricing import Quantities
-from billing.tests.machine.answers import USED, Answers, Held
+from billing.tests.machine.answers import Answers, Held
 from billing.tests.machine.books import MONEY, USERS
 from billing.tests.machine.refunds import Refunds
 from billing.tests.machine.rewards import outcome_of
 from tenants import scope
 from tenants.models import Reseller, StaffUser, Tenant
-from tests.factories import credit, fill_wallet, make_reseller, make_tenant, make_terms, unique
+from tests.factories import credit, make_reseller, make_tenant, make_terms, unique
 
 MILLION = 1_000_000
 # Together no more than half of the wholesale price, which is at least twice the cost.
@@ -67,7 +66,7 @@ class Asked:
     state: str = "requested"
 
 
-class Resale(Answers, Refunds):
+class Resale(Refunds):
     """The tenant is a reseller's who stands below another: both earn by its answers."""
 
     markup: ClassVar = 2
@@ -162,14 +161,12 @@ class Resale(Answers, Refunds):
                 earner.folded.append(Folded(day=self.fold_date, frozen=earner.accrued - netted))
                 earner.owed, earner.accrued = earner.owed - netted, 0
 
-    @rule(target=Answers.posted, which=USERS, used=USED)
-    def earn(self, which: int, used: Quantities) -> Any:
-        """A day on which the user has money and the tenant a full wallet, and its fold."""
-        credit(self.users[which], MILLION)
-        fill_wallet(self.tenant, MILLION)
-        self.purse(which).cash += MILLION
-        self.wallet += MILLION
-        pk = self.answer(which, used)
+    @rule(target=Answers.posted, which=USERS, much=MONEY)
+    def earn(self, which: int, much: int) -> Any:
+        """A day on which a user has money and uses it up, and its fold."""
+        credit(self.users[which], much)
+        self.purse(which).cash += much
+        pk = self.use_up(which, 10)
         self.fold(1)
         return pk
 
