@@ -209,7 +209,7 @@ class PriceVersionAdmin(MoneyAdmin):
     ordering = ("sku", "level", "-effective_at", "-id")
     list_before_template = "prices/before_list.html"  # type: ignore[assignment]  # unfold says None, and takes a name
     shown: ClassVar[tuple[str, ...]] = (
-        *("level", "reseller", "sku", "prompt_rate", "cached_rate", "completion_rate", "per_call", "multiplier_ppm"),
+        *("level", "reseller", "sku", "prompt_rate", "cached_rate", "completion_rate", "per_call", "multiplier"),
         *("effective_at", "created_at", "created_by"),
     )
 
@@ -351,11 +351,12 @@ class PriceVersionAdmin(MoneyAdmin):
 
 def _skus_with_floors(tenant: Tenant) -> Iterator[tuple[str, str]]:
     """Yield what the tenant could price, each with what it pays for it now."""
+    you_pay = _("you pay")
     for sku, floor in pricing.paid_now(tenant_id=tenant.pk).items():
         rates = " / ".join(show_yuan(getattr(floor, column)) for column, _label in list(RATES.values())[:3])
         more = f" + {show_yuan(floor.per_call)}" if floor.per_call else ""
         times = f" × {show_yuan(floor.multiplier_ppm)}" if floor.multiplier_ppm != MICRO else ""
-        yield sku, f"{sku}  ({_('you pay')}: ¥{rates}{times}{more})"
+        yield sku, f"{sku}  ({you_pay}: ¥{rates}{times}{more})"
 
 
 class CalculatorForm(forms.Form):
