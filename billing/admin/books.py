@@ -24,7 +24,7 @@ from billing.models import (
     UsageAdjustment,
     UsageRecord,
 )
-from billing.yuan import show_yuan
+from billing.yuan import show_money, show_yuan
 from tenants.adminsite import ReadOnlyOperatorModelAdmin, ReadOnlyTenantModelAdmin, register
 from tenants.models import Membership
 
@@ -44,7 +44,7 @@ def yuan_column(field: str, label: "_StrOrPromise") -> Callable[[models.Model], 
 
     @admin.display(description=label, ordering=field)
     def column(row: models.Model) -> str:
-        return f"¥{show_yuan(getattr(row, field))}"
+        return show_money(getattr(row, field))
 
     return column
 

@@ -30,7 +30,7 @@ from billing.admin.books import MoneyAdmin, yuan_column
 from billing.models import PriceVersion
 from billing.models.price import MAX_MULTIPLIER_PPM, MAX_PER_CALL, MAX_RATE, MAX_TOKENS
 from billing.pricing import Quantities
-from billing.yuan import MICRO, parse_yuan, show_yuan
+from billing.yuan import MICRO, parse_yuan, show_money, show_yuan
 from tenants.adminsite import register
 from tenants.errors import ProductError
 from tenants.models import Membership, Tenant
@@ -415,11 +415,11 @@ class CalculatorForm(forms.Form):
             kept.append((_("wholesale"), wholesale, "#9ca3af"))
         whole = sum(max(amount, 0) for _name, amount, _color in kept) or 1
         return {
-            "sides": [(name, show_yuan(amount)) for name, amount in sides],
+            "sides": [(name, show_money(amount)) for name, amount in sides],
             "kept": [
                 {
                     "name": name,
-                    "amount": show_yuan(amount),
+                    "amount": show_money(amount),
                     "color": color,
                     "percent": max(amount, 0) * 1000 // whole / 10,
                 }

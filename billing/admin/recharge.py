@@ -38,7 +38,7 @@ class PackageForm(_PackageForm):
 
     price = YuanField(label=_("price, yuan"), least=FEN, most=MAX_PRICE)
     credits = YuanField(label=_("balance bought, yuan"), most=MAX_PRICE)
-    bonus = YuanField(label=_("bonus, yuan"), least=0, most=MAX_PRICE)
+    bonus = YuanField(label=_("bonus, yuan"), initial="0", least=0, most=MAX_PRICE)
 
     class Meta:
         model = Package

@@ -15,7 +15,7 @@ from billing.admin.books import MoneyAdmin, ShowsYuan, yuan_column
 from billing.admin.fields import YuanField
 from billing.admin.resale import ReasonActionForm, act_on_each, reason_of
 from billing.models import WalletNotice, WalletTopUp
-from billing.yuan import show_yuan
+from billing.yuan import show_money, show_yuan
 from tenants.adminsite import TenantModelAdmin, register
 from tenants.models import Membership
 
@@ -189,7 +189,7 @@ class WalletNoticeAdmin(TenantModelAdmin):
     @admin.display(description=_("in the wallet"), ordering="balance")
     def balance(self, row: Any) -> str:
         """Show what the wallet has now."""
-        return f"¥{show_yuan(row.balance)}"
+        return show_money(row.balance)
 
     @admin.display(description=_("low"), boolean=True)
     def is_low(self, row: Any) -> bool:

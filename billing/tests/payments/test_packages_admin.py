@@ -57,7 +57,7 @@ def test_owners_and_finance_sell_packages_in_yuan(role: str) -> None:
     assert packages(tenant)[0].price == 8 * YUAN
     # Only what changed is said to have: 10 is what 10.00 was.
     with translation.override("en"):
-        assert LogEntry.objects.latest("pk").get_change_message() == "Changed Price, yuan."
+        assert LogEntry.objects.latest("pk").get_change_message() == "Changed price, yuan."
 
 
 @pytest.mark.parametrize(
