@@ -66,10 +66,11 @@ def _lines(kept: AuditRun, broken: Iterable[Result]) -> Iterator[str]:
         "run": kept.pk,
         "time": f"{timezone.localtime(kept.ended_at):%Y-%m-%d %H:%M %Z}",
     }
+    platform = _("platform")
     for result in broken:
         yield ""
         yield f"{result.check.invariant} · {result.check.meaning}"
-        yield from (f"  {breach.tenant or _('platform')}: {breach.row}: {breach.found}" for breach in result.shown)
+        yield from (f"  {breach.tenant or platform}: {breach.row}: {breach.found}" for breach in result.shown)
         if rest := result.breaches - len(result.shown):
             yield "  " + _("… and %(count)d more") % {"count": rest}
     yield ""

@@ -31,7 +31,7 @@ from billing.models import PriceVersion
 from billing.models.price import MAX_MULTIPLIER_PPM, MAX_PER_CALL, MAX_RATE, MAX_TOKENS
 from billing.models.resale import WHOLE_PPM
 from billing.pricing import Quantities
-from billing.yuan import MICRO, parse_yuan, show_yuan
+from billing.yuan import MICRO, parse_yuan, show_money, show_yuan
 from tenants.adminsite import register
 from tenants.errors import ProductError
 from tenants.models import Membership, Tenant
@@ -216,7 +216,7 @@ class PriceVersionAdmin(MoneyAdmin):
     ordering = ("sku", "level", "-effective_at", "-id")
     list_before_template = "prices/before_list.html"  # type: ignore[assignment]  # unfold says None, and takes a name
     shown: ClassVar[tuple[str, ...]] = (
-        *("level", "reseller", "sku", "prompt_rate", "cached_rate", "completion_rate", "per_call", "multiplier_ppm"),
+        *("level", "reseller", "sku", "prompt_rate", "cached_rate", "completion_rate", "per_call", "multiplier"),
         *("effective_at", "created_at", "created_by"),
     )
 
@@ -358,11 +358,12 @@ class PriceVersionAdmin(MoneyAdmin):
 
 def _skus_with_floors(tenant: Tenant) -> Iterator[tuple[str, str]]:
     """Yield what the tenant could price, each with what it pays for it now."""
+    you_pay = _("you pay")
     for sku, floor in pricing.paid_now(tenant_id=tenant.pk).items():
         rates = " / ".join(show_yuan(getattr(floor, column)) for column, _label in list(RATES.values())[:3])
         more = f" + {show_yuan(floor.per_call)}" if floor.per_call else ""
         times = f" × {show_yuan(floor.multiplier_ppm)}" if floor.multiplier_ppm != MICRO else ""
-        yield sku, f"{sku}  ({_('you pay')}: ¥{rates}{times}{more})"
+        yield sku, f"{sku}  ({you_pay}: ¥{rates}{times}{more})"
 
 
 class CalculatorForm(forms.Form):
@@ -421,11 +422,11 @@ class CalculatorForm(forms.Form):
             kept.append((_("wholesale"), wholesale, "#9ca3af"))
         whole = sum(max(amount, 0) for _name, amount, _color in kept) or 1
         return {
-            "sides": [(name, show_yuan(amount)) for name, amount in sides],
+            "sides": [(name, show_money(amount)) for name, amount in sides],
             "kept": [
                 {
                     "name": name,
-                    "amount": show_yuan(amount),
+                    "amount": show_money(amount),
                     "color": color,
                     "percent": max(amount, 0) * 1000 // whole / 10,
                 }

@@ -15,7 +15,8 @@ from unfold.forms import ActionForm
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWidget
 
 from billing import commission, withdrawal
-from billing.admin.books import yuan_column
+from billing.admin.books import ShowsYuan, yuan_column
+from billing.admin.fields import YuanField
 from billing.commission_terms import publish_terms
 from billing.models import Commission, CommissionBack, CommissionTerms, PayoutBatch, Withdrawal
 from billing.models.resale import MAX_FREEZE_DAYS, WHOLE_PPM
@@ -101,22 +102,6 @@ class PercentField(forms.CharField):
         return ppm
 
 
-class YuanField(forms.CharField):
-    """Takes an amount in yuan; gives micro-yuan, at least one."""
-
-    widget = UnfoldAdminTextInputWidget(attrs={"inputmode": "decimal"})
-
-    def clean(self, value: Any) -> int:
-        """Return micro-yuan."""
-        try:
-            amount = parse_yuan(super().clean(value))
-        except ValueError:
-            amount = 0
-        if not amount:
-            raise forms.ValidationError(_("An amount such as 10 or 0.50 is wanted."))
-        return amount
-
-
 class CommissionTermsForm(_TermsForm):
     """Takes shares in percent and the smallest withdrawal in yuan, as people write them."""
 
@@ -165,7 +150,7 @@ class CommissionTermsForm(_TermsForm):
 
 
 @admin.register(CommissionTerms)
-class CommissionTermsAdmin(OperatorModelAdmin):
+class CommissionTermsAdmin(ShowsYuan, OperatorModelAdmin):  # type: ignore[misc]  # unfold's mix-ins
     """What resellers get: a new version is added, and none is changed."""
 
     form = CommissionTermsForm
@@ -210,7 +195,7 @@ class CommissionTermsAdmin(OperatorModelAdmin):
 
 
 @admin.register(Commission)
-class CommissionAdmin(ReadOnlyTenantModelAdmin):
+class CommissionAdmin(ShowsYuan, ReadOnlyTenantModelAdmin):  # type: ignore[misc]  # as above
     """Commissions; the operator may hold a frozen one back."""
 
     list_display = (
@@ -265,7 +250,7 @@ class CommissionAdmin(ReadOnlyTenantModelAdmin):
 
 
 @admin.register(CommissionBack)
-class CommissionBackAdmin(ReadOnlyTenantModelAdmin):
+class CommissionBackAdmin(ShowsYuan, ReadOnlyTenantModelAdmin):  # type: ignore[misc]  # as above
     """What refunds took back of commissions."""
 
     list_display = ("id", "created_at", "reseller", "ref", yuan_column("amount", _("amount")), "reason", "posted_at")
@@ -277,7 +262,7 @@ class CommissionBackAdmin(ReadOnlyTenantModelAdmin):
 
 
 @admin.register(Withdrawal)
-class WithdrawalAdmin(ReadOnlyOperatorModelAdmin):
+class WithdrawalAdmin(ShowsYuan, ReadOnlyOperatorModelAdmin):  # type: ignore[misc]  # as above
     """Withdrawals: decided by someone else than who asked, batched, and ended as the bank did."""
 
     list_display = (

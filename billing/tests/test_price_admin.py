@@ -352,11 +352,11 @@ def test_the_calculator_shows_each_partys_part(tenant: Tenant) -> None:
     page = operator().get("/platform/billing/priceversion/calculator/", {**CHAT, "sku": sku, "tenant": tenant.slug})
     # ten times ¥0.005 retail, half of it wholesale, a quarter of it cost
     sides, kept = told(page)
-    assert sides == {"the user pays": "0.05", "the tenant pays": "0.025", "the platform pays": "0.0125"}
+    assert sides == {"the user pays": "¥0.05", "the tenant pays": "¥0.025", "the platform pays": "¥0.0125"}
     assert kept == [
-        ("tenant's margin", "0.025", 50.0),
-        ("platform's margin", "0.0125", 25.0),
-        ("provider", "0.0125", 25.0),
+        ("tenant's margin", "¥0.025", 50.0),
+        ("platform's margin", "¥0.0125", 25.0),
+        ("provider", "¥0.0125", 25.0),
     ]
 
 
@@ -364,7 +364,7 @@ def test_a_tenant_sees_its_own_two_sides_only(tenant: Tenant) -> None:
     sku, other = make_sku(tenant), make_tenant()
     page = staff_of(tenant).get("/admin/billing/priceversion/calculator/", {**CHAT, "sku": sku, "tenant": other.slug})
     sides, kept = told(page)
-    assert sides == {"the user pays": "0.05", "the tenant pays": "0.025"}
+    assert sides == {"the user pays": "¥0.05", "the tenant pays": "¥0.025"}
     assert [name for name, _amount, _percent in kept] == ["tenant's margin", "wholesale"]
     assert "0.0125" not in page.content.decode()
     assert staff_of(tenant, "content").get("/admin/billing/priceversion/calculator/").status_code == 403
