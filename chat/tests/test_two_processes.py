@@ -70,7 +70,7 @@ def in_threads(*works: Callable[[], None]) -> None:
 
 
 def stop(port: int, shop: Shop, message: Message, person: Person | None = None) -> dict[str, Any]:
-    request = urllib.request.Request(  # noqa: S310  loopback
+    request = urllib.request.Request(
         f"http://127.0.0.1:{port}/api/chat/messages/{message.pk}/stop",
         method="POST",
         headers={"Host": shop.host, "Authorization": f"Bearer {(person or shop.alice).token}"},
