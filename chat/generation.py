@@ -97,8 +97,10 @@ class Answer:
             return True
         sleeper = asyncio.get_running_loop().create_future()
         self._sleepers.append(sleeper)
+        # Not wait_for: before Python 3.12 it loses a cancellation that comes together with what was waited for.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(sleeper, within)
+            async with asyncio.timeout(within):
+                await sleeper
         if sleeper in self._sleepers:
             self._sleepers.remove(sleeper)
         return len(self.chunks) > seen or self.ending is not None
@@ -187,8 +189,10 @@ class Generation:
         kept, beat = 0, settings.HOLD_SECONDS / HEARTBEATS_PER_LEASE
         last = asyncio.get_running_loop().time()
         while True:
+            # Not wait_for, as above: a keeper that missed its cancellation would keep the turn from ending.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._checkpoint_due.wait(), CHECKPOINT_SECONDS)
+                async with asyncio.timeout(CHECKPOINT_SECONDS):
+                    await self._checkpoint_due.wait()
             self._checkpoint_due.clear()
             now = asyncio.get_running_loop().time()
             if self._outputs == kept and now - last < beat:

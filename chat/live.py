@@ -134,7 +134,7 @@ class _Follower:
 
     async def _is_told(self) -> bool:
         """Ask the process that generates the answer for what is new; False where nobody says anything."""
-        if self._message.served_by in {"", PROCESS}:
+        if not self._message.served_by:
             return False
         self._heard.clear()
         self._changed.clear()
