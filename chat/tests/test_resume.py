@@ -31,7 +31,7 @@ def assert_one_charge(shop: Shop) -> None:
 
 def read_with_cuts(phone: Phone, params: dict[str, Any], cuts: list[int]) -> None:
     """Ask, and come again after each cut until nothing is missing: with the key while there is no id yet."""
-    phone.ask(cut_after=cuts[0], **params)
+    phone.ask(**params, cut_after=cuts[0])
     for cut in cuts[1:]:
         if phone.ended:
             return
@@ -43,7 +43,7 @@ def read_with_cuts(phone: Phone, params: dict[str, Any], cuts: list[int]) -> Non
 @pytest.mark.parametrize("is_wxapp", [True, False])
 def test_a_phone_cut_at_every_byte_of_a_stored_answer(shop: Shop, chat_port: int, *, is_wxapp: bool) -> None:
     shop.offer("echo")
-    asking = {"message": "与rror 😀👨‍👩‍👧 success", "client_msg_id": "k"}
+    asking: dict[str, Any] = {"message": "与rror 😀👨‍👩‍👧 success", "client_msg_id": "k"}
     whole = Phone(chat_port, shop.host, shop.alice.token, is_wxapp)
     whole.ask(**asking)
     [message] = shop.messages()

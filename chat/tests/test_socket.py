@@ -210,7 +210,8 @@ def test_the_tenant_comes_from_the_app_id_too(shop: Shop, chat_port: int) -> Non
     program = make_mini_program(shop.tenant)
     sent = {"Authorization": f"Bearer {shop.alice.token}"}
     address = f"ws://127.0.0.1:{chat_port}/ws/chat?appid={program.app_id}"
-    with connect(address, additional_headers=sent, origin="https://servicewechat.com", proxy=None) as connection:  # type: ignore[arg-type]
+    sent["Origin"] = "https://servicewechat.com"
+    with connect(address, additional_headers=sent, proxy=None) as connection:
         say(connection, message="x")
         assert until_end(connection)[-1]["event"] == "end"
     assert len(shop.messages()) == 1
@@ -254,7 +255,7 @@ def test_a_socket_that_takes_nothing_holds_up_nobody(shop: Shop, chat_port: int)
         wait_for(shop.messages)
         phones = [Phone(chat_port, shop.host, shop.alice.token, is_wxapp=False) for _ in range(2)]
         threads = [
-            threading.Thread(target=lambda one=one: one.ask(message="x", client_msg_id="k", model=offer.slug))  # type: ignore[misc]
+            threading.Thread(target=lambda one=one: one.ask(message="x", client_msg_id="k", model=offer.slug))
             for one in phones
         ]
         for thread in threads:

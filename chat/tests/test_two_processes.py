@@ -306,7 +306,7 @@ def test_a_follower_goes_on_when_redis_comes_back(shop: Shop, doors: tuple[int, 
     assert_one_charge(shop)
 
 
-def limited(stack: ExitStack, **limits: str) -> tuple[int, subprocess.Popen[bytes]]:
+def limited(stack: ExitStack, **limits: Any) -> tuple[int, subprocess.Popen[bytes]]:
     return stack.enter_context(web_process("uvicorn", **limits))
 
 
