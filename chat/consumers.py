@@ -7,6 +7,7 @@ neither side can fill the other's memory.
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from contextvars import Context
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -78,6 +79,8 @@ class ChatConsumer(AsyncWebsocketConsumer):
         except ProductError as refusal:
             log.info("chat_refused", code=int(refusal.code), type=refusal.type)
             await self._refuse(visit, refusal, ref)
+        except OSError:
+            log.info("client_left_before_answer")  # the connection broke while we wrote
         except Exception:
             log.exception("chat_broke")
             await self._refuse(visit, our_fault(), ref)
@@ -106,11 +109,15 @@ class ChatConsumer(AsyncWebsocketConsumer):
             raise too_many("socket", MOST_ANSWERS)
         parameters = read_parameters(values)
         answer = await enter(visit, parameters)
+        # A reader from now on, not from when the task begins: what nobody reads may be given up meanwhile.
+        reading = ExitStack()
+        reading.enter_context(answer.read())
         reader = _reader(visit, offset=parameters.offset)
         loop = asyncio.get_running_loop()
         task = loop.create_task(self._tell(reader, answer, ref), name=f"socket-{answer.message_id}", context=Context())
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
+        task.add_done_callback(lambda _task: reading.close())
 
     async def _tell(self, reader: Reader, answer: Answer, ref: str) -> None:
         try:
@@ -122,7 +129,8 @@ class ChatConsumer(AsyncWebsocketConsumer):
             await self.close(code=1011)
 
     async def _refuse(self, visit: Visit, refusal: ProductError, ref: str) -> None:
-        await self.send(failure_event(_reader(visit), refusal, Events(ref=ref)))
+        with suppress(OSError):  # it has left
+            await self.send(failure_event(_reader(visit), refusal, Events(ref=ref)))
 
 
 def _reader(visit: Visit, *, offset: int = 0) -> Reader:

@@ -270,12 +270,11 @@ async def _end_mini_program(send: Send, pacer: _Pacer, reader: Reader, ending: E
 
 
 async def tell(send: Callable[[str], Awaitable[None]], reader: Reader, answer: Answer, *, ref: str) -> None:
-    """Send `answer` as the events of a WebSocket, until its end; `ref` is the client's own word for its request."""
-    with answer.read():
-        await _tell(send, reader, answer, frames.Events(message_id=str(answer.message_id), ref=ref))
+    """Send `answer` as the events of a WebSocket, until its end; `ref` is the client's own word for its request.
 
-
-async def _tell(send: Callable[[str], Awaitable[None]], reader: Reader, answer: Answer, events: frames.Events) -> None:
+    The caller counts as the answer's reader.
+    """
+    events = frames.Events(message_id=str(answer.message_id), ref=ref)
     await send(events.started(str(answer.conversation_id)))
     cursor = _Cursor(answer, reader.offset)
     while True:
