@@ -38,6 +38,8 @@ MOST_REF_CHARACTERS: Final = 64
 # What a connection may say once, for all of its requests: a browser can set no header on a WebSocket.
 _KEPT: Final[tuple[str, ...]] = ("token", "appid")
 
+_TOKEN_HEADERS: Final = frozenset({"authorization", "token"})
+
 
 class ChatConsumer(AsyncWebsocketConsumer):
     """One connection."""
@@ -87,7 +89,8 @@ class ChatConsumer(AsyncWebsocketConsumer):
 
     async def _serve(self, visit: Visit, values: dict[str, Any], ref: str) -> None:
         operation = values.pop("op", "send")
-        self._kept |= {name: values[name] for name in _KEPT if isinstance(values.get(name), str)}
+        self._keep(values)
+        visit.headers = self._headers
         values = {**self._kept, **values}
         match operation:
             case "ping":
@@ -102,6 +105,12 @@ class ChatConsumer(AsyncWebsocketConsumer):
                 await self.send(Events(message_id=parameters.resume, ref=ref).stopping(is_running=is_running))
             case _:
                 raise invalid("op", _("op must be send, resume, stop or ping."))
+
+    def _keep(self, values: Mapping[str, Any]) -> None:
+        """Remember what a request says once for those after it; a newer token is the one that counts."""
+        self._kept |= {name: values[name] for name in _KEPT if isinstance(values.get(name), str)}
+        if isinstance(values.get("token"), str):
+            self._headers = {name: value for name, value in self._headers.items() if name not in _TOKEN_HEADERS}
 
     async def _open(self, visit: Visit, values: Mapping[str, Any], ref: str) -> None:
         """Begin to tell an answer, in a task of its own."""

@@ -25,8 +25,6 @@ from tenants.middleware import accept_request_id
 from tenants.models import EndUser, Tenant
 from tenants.resolve import resolve_tenant
 
-log = structlog.get_logger(__name__)
-
 
 @dataclass(slots=True, kw_only=True)
 class Visit:

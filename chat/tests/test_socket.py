@@ -195,6 +195,17 @@ def test_a_broke_user_is_told_101_and_an_unknown_one_nothing_but_log_in(shop: Sh
     assert shop.messages() == []
 
 
+def test_a_newer_token_is_the_one_that_counts(shop: Shop, chat_port: int) -> None:
+    shop.offer("plain")
+    bob = shop.person(cash=YUAN)
+    with opened(chat_port, shop) as connection:
+        say(connection, op="ping", token=bob.token)
+        hear(connection)
+        say(connection, message="x")
+        until_end(connection)
+    assert [message.user_id for message in shop.messages()] == [bob.user.pk]
+
+
 def test_another_users_answer_is_neither_read_nor_stopped(shop: Shop, chat_port: int) -> None:
     shop.offer("plain")
     Phone(chat_port, shop.host, shop.alice.token, is_wxapp=True).ask(message="a secret of hers")
