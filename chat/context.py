@@ -1,14 +1,31 @@
 """What is sent upstream for a question: the role's instructions, as much of the conversation as fits, the question."""
 
-from collections.abc import Iterable
-from typing import Any
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
-from chat.models import Conversation, Message, ModelOffer
+from django.db import connection
+
+from chat.models import Conversation, Message, ModelOffer, Role
 from chat.refusals import too_long
 from chat.upstream import tokens
 
 # Turns of a conversation that are looked at; the model's window usually ends it earlier.
 MAX_TURNS = 50
+
+
+class Said(NamedTuple):
+    """A turn on a branch."""
+
+    id: uuid.UUID
+    question: str
+    answer: str
+    state: str
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether there is an answer, and it has ended."""
+        return self.state in (Message.State.DONE, Message.State.CUT) and self.answer != ""
 
 
 def estimate_tokens(messages: Iterable[dict[str, Any]], offer: ModelOffer) -> int:
@@ -17,14 +34,14 @@ def estimate_tokens(messages: Iterable[dict[str, Any]], offer: ModelOffer) -> in
 
 
 def build_context(
-    conversation: Conversation, *, is_new: bool, question: str, offer: ModelOffer
+    role: Role | None, *, branch: Sequence[Said], question: str, offer: ModelOffer
 ) -> list[dict[str, Any]]:
     """Return what is sent upstream: instructions, as many of the latest turns as the window takes, the question.
 
-    Half of the window at most is kept free for the answer, so that a small window still holds some history. Raises
-    ProductError 10001 where the question alone leaves no room for the shortest answer.
+    `branch`: the turns before the question, the latest first. Half of the window at most is kept free for the answer,
+    so that a small window still holds some history. Raises ProductError 10001 where the question alone leaves no room
+    for the shortest answer.
     """
-    role = conversation.role
     system = [{"role": "system", "content": role.instructions}] if role else []
     asked = [{"role": "user", "content": question}]
     room = offer.context_window - estimate_tokens(system + asked, offer)
@@ -32,7 +49,9 @@ def build_context(
         raise too_long()
     room -= min(offer.max_output_tokens, offer.context_window // 2)
     history: list[dict[str, Any]] = []
-    for turn in [] if is_new else _latest_turns(conversation):
+    for turn in branch:
+        if not turn.is_answered:
+            continue
         pair = [{"role": "user", "content": turn.question}, {"role": "assistant", "content": turn.answer}]
         room -= estimate_tokens(pair, offer)
         if room < 0:
@@ -41,7 +60,32 @@ def build_context(
     return system + history + asked
 
 
-def _latest_turns(conversation: Conversation) -> Iterable[Message]:
-    """Return the answered turns, the latest first."""
-    answered = Message.objects.filter(conversation=conversation, state__in=[Message.State.DONE, Message.State.CUT])
-    return answered.exclude(answer="").only("tenant_id", "question", "answer").order_by("-created_at")[:MAX_TURNS]
+# A conversation's rows are a tree; this walks from a leaf to the root. The scope's part of it is the tenant's id.
+_BRANCH = """
+    WITH RECURSIVE branch AS (
+        SELECT id, parent_id, question, answer, state, 1 AS depth FROM (
+            SELECT id, parent_id, question, answer, state FROM chat_message
+            WHERE tenant_id = %(tenant)s AND conversation_id = %(conversation)s
+              AND (%(last)s::uuid IS NULL OR id = %(last)s)
+            ORDER BY created_at DESC, id DESC LIMIT 1
+        ) AS leaf
+        UNION ALL
+        SELECT before.id, before.parent_id, before.question, before.answer, before.state, branch.depth + 1
+        FROM chat_message AS before JOIN branch ON before.id = branch.parent_id
+        WHERE before.tenant_id = %(tenant)s AND branch.depth < %(most)s
+    )
+    SELECT id, question, answer, state FROM branch ORDER BY depth
+"""
+
+
+def branch_to(last: uuid.UUID | None, *, conversation: Conversation) -> list[Said]:
+    """Return the turns that lead to the message `last` of a conversation, or to its latest one; the latest first."""
+    values: dict[str, uuid.UUID | int | None] = {
+        "tenant": conversation.tenant_id,
+        "conversation": conversation.pk,
+        "last": last,
+        "most": MAX_TURNS,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_BRANCH, values)
+        return [Said(*row) for row in cursor.fetchall()]

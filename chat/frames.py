@@ -1,4 +1,6 @@
-"""Values to bytes, in both framings of an answer. Pure functions; the rules are the protocol's, docs/protocol.md.
+"""Values to bytes, in both framings of an answer, and to the events of a WebSocket.
+
+Pure functions; the rules are the protocol's, docs/protocol.md.
 
 Mini-program frames are read by clients that look for two words anywhere in a network chunk, the ones that
 `_WORDS` names. So these words occur in a frame's own prefix and nowhere else.
@@ -7,6 +9,7 @@ Mini-program frames are read by clients that look for two words anywhere in a ne
 import json
 from bisect import bisect_right
 from collections.abc import Mapping
+from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii
 from typing import Any
 
@@ -89,7 +92,58 @@ def error_event(body: Mapping[str, Any]) -> bytes:
     return b"event: error\ndata: %b\n\n" % _json(body)
 
 
-# --- both ---
+# --- WebSocket ---
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Events:
+    """The events about one request on a WebSocket: each names the answer, and the client's own `ref`, if it has them.
+
+    The error object has a `type` of its own, so what an event is stands in `event`.
+    """
+
+    message_id: str = ""
+    ref: str = ""
+
+    def started(self, conversation_id: str) -> str:
+        """Return the event that opens an answer, at once."""
+        return self._event("started", conversation_id=conversation_id)
+
+    def text(self, text: str) -> str:
+        """Return the event that carries text."""
+        return self._event("text", content=text)
+
+    def heartbeat(self) -> str:
+        """Return what fills a silence."""
+        return self._event("heartbeat")
+
+    def receipt(self, receipt: Mapping[str, Any]) -> str:
+        """Return the event that says what the answer cost, the last before `end`."""
+        return self._event("receipt", receipt=receipt)
+
+    def end(self) -> str:
+        """Return the event that ends a whole answer."""
+        return self._event("end")
+
+    def failure(self, body: Mapping[str, Any]) -> str:
+        """Return the event that refuses or breaks off; nothing may follow it, `end` neither."""
+        return self._event("error", **body)
+
+    def stopping(self, *, is_running: bool) -> str:
+        """Return the answer to a request to stop; False where there was nothing left to stop."""
+        return self._event("stopping", running=is_running)
+
+    def pong(self) -> str:
+        """Return the answer to a ping."""
+        return self._event("pong")
+
+    def _event(self, event: str, **more: Any) -> str:
+        known = {"message_id": self.message_id, "ref": self.ref}
+        value = {"event": event, **{name: value for name, value in known.items() if value}, **more}
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+# --- both framings ---
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

@@ -3,6 +3,8 @@
 An `Answer` is the buffer between the two sides. The pump appends what each read from the upstream brought; any number
 of readers follow with cursors of their own, wake once and take all that is new. A reader that is slow, or gone,
 changes nothing for the pump.
+
+Memory is bounded: an answer by `MAX_ANSWER_BYTES`, their number in this process by `MAX_ANSWERS`.
 """
 
 import asyncio
@@ -43,12 +45,16 @@ class Answer:
     Appended to by one writer on the event loop; read with cursors (`chunks` and `texts` run in step).
     """
 
-    def __init__(self, *, message_id: uuid.UUID, conversation_id: uuid.UUID, model: str) -> None:
+    def __init__(self, *, message_id: uuid.UUID, conversation_id: uuid.UUID, model: str, language: str = "") -> None:
         self.message_id = message_id
         self.conversation_id = conversation_id
         self.model = model
+        # That of the person who asked, for what is told where no reader is known.
+        self.language = language
         self.chunks: list[bytes] = []
         self.texts: list[str] = []
+        # Bytes of chunks and characters of text: what the answer takes in memory, nearly.
+        self.size = 0
         self.ending: Ending | None = None
         self.readers = 0
         # Called when the last reader has left before the end.
@@ -60,6 +66,7 @@ class Answer:
         for delta in deltas:
             self.chunks.append(delta.raw)
             self.texts.append(delta.text)
+            self.size += len(delta.raw) + len(delta.text)
         self._wake()
 
     def append_stored(self, text: str, finish_reason: str) -> None:
@@ -90,8 +97,10 @@ class Answer:
             return True
         sleeper = asyncio.get_running_loop().create_future()
         self._sleepers.append(sleeper)
+        # Not wait_for: before Python 3.12 it loses a cancellation that comes together with what was waited for.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(sleeper, within)
+            async with asyncio.timeout(within):
+                await sleeper
         if sleeper in self._sleepers:
             self._sleepers.remove(sleeper)
         return len(self.chunks) > seen or self.ending is not None
@@ -119,13 +128,19 @@ class Generation:
 
     def __init__(self, turn: Turn) -> None:
         self.turn = turn
-        self.answer = Answer(message_id=turn.message_id, conversation_id=turn.conversation_id, model=turn.model)
+        self.answer = Answer(
+            message_id=turn.message_id,
+            conversation_id=turn.conversation_id,
+            model=turn.model,
+            language=turn.language,
+        )
         self._finish_reason = ""
         self._usage: holds.Usage | None = None
         self._failure: FailureKind | None = None
         self._outputs = 0
         self._hidden: list[str] = []
         self._stopped = ""
+        self._loop = asyncio.get_running_loop()
         self._pumping: asyncio.Task[None] | None = None
         self._checkpoint_due = asyncio.Event()
         if turn.stop_when_left:
@@ -136,6 +151,11 @@ class Generation:
         self._stopped = self._stopped or reason
         if self._pumping is not None:
             self._pumping.cancel()
+
+    def stop_soon(self, reason: str) -> None:
+        """Do the same, called from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it the pump
+            self._loop.call_soon_threadsafe(self.stop, reason)
 
     async def run(self) -> None:
         """Pump until the upstream is done, end the turn, tell the readers."""
@@ -169,24 +189,26 @@ class Generation:
         kept, beat = 0, settings.HOLD_SECONDS / HEARTBEATS_PER_LEASE
         last = asyncio.get_running_loop().time()
         while True:
+            # Not wait_for, as above: a keeper that missed its cancellation would keep the turn from ending.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._checkpoint_due.wait(), CHECKPOINT_SECONDS)
+                async with asyncio.timeout(CHECKPOINT_SECONDS):
+                    await self._checkpoint_due.wait()
             self._checkpoint_due.clear()
             now = asyncio.get_running_loop().time()
             if self._outputs == kept and now - last < beat:
                 continue
             kept, last = self._outputs, now
-            if not await self.checkpoint():
-                self.stop("expired")
+            if reason := await self.checkpoint():
+                self.stop(reason)
 
-    async def checkpoint(self) -> bool:
-        """Keep what there is so far; False where the hold has ended. A database that is away is tried again later."""
+    async def checkpoint(self) -> str:
+        """Keep what there is so far; return why to stop, "" to go on. A database that is away is tried again later."""
         outcome = self._outcome()
         try:
             return await in_thread(lambda: checkpoint_turn(self.turn, outcome))
         except DatabaseError:
             log.warning("checkpoint_failed", message_id=str(self.turn.message_id), exc_info=True)
-            return True
+            return ""
 
     async def _pump(self) -> None:
         outputs = 0
@@ -197,8 +219,9 @@ class Generation:
                 if self._outputs // CHECKPOINT_OUTPUTS != outputs // CHECKPOINT_OUTPUTS:
                     self._checkpoint_due.set()
                 outputs = self._outputs
-                if self._outputs > self.turn.request.max_tokens:
-                    # Each delta is a token at least, so the upstream ignores the limit, and what is held is used up.
+                if self._outputs > self.turn.request.max_tokens or self.answer.size > settings.MAX_ANSWER_BYTES:
+                    # Each delta is a token at least, so the upstream ignores the limit, and what is held is used up;
+                    # or it sends more than any answer has, and what we keep of one is used up.
                     self._finish_reason = "length"
                     break
 
@@ -263,6 +286,18 @@ def _trusted(usage: Usage) -> holds.Usage | None:
 
 # Strong references: a task that nobody holds may be collected in mid-answer.
 _running: dict[uuid.UUID, tuple[Generation, asyncio.Task[None]]] = {}
+_admitting = 0
+
+
+@contextlib.contextmanager
+def room() -> Iterator[bool]:
+    """Keep room for one more answer while its turn is admitted; False where this process has none left."""
+    global _admitting  # noqa: PLW0603  the process's own count
+    _admitting += 1
+    try:
+        yield len(_running) + _admitting <= settings.MAX_ANSWERS
+    finally:
+        _admitting -= 1
 
 
 def start(turn: Turn) -> Answer:
@@ -280,6 +315,14 @@ def running_answer(message_id: uuid.UUID) -> Answer | None:
     """Return the answer that this process is generating under that id."""
     found = _running.get(message_id)
     return found[0].answer if found else None
+
+
+def stop(message_id: uuid.UUID, reason: str) -> bool:
+    """Stop an answer of this process, from any thread; False where it is none, or has ended."""
+    found = _running.get(message_id)
+    if found is not None:
+        found[0].stop_soon(reason)
+    return found is not None
 
 
 async def drain(*, within: float) -> int:

@@ -8,9 +8,8 @@ from django.http import HttpRequest
 from ninja import Router, Schema
 from pydantic import Field
 
-from chat.live import find_message
 from chat.models import Conversation, Message
-from chat.turn import find_conversation, parse_id
+from chat.turn import find_conversation, find_message, parse_id
 from tenants.api import Envelope, ok, signed_in, user_of
 
 router = Router(tags=["history"], auth=signed_in)
@@ -28,9 +27,13 @@ class ConversationOut(Schema):
 
 
 class MessageOut(Schema):
-    """One question and its answer; the receipt is the one that its stream carried."""
+    """One question and its answer; the receipt is the one that its stream carried.
+
+    Messages with one `parent_id` are alternatives to each other: regenerated or edited.
+    """
 
     id: uuid.UUID
+    parent_id: uuid.UUID | None
     model: str = Field(alias="offer_slug")
     question: str
     answer: str

@@ -167,6 +167,9 @@ class Conversation(TenantOwned):
 class Message(TenantOwned):
     """One question with its answer; `id` is the wire's message id, and the id of the hold that pays for it.
 
+    The messages of a conversation are a tree: `parent` is the one that this question follows, and those of one parent
+    (none: of the conversation's beginning) are each other's alternatives, regenerated or edited.
+
     The answer is empty while `state` is RUNNING, and then final: whole, cut short by a stated reason, or absent
     because the turn failed, in which case `failure` keeps the error object that was sent, for a repeated request.
     """
@@ -196,6 +199,17 @@ class Message(TenantOwned):
         related_name="+",
         verbose_name=_("user"),
     )
+    # A whole conversation goes at once, so nothing needs to be done for one message's children.
+    parent = models.ForeignKey(
+        "self",
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+        null=True,
+        blank=True,
+        verbose_name=_("follows"),
+    )
     client_msg_id = models.CharField(_("client's message id"), max_length=64, null=True)
     offer_slug = models.CharField(_("model"), max_length=64)
     question = models.TextField(_("question"))
@@ -206,6 +220,9 @@ class Message(TenantOwned):
     receipt = models.JSONField(_("receipt"), null=True)
     created_at = models.DateTimeField(_("asked"), auto_now_add=True)
     ended_at = models.DateTimeField(_("answered"), null=True)
+    # The web process that generates the answer, under the name by which others reach it (chat.relay).
+    served_by = models.CharField(_("web process"), max_length=32, default="", editable=False)
+    stop_asked_at = models.DateTimeField(_("asked to stop"), null=True, editable=False)
 
     class Meta(TenantOwned.Meta):
         verbose_name = _("message")
@@ -214,6 +231,7 @@ class Message(TenantOwned):
             *TenantOwned.Meta.constraints,
             SameTenant(field="conversation", name="chat_message_conversation_fk"),
             SameTenant(field="user", name="chat_message_user_fk"),
+            SameTenant(field="parent", name="chat_message_parent_fk"),
             models.UniqueConstraint(fields=["tenant", "user", "client_msg_id"], name="chat_message_client_id"),
         ]
         indexes: ClassVar = [
@@ -222,5 +240,10 @@ class Message(TenantOwned):
                 fields=["tenant", "user", "-created_at"],
                 condition=models.Q(receipt__isnull=False),
                 name="chat_message_receipts",
+            ),
+            models.Index(
+                fields=["tenant", "user"],
+                condition=models.Q(state="running"),
+                name="chat_message_running",
             ),
         ]

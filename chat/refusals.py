@@ -1,5 +1,7 @@
 """What a turn's people are told when it fails, in their language; the upstream's own words stay in the log."""
 
+from datetime import datetime
+
 from django.utils.translation import gettext_lazy as _
 
 from chat.events import FailureKind
@@ -79,4 +81,18 @@ def expired() -> ProductError:
         type="turn_expired",
         scope="message",
         action="retry",
+    )
+
+
+def too_many_answers(whose: str, *, used: int, limit: int, reset_at: datetime) -> ProductError:
+    """102: as many answers are running as may, of the user, of this process, or on this socket, as `whose` says."""
+    return ProductError(
+        ErrorCode.QUOTA,
+        _("Too many answers are being written at the moment. Please wait a few seconds and try again."),
+        type="too_many_answers",
+        scope=whose,
+        action="wait",
+        reset_at=reset_at,
+        used=used,
+        limit=limit,
     )

@@ -19,7 +19,9 @@ MAX_BODY_BYTES = 1 << 20
 MAX_KEY_CHARACTERS = 64
 
 _SWITCH = {"": False, "0": False, "1": True}
-_TEXT_PARAMETERS = ("message", "conversation", "model", "role", "client_msg_id", "message_id", "appid", "token")
+_PLACES = ("parent", "regenerate", "edit")
+_ASKED = ("message", "conversation", "model", "role", "client_msg_id", *_PLACES)
+_TEXT_PARAMETERS = (*_ASKED, "message_id", "appid", "token")
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
@@ -86,25 +88,29 @@ def read_parameters(values: Mapping[str, Any]) -> ChatParameters:
     """Check every parameter's type, form and size; raise ProductError 10001 that names the first bad one."""
     text = {name: _text(values, name) for name in _TEXT_PARAMETERS}
     if not text["message_id"]:
-        if not text["message"].strip():
-            raise invalid("message", _("Please write a message first."), kind="message_missing")
-        if len(text["message"]) > MAX_QUESTION_CHARACTERS:
-            raise invalid("message", _("The message is too long. Please shorten it or split it up."))
+        _check_question(text)
     if len(text["client_msg_id"]) > MAX_KEY_CHARACTERS:
         raise invalid("client_msg_id", _("client_msg_id may have at most 64 characters."))
     return ChatParameters(
-        ask=Ask(
-            message=text["message"],
-            conversation=text["conversation"],
-            model=text["model"],
-            role=text["role"],
-            client_msg_id=text["client_msg_id"],
-        ),
+        ask=Ask(**{name: text[name] for name in _ASKED}),
         resume=text["message_id"],
         offset=_number(values, "offset"),
         token=text["token"],
         app_id=text["appid"],
     )
+
+
+def _check_question(text: Mapping[str, str]) -> None:
+    given = [name for name in _PLACES if text[name]]
+    if len(given) > 1:
+        raise invalid(given[1], _("Only one of parent, regenerate and edit may be given."))
+    if text["regenerate"]:
+        if text["message"]:
+            raise invalid("message", _("A question that is asked again keeps its text. To change it, use edit."))
+    elif not text["message"].strip():
+        raise invalid("message", _("Please write a message first."), kind="message_missing")
+    if len(text["message"]) > MAX_QUESTION_CHARACTERS:
+        raise invalid("message", _("The message is too long. Please shorten it or split it up."))
 
 
 def _text(values: Mapping[str, Any], name: str) -> str:

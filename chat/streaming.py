@@ -2,8 +2,12 @@
 
     refuse()    a refusal as a whole response: status 200, one failure frame
     stream()    an answer in the reader's framing, until its end or until the reader leaves
+    tell()      an answer as the events of a WebSocket
 
 These are raw ASGI: Django's own streaming response would hold a thread for each open stream.
+
+A reader that takes nothing waits in its own `send`, and holds up nobody; it takes a bounded piece of the answer at a
+time, and one that has taken nothing for `STUCK_AFTER` is left.
 """
 
 import asyncio
@@ -13,6 +17,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import structlog
 from django.utils import translation
 
 from chat import frames
@@ -20,6 +25,8 @@ from chat.generation import Answer
 from chat.turn import Ending
 from tenants.errors import ProductError
 from tenants.middleware import CORS_HEADERS, PREFLIGHT_HEADERS
+
+log = structlog.get_logger(__name__)
 
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -29,20 +36,29 @@ FRAME_GAP = 0.05
 SILENCE_BEFORE_END = 0.2
 HEARTBEAT_AFTER = 10.0
 PING_AFTER = 15.0
+# A connection that has taken nothing for so long is dead, whatever it says.
+STUCK_AFTER = 90.0
+# Chunks of the upstream that are sent at once, at most: what a slow reader's connection has to keep.
+MOST_CHUNKS = 256
+# Characters in one event of a WebSocket.
+MOST_CHARACTERS = 4096
 
 
 class Framing(Enum):
-    """The two forms of one answer."""
+    """The two forms of one answer over HTTP."""
 
     H5 = "h5"
     MINI_PROGRAM = "mini_program"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Reader:
-    """One connection that reads an answer. `offset`: characters of the text that it has already."""
+    """One connection that reads an answer. `offset`: characters of the text that it has already.
 
-    framing: Framing
+    A WebSocket has no framing but its own (`tell`).
+    """
+
+    framing: Framing = Framing.H5
     language: str
     request_id: str
     offset: int = 0
@@ -94,11 +110,15 @@ async def stream(send: Send, receive: Receive, reader: Reader, answer: Answer) -
 async def _stream(send: Send, receive: Receive, reader: Reader, answer: Answer) -> None:
     await send(_head(reader, answer))
     write = _write_h5 if reader.framing is Framing.H5 else _write_mini_program
-    writer = asyncio.ensure_future(write(send, reader, answer))
+    outlet = _Outlet(send)
+    writer = asyncio.ensure_future(write(outlet.send, reader, answer))
     # Nothing tells a writer that its client has left, unless someone waits for it.
     watcher = asyncio.ensure_future(_departure(receive))
     try:
-        await asyncio.wait({writer, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        while not (await asyncio.wait({writer, watcher}, timeout=STUCK_AFTER, return_when=asyncio.FIRST_COMPLETED))[0]:
+            if outlet.is_stuck():
+                log.info("reader_stuck", message_id=str(answer.message_id))
+                break
     finally:
         watcher.cancel()
         writer.cancel()
@@ -107,6 +127,25 @@ async def _stream(send: Send, receive: Receive, reader: Reader, answer: Answer) 
         # A connection that broke while we wrote has left, like one that said so.
         if isinstance(result, Exception) and not isinstance(result, OSError):
             raise result
+
+
+class _Outlet:
+    """A connection's `send`, and since when it has been waiting for the other side."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self._since = math.inf
+
+    async def send(self, event: Mapping[str, Any]) -> None:
+        """Send; wait while the connection takes nothing."""
+        self._since = self._loop.time()
+        await self._send(event)
+        self._since = math.inf
+
+    def is_stuck(self) -> bool:
+        """Whether the other side has taken nothing for `STUCK_AFTER`."""
+        return self._loop.time() - self._since >= STUCK_AFTER
 
 
 async def _departure(receive: Receive) -> None:
@@ -118,7 +157,7 @@ async def _write_h5(send: Send, reader: Reader, answer: Answer) -> None:
     """Send the upstream's own chunks as soon as they come; what is ours between them is comments and named events."""
     seen = await _skip_chunks(send, reader, answer) if reader.offset else 0
     while True:
-        new = answer.chunks[seen:]
+        new = answer.chunks[seen : seen + MOST_CHUNKS]
         if new:
             seen += len(new)
             await send(_body(b"".join(new)))
@@ -152,6 +191,36 @@ async def _skip_chunks(send: Send, reader: Reader, answer: Answer) -> int:
     return seen
 
 
+class _Cursor:
+    """A reader's place in the text of an answer."""
+
+    def __init__(self, answer: Answer, offset: int) -> None:
+        self._answer = answer
+        self._seen = 0
+        self._skip = offset
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is more to take."""
+        return self._seen < len(self._answer.texts)
+
+    def take(self, enough: int) -> str:
+        """Return what follows, in whole chunks: `enough` characters or a little more, "" where there is nothing."""
+        texts, found, length = self._answer.texts, [], 0
+        while length < enough and self._seen < len(texts):
+            text = texts[self._seen]
+            self._seen += 1
+            if self._skip:
+                text, self._skip = text[self._skip :], max(0, self._skip - len(text))
+            found.append(text)
+            length += len(text)
+        return "".join(found)
+
+    async def grown(self, *, within: float) -> bool:
+        """Wait until there is more to take, or the end; False after `within` seconds without."""
+        return await self._answer.grown(self._seen, within=within)
+
+
 class _Pacer:
     """Sends mini-program frames no closer together than the framing allows."""
 
@@ -177,21 +246,17 @@ async def _write_mini_program(send: Send, reader: Reader, answer: Answer) -> Non
     """Send frames that clients can take which parse each network chunk on its own."""
     pacer = _Pacer(send)
     await pacer.send(frames.first_frame(str(answer.message_id), str(answer.conversation_id)))
-    seen, skip, text = 0, reader.offset, ""
+    cursor, text = _Cursor(answer, reader.offset), ""
     while True:
-        new = "".join(answer.texts[seen:])
-        seen = len(answer.texts)
-        text += new[skip:]
-        skip = max(0, skip - len(new))
+        text += cursor.take(frames.MAX_ESCAPED - len(text))
         if text:
             await pacer.gap()
-            text += "".join(answer.texts[seen:])
-            seen = len(answer.texts)
+            text += cursor.take(frames.MAX_ESCAPED - len(text))
             frame, text = frames.take_frame(text)
             await pacer.send(frame)
-        elif answer.ending is not None:
+        elif not cursor.is_behind and answer.ending is not None:
             break
-        elif not await answer.grown(seen, within=HEARTBEAT_AFTER):
+        elif not await cursor.grown(within=HEARTBEAT_AFTER):
             await pacer.send(frames.HEARTBEAT)
     await _end_mini_program(send, pacer, reader, answer.ending)
 
@@ -202,3 +267,31 @@ async def _end_mini_program(send: Send, pacer: _Pacer, reader: Reader, ending: E
     last = frames.END if ending.failure is None else _failure(reader, ending.failure)
     await pacer.send(last, gap=SILENCE_BEFORE_END)
     await send(_body(b"", more=False))
+
+
+async def tell(send: Callable[[str], Awaitable[None]], reader: Reader, answer: Answer, *, ref: str) -> None:
+    """Send `answer` as the events of a WebSocket, until its end; `ref` is the client's own word for its request.
+
+    The caller counts as the answer's reader.
+    """
+    events = frames.Events(message_id=str(answer.message_id), ref=ref)
+    await send(events.started(str(answer.conversation_id)))
+    cursor = _Cursor(answer, reader.offset)
+    while True:
+        if text := cursor.take(MOST_CHARACTERS):
+            await send(events.text(text))
+            # What comes meanwhile is joined to the next, as in the mini-program's frames.
+            await asyncio.sleep(FRAME_GAP)
+        elif not cursor.is_behind and answer.ending is not None:
+            break
+        elif not await cursor.grown(within=HEARTBEAT_AFTER):
+            await send(events.heartbeat())
+    if answer.ending.receipt:
+        await send(events.receipt(answer.ending.receipt))
+    await send(events.end() if answer.ending.failure is None else failure_event(reader, answer.ending.failure, events))
+
+
+def failure_event(reader: Reader, failure: ProductError, events: frames.Events) -> str:
+    """Return the event of a WebSocket that refuses, or breaks off."""
+    with translation.override(reader.language):
+        return events.failure(failure.body(reader.request_id))

@@ -7,19 +7,21 @@ Both run in a thread (chat.threads), inside the tenant's scope, and between them
 """
 
 import uuid
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Final
 
 import structlog
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
+from django.db.models.functions import Now
 from django.utils import timezone, translation
 from django.utils.translation import gettext_lazy as _
 
 from billing import adjustments, holds
 from billing.tasks import enqueue_record
 from chat import refusals
-from chat.context import build_context, estimate_tokens
+from chat.context import branch_to, build_context, estimate_tokens
 from chat.events import FailureKind
 from chat.models import Conversation, Message, ModelOffer, Role
 from chat.upstream import tokens
@@ -34,13 +36,30 @@ log = structlog.get_logger(__name__)
 MAX_QUESTION_CHARACTERS = 100_000
 TITLE_CHARACTERS = 40
 
+# This process, to others: what it generates it can be asked for under this name (chat.relay).
+PROCESS: Final = uuid.uuid4().hex
+# `Ask.parent` of a question that begins a conversation, or begins it anew.
+ROOT: Final = "root"
+# Why an answer ended before its upstream did, as its receipt says.
+STOPPED: Final = "stopped"
+EXPIRED: Final = "expired"
+# When it is worth asking again where too many answers are running: they take seconds.
+BUSY_SECONDS: Final = 5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """What a user asks for, parsed and of the right types, not yet checked against anything stored."""
+    """What a user asks for, parsed and of the right types, not yet checked against anything stored.
+
+    At most one of `parent` (the message that the question follows), `regenerate` (the message whose question is asked
+    again) and `edit` (the message whose question this one replaces) is given; "" where not.
+    """
 
     message: str
     conversation: str = ""
+    parent: str = ""
+    regenerate: str = ""
+    edit: str = ""
     model: str = ""
     role: str = ""
     client_msg_id: str = ""
@@ -73,7 +92,7 @@ class Outcome:
     # Billable output that is not shown: reasoning, tool calls. Counted where the upstream reports no usage.
     hidden: str = ""
     finish_reason: str = ""
-    # Why we ended it before the upstream did: "client_left".
+    # Why we ended it before the upstream did: STOPPED, EXPIRED, "client_left".
     stopped: str = ""
     usage: holds.Usage | None = None
     failure: FailureKind | None = None
@@ -100,12 +119,16 @@ class AlreadyAskedError(Exception):
         self.message = message
 
 
-def open_turn(*, tenant: Tenant, user: EndUser, ask: Ask, language: str) -> Turn:
+def open_turn(*, tenant: Tenant, user: EndUser, ask: Ask, language: str, is_full: bool = False) -> Turn:
     """Admit a turn, in one transaction: nothing stays of one that is refused.
 
+    `is_full`: this process generates as many answers as it may, so it only says where a known key's answer is.
     Raises ProductError (404, 10001, 101, 102) and AlreadyAskedError. Must run in the tenant's scope.
     """
+    ask = _place(user, ask)
     _refuse_repeated(user, ask)
+    if is_full:
+        raise too_many("process", settings.MAX_ANSWERS)
     offer = _find_offer(ask.model)
     try:
         with transaction.atomic():
@@ -117,13 +140,17 @@ def open_turn(*, tenant: Tenant, user: EndUser, ask: Ask, language: str) -> Turn
 
 
 def _admit(*, tenant: Tenant, user: EndUser, ask: Ask, offer: ModelOffer, language: str) -> Turn:
+    _refuse_too_many(user)
     conversation, is_new = _find_conversation(user, ask)
-    messages = build_context(conversation, is_new=is_new, question=ask.message, offer=offer)
+    branch = [] if is_new or ask.parent == ROOT else branch_to(parse_id(ask.parent), conversation=conversation)
+    messages = build_context(conversation.role, branch=branch, question=ask.message, offer=offer)
     prompt_tokens = estimate_tokens(messages, offer)
     message = Message(
         tenant_id=tenant.pk,
         conversation=conversation,
         user=user,
+        parent_id=branch[0].id if branch else None,
+        served_by=PROCESS,
         client_msg_id=ask.client_msg_id or None,
         offer_slug=offer.slug,
         question=ask.message,
@@ -160,6 +187,56 @@ def _admit(*, tenant: Tenant, user: EndUser, ask: Ask, offer: ModelOffer, langua
         request=ChatRequest(messages=messages, max_tokens=hold.max_completion_tokens),
         cut_to_balance=hold.max_completion_tokens < longest,
         stop_when_left=tenant.on_disconnect == Tenant.OnDisconnect.STOP,
+    )
+
+
+def _place(user: EndUser, ask: Ask) -> Ask:
+    """Return `ask` with its question, its conversation and its parent, as far as a message that it names says them.
+
+    What replaces a message goes to the same model, unless the request names another.
+    """
+    name = "regenerate" if ask.regenerate else "edit" if ask.edit else "parent"
+    named = ask.regenerate or ask.edit or ask.parent
+    if named in {"", ROOT}:
+        return ask
+    known = find_message(user_id=user.pk, message_id=parse_id(named), parameter=name)
+    if parse_id(ask.conversation) not in {None, known.conversation_id}:
+        raise message_not_found(name)
+    placed = replace(ask, conversation=str(known.conversation_id))
+    if name == "parent":
+        return placed
+    return replace(
+        placed,
+        message=ask.message or known.question,
+        parent=str(known.parent_id or ROOT),
+        model=ask.model or known.offer_slug,
+    )
+
+
+def _refuse_too_many(user: EndUser) -> None:
+    """Raise ProductError 102 where the user has as many answers running, in all processes, as one may have.
+
+    The lock, until the commit, has a user's requests counted one after the other. It is taken by the same round trip
+    that counts, in a statement of its own, so that the count sees what those before it have committed.
+    """
+    if not settings.MAX_ANSWERS_PER_USER:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pg_advisory_xact_lock(hashtext('chat_message_running'), %s);"
+            "SELECT count(*) FROM chat_message WHERE tenant_id = %s AND user_id = %s AND state = 'running'",
+            [user.pk % 2**31, user.tenant_id, user.pk],
+        )
+        cursor.nextset()
+        [running] = cursor.fetchone()
+    if running >= settings.MAX_ANSWERS_PER_USER:
+        raise too_many("user", settings.MAX_ANSWERS_PER_USER)
+
+
+def too_many(whose: str, limit: int) -> ProductError:
+    """Return the refusal where `limit` answers of the "user", this "process" or this "socket" are running (102)."""
+    return refusals.too_many_answers(
+        whose, used=limit, limit=limit, reset_at=timezone.now() + timedelta(seconds=BUSY_SECONDS)
     )
 
 
@@ -242,6 +319,25 @@ def find_conversation(*, user_id: int, conversation_id: str) -> Conversation:
     return found
 
 
+def find_message(*, user_id: int, message_id: uuid.UUID | None, parameter: str = "message_id") -> Message:
+    """Return the user's own message; raise ProductError 404, of that parameter. Must run in the tenant's scope."""
+    message = Message.objects.filter(pk=message_id, user_id=user_id).first() if message_id else None
+    if message is None:
+        raise message_not_found(parameter)
+    return message
+
+
+def message_not_found(parameter: str) -> ProductError:
+    """Return the refusal of a message that does not exist, or is somebody else's (404)."""
+    return ProductError(
+        ErrorCode.NOT_FOUND,
+        _("This message does not exist. Please send it again."),
+        type="message_not_found",
+        scope=parameter,
+        action="resend",
+    )
+
+
 def parse_id(text: str) -> uuid.UUID | None:
     """Return the id that `text` spells, None where it spells none: to its reader, an object that does not exist."""
     try:
@@ -271,14 +367,24 @@ def dispatch_turn(turn: Turn) -> bool:
         return holds.dispatch(tenant_id=turn.tenant_id, hold_id=turn.message_id)
 
 
-def checkpoint_turn(turn: Turn, outcome: Outcome) -> bool:
-    """Keep what was generated so far, should this process die; False where the hold has ended meanwhile."""
+def note_stop(message: Message) -> bool:
+    """Note that the user wants no more of an answer, for the process that generates it; False where it has ended.
+
+    The note is what a process finds at its next checkpoint, should nothing faster reach it. Must run in the tenant's
+    scope.
+    """
+    running = Message.objects.filter(pk=message.pk, state=Message.State.RUNNING)
+    return running.update(stop_asked_at=Now()) == 1
+
+
+def checkpoint_turn(turn: Turn, outcome: Outcome) -> str:
+    """Keep what was generated so far, should this process die; return why to stop here, "" to go on."""
     usage = _estimate_usage(turn, outcome)
     with scope.tenant(turn.tenant_id), transaction.atomic():
         if not holds.checkpoint(tenant_id=turn.tenant_id, hold_id=turn.message_id, quantities=usage.quantities):
-            return False
-        Message.objects.filter(pk=turn.message_id, state=Message.State.RUNNING).update(answer=outcome.text)
-        return True
+            return EXPIRED
+        wanted = Message.objects.filter(pk=turn.message_id, state=Message.State.RUNNING, stop_asked_at=None)
+        return "" if wanted.update(answer=outcome.text) else STOPPED
 
 
 def close_turn(turn: Turn, outcome: Outcome) -> Ending:

@@ -1,4 +1,4 @@
-"""The ASGI application: the chat path goes to its own raw callable, everything else to Django.
+"""The ASGI application: the chat's two doors go to their own callables, everything else to Django.
 
 The same under uvicorn and daphne. Under a server that speaks the lifespan protocol, shutdown waits for the answers
 that are being generated.
@@ -18,13 +18,16 @@ django_application = get_asgi_application()
 import structlog  # noqa: E402  the lines below need Django's app registry, which the line above fills
 from django.conf import settings  # noqa: E402
 
-from chat import spool  # noqa: E402
+from chat import relay, spool  # noqa: E402
+from chat.consumers import SOCKET_PATH, ChatConsumer  # noqa: E402
 from chat.generation import drain  # noqa: E402
 from chat.threads import in_thread  # noqa: E402
 from chat.upstream import client, tokens  # noqa: E402
 from chat.views import CHAT_PATH, chat_stream  # noqa: E402
 
 log = structlog.get_logger(__name__)
+
+chat_socket = ChatConsumer.as_asgi()
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -37,8 +40,10 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await _lifespan(receive, send)
     elif scope["type"] == "http" and scope["path"] == CHAT_PATH:
         await chat_stream(scope, receive, send)
+    elif scope["type"] == "websocket" and scope["path"] == SOCKET_PATH:
+        await chat_socket(scope, receive, send)
     elif scope["type"] == "websocket":
-        # No door here yet: refused at the handshake, which clients see as 403.
+        # No door here: refused at the handshake, which clients see as 403.
         await receive()
         await send({"type": "websocket.close", "code": 1008})
     else:
@@ -63,11 +68,13 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             # The first count loads the vocabulary: not on somebody's first question.
             await in_thread(lambda: tokens.count(""))
             sweep = asyncio.create_task(_sweep_spool())
+            relay.relay_here().listen()
             await send({"type": "lifespan.startup.complete"})
         else:
             left = await drain(within=settings.DRAIN_SECONDS)
             if left:
                 log.warning("answers_left_behind", count=left)
+            await relay.close()
             await client.close()
             if sweep is not None:
                 sweep.cancel()

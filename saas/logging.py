@@ -91,8 +91,12 @@ def logging_config(*, level: str, json: bool) -> dict[str, Any]:
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
+            # It prints each WebSocket's address, with the query string: only through the chain that hides tokens.
+            "uvicorn": {"handlers": ["stderr"], "propagate": False},
             # Libraries that would print a line, with the query string, for each request.
-            name: {"level": "WARNING"}
-            for name in ("uvicorn.access", "daphne.server", "httpx", "httpcore", "django.channels.server", "stripe")
+            **{
+                name: {"level": "WARNING"}
+                for name in ("uvicorn.access", "daphne.server", "httpx", "httpcore", "django.channels.server", "stripe")
+            },
         },
     }

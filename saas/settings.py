@@ -222,6 +222,13 @@ UPSTREAM_IDLE_TIMEOUT = env.float("UPSTREAM_IDLE_TIMEOUT", default=60.0)
 UPSTREAM_TOTAL_TIMEOUT = env.float("UPSTREAM_TOTAL_TIMEOUT", default=600.0)
 # How long a stopping web process waits for the answers that it is generating.
 DRAIN_SECONDS = env.float("DRAIN_SECONDS", default=30.0)
+# Answers that one web process generates, or follows for others, at once; bytes that one may take; and answers of one
+# user at once, in all processes (0: as many as the money allows).
+MAX_ANSWERS = env.int("MAX_ANSWERS", default=2000)
+MAX_ANSWER_BYTES = env.int("MAX_ANSWER_BYTES", default=16 * 1024 * 1024)
+MAX_ANSWERS_PER_USER = env.int("MAX_ANSWERS_PER_USER", default=0)
+# Origins of pages that may open WebSockets, beside each tenant's own and mini-programs; "*" for any.
+WEBSOCKET_ORIGINS: list[str] = env.list("WEBSOCKET_ORIGINS", default=[])
 # How long a hold lives without a sign of life; then it is charged at its checkpoint, or freed.
 HOLD_SECONDS = env.int("HOLD_SECONDS", default=120)
 

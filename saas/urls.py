@@ -9,6 +9,7 @@ from billing.api_plans import router as plans
 from billing.api_recharge import payments
 from billing.api_recharge import router as recharge
 from billing.api_rewards import router as rewards
+from chat.answers import router as answers
 from chat.history import router as history
 from chat.receipts import router as receipts
 from saas.health import healthz
@@ -17,6 +18,7 @@ from saas.pages import home, invitation_link, payment_done, redeem_link
 from tenants.adminsite import tenant_site
 from tenants.api import api
 
+api.add_router("/chat", answers)
 api.add_router("/chat", history)
 api.add_router("/billing", billing)
 api.add_router("/billing", recharge)

@@ -9,6 +9,7 @@ import pytest
 from django.core.management import get_commands
 from django.urls import URLPattern, URLResolver, get_resolver
 
+from chat.consumers import SOCKET_PATH
 from chat.views import CHAT_PATH
 from tenants.errors import ErrorCode
 
@@ -81,7 +82,11 @@ def test_every_code_is_documented() -> None:
 
 def test_every_endpoint_is_documented() -> None:
     documented = set(re.findall(r"`(?:[A-Z]+ )?(/[^`]*)`", "".join(table_rows("docs/api.md"))))
-    served = {path for path in paths(get_resolver().url_patterns) if path != "/api/"} | {CHAT_PATH, "/static/"}
+    served = {path for path in paths(get_resolver().url_patterns) if path != "/api/"} | {
+        CHAT_PATH,
+        SOCKET_PATH,
+        "/static/",
+    }
     assert documented == served
 
 

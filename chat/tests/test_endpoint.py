@@ -451,6 +451,15 @@ def test_an_upstream_that_ignores_the_limit_is_stopped_at_the_hold(shop: Shop, c
     assert entries_sum_to_zero(shop)
 
 
+@pytest.mark.parametrize("size", [512, 513, 600, 1024])
+def test_an_answer_ends_though_a_checkpoint_falls_due_with_its_last_word(shop: Shop, chat_port: int, size: int) -> None:
+    shop.offer(f"burst:{size}", max_output_tokens=2000)
+    for _ in range(5):
+        reply = ask(chat_port, shop.host, {"message": "x"}, token=shop.alice.token)
+        assert reply.body.endswith(b"data: [DONE]\n\n")
+    assert {(message.state, len(message.answer.split())) for message in shop.messages()} == {("done", size)}
+
+
 def test_usage_that_is_not_reported_is_counted_offline(shop: Shop, chat_port: int) -> None:
     shop.offer("no-usage")
     receipt = receipt_of(ask(chat_port, shop.host, {"message": "x"}, token=shop.alice.token))

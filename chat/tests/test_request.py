@@ -127,3 +127,19 @@ def test_the_length_limits_are_exact() -> None:
 
 def test_a_secret_is_not_in_the_repr() -> None:
     assert "bny_secret" not in repr(read_parameters({"message": "hi", "token": "bny_secret"}))
+
+
+def test_a_question_asked_again_needs_no_text_and_takes_none() -> None:
+    asked = read_parameters({"regenerate": "m"}).ask
+    assert (asked.regenerate, asked.message, asked.edit, asked.parent) == ("m", "", "", "")
+    assert refusal(regenerate="m", message="x") == (10001, "invalid_parameter", "message")
+
+
+def test_an_edited_question_needs_its_text() -> None:
+    assert read_parameters({"edit": "m", "message": "x"}).ask.edit == "m"
+    assert refusal(edit="m") == (10001, "message_missing", "message")
+
+
+@pytest.mark.parametrize(("first", "second"), [("parent", "regenerate"), ("parent", "edit"), ("regenerate", "edit")])
+def test_a_question_has_one_place(first: str, second: str) -> None:
+    assert refusal(**{first: "a", second: "b", "message": "x"}) == (10001, "invalid_parameter", second)

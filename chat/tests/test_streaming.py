@@ -216,6 +216,49 @@ async def test_a_connection_that_breaks_while_writing_is_a_reader_that_left() ->
 
 
 @pytest.mark.parametrize("framing", list(Framing))
+async def test_a_connection_that_takes_nothing_is_left(framing: Framing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "STUCK_AFTER", 0.05)
+    taken: list[Mapping[str, Any]] = []
+
+    async def stuck(event: Mapping[str, Any]) -> None:
+        if event["type"] == "http.response.body":
+            await asyncio.Event().wait()
+        taken.append(event)
+
+    answer = whole("a")
+    await asyncio.wait_for(stream(stuck, Connection().receive, reader(framing), answer), 10)
+    assert [event["type"] for event in taken] == ["http.response.start"]
+    assert answer.readers == 0
+
+
+async def test_a_silent_answer_is_no_stuck_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "STUCK_AFTER", 0.02)
+    answer = new_answer()
+    asyncio.get_running_loop().call_later(0.2, lambda: answer.end(Ending(receipt=RECEIPT)))
+    connection = await read(answer, Framing.H5)
+    assert connection.ended
+
+
+async def test_a_reader_that_leaves_as_it_is_woken_has_left() -> None:
+    answer = new_answer()
+    waiting = asyncio.create_task(answer.grown(0, within=60))
+    await asyncio.sleep(0)
+    answer.append([delta("a")])
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_what_is_sent_at_once_is_bounded() -> None:
+    answer = new_answer()
+    answer.append([delta("x") for _ in range(10_000)])
+    answer.end(Ending(finish_reason="stop", receipt=RECEIPT))
+    connection = await read(answer, Framing.H5)
+    assert b"".join(connection.sent).count(b"data: <x>") == 10_000
+    assert max(map(len, connection.sent)) <= streaming.MOST_CHUNKS * len(delta("x").raw)
+
+
+@pytest.mark.parametrize("framing", list(Framing))
 async def test_a_refusal_is_200_with_one_failure(framing: Framing) -> None:
     connection = Connection()
     await refuse(connection.send, reader(framing), BROKEN)

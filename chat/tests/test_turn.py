@@ -7,8 +7,9 @@ from billing import holds
 from billing.holds import Usage
 from chat.events import FailureKind
 from chat.models import Conversation, Message, Role
-from chat.turn import Ask, Outcome, Turn, close_turn, dispatch_turn, open_turn
+from chat.turn import AlreadyAskedError, Ask, Outcome, Turn, close_turn, dispatch_turn, open_turn
 from tenants import scope
+from tenants.errors import ProductError
 from tests.shop import Shop, open_shop
 
 USAGE = Usage(prompt=10, cached=0, completion=5, source="upstream")
@@ -76,6 +77,94 @@ def test_a_default_role_serves_where_none_is_named(shop: Shop) -> None:
     with scope.tenant(shop.tenant.pk):
         Role.objects.create(tenant=shop.tenant, slug="d", name="D", instructions="Be kind.", is_default=True)
     assert ask(shop).request.messages[0] == {"role": "system", "content": "Be kind."}
+
+
+def contents(turn: Turn) -> list[str]:
+    return [message["content"] for message in turn.request.messages]
+
+
+def test_a_question_asked_again_has_the_context_that_it_had(shop: Shop) -> None:
+    first = ask(shop, "one")
+    answer(first, "1")
+    second = ask(shop, "two", conversation=str(first.conversation_id))
+    answer(second, "2")
+    again = ask(shop, "", regenerate=str(second.message_id))
+    answer(again, "2 again")
+    edited = ask(shop, "two, edited", edit=str(second.message_id))
+    answer(edited, "2 edited")
+    anew = ask(shop, "", regenerate=str(first.message_id))
+    answer(anew, "1 anew")
+    assert [contents(turn) for turn in (again, edited, anew)] == [
+        ["one", "1", "two"],
+        ["one", "1", "two, edited"],
+        ["one"],
+    ]
+    assert [(message.question, message.answer, message.parent_id) for message in shop.messages()] == [
+        ("one", "1", None),
+        ("two", "2", first.message_id),
+        ("two", "2 again", first.message_id),
+        ("two, edited", "2 edited", first.message_id),
+        ("one", "1 anew", None),
+    ]
+    assert {message.conversation_id for message in shop.messages()} == {first.conversation_id}
+
+
+def test_a_conversation_goes_on_where_it_was_last_or_where_it_is_told(shop: Shop) -> None:
+    first = ask(shop, "one")
+    answer(first, "1")
+    conversation = str(first.conversation_id)
+    second = ask(shop, "two", conversation=conversation)
+    answer(second, "2")
+    other = ask(shop, "two, edited", edit=str(second.message_id))
+    answer(other, "2 edited")
+    last = ask(shop, "three", conversation=conversation)
+    assert contents(last) == ["one", "1", "two, edited", "2 edited", "three"]
+    back = ask(shop, "three", parent=str(second.message_id))
+    assert contents(back) == ["one", "1", "two", "2", "three"]
+    assert back.conversation_id == first.conversation_id
+    root = ask(shop, "anew", conversation=conversation, parent="root")
+    assert contents(root) == ["anew"]
+    with scope.tenant(shop.tenant.pk):
+        assert Message.objects.get(pk=root.message_id).parent_id is None
+
+
+def test_what_replaces_a_message_goes_to_its_model_unless_another_is_named(shop: Shop) -> None:
+    shop.offer("other")
+    first = ask(shop, "one", model="other")
+    answer(first, "1")
+    assert ask(shop, "", regenerate=str(first.message_id)).model == "other"
+    assert ask(shop, "one!", edit=str(first.message_id), model="m").model == "m"
+
+
+def test_a_key_holds_for_what_is_asked_again_too(shop: Shop) -> None:
+    first = ask(shop, "one")
+    answer(first, "1")
+    again = ask(shop, "", regenerate=str(first.message_id), client_msg_id="k")
+    with pytest.raises(AlreadyAskedError) as known:
+        ask(shop, "", regenerate=str(first.message_id), client_msg_id="k")
+    assert known.value.message.pk == again.message_id
+    assert len(shop.holds()) == 2
+
+
+@pytest.mark.parametrize("parameter", ["regenerate", "edit", "parent"])
+def test_only_ones_own_messages_of_that_conversation_are_followed_or_replaced(shop: Shop, parameter: str) -> None:
+    mine, elsewhere = ask(shop, "mine"), ask(shop, "another conversation")
+    theirs = open_shop("http://127.0.0.1:1/v1")
+    theirs.offer("m")
+    foreign = ask(theirs, "a secret of theirs")
+    mallory = shop.person(cash=1_000_000)
+    for user, target, more in (
+        (mallory.user, mine.message_id, {}),
+        (shop.alice.user, foreign.message_id, {}),
+        (shop.alice.user, elsewhere.message_id, {"conversation": str(mine.conversation_id)}),
+        (shop.alice.user, "nonsense", {}),
+    ):
+        text = "" if parameter == "regenerate" else "x"
+        asked = Ask(message=text, **{parameter: str(target)}, **more)
+        with scope.tenant(shop.tenant.pk), pytest.raises(ProductError) as refused:
+            open_turn(tenant=shop.tenant, user=user, ask=asked, language="en")
+        assert (refused.value.type, refused.value.scope) == ("message_not_found", parameter)
+    assert len(shop.messages()) == 2
 
 
 def test_a_failed_turn_is_no_context(shop: Shop) -> None:

@@ -216,6 +216,7 @@ _WEB: Final = (
     "--no-access-log",
     "--no-server-header",
     "--no-proxy-headers",
+    "--ws-max-size=1048576",
     f"--timeout-graceful-shutdown={DRAIN_SECONDS}",
 )
 # Threads, not processes: no pool of children to be left behind, and the work is the database's.

@@ -9,6 +9,7 @@ A model is the name of a recording (chat/tests/recordings), replayed chunk by ch
     echo               the last user message, a few characters in each delta
     count:N            the deltas "1 " … "N "
     pace:N:MS          the same, MS milliseconds apart
+    burst:N            the same as count, the whole answer in one write
     slow:MS            three deltas after a silence of MS
     late-end           three deltas, [DONE], and the end of the body a little later
     stalls:N           N deltas, then silence until the client leaves
@@ -199,6 +200,13 @@ class _Answer:
 
     async def _give_pace(self) -> web.StreamResponse:
         return await self._stream(_numbers(int(self._args[0])), pause=int(self._args[1]) / 1000)
+
+    async def _give_burst(self) -> web.StreamResponse:
+        response = await self._begin()
+        deltas = [self._chunk({"content": piece}) for piece in _numbers(int(self._args[0]))]
+        last = [self._chunk({}, "stop"), self._usage(len(deltas)), b"data: [DONE]\n\n"]
+        await response.write(b"".join([*deltas, *last]))
+        return response
 
     async def _give_slow(self) -> web.StreamResponse:
         return await self._stream(_numbers(3), silence=int(self._args[0]) / 1000)
