@@ -23,7 +23,8 @@ _followers: set[asyncio.Task[None]] = set()
 
 def find_message(*, user_id: int, message_id: uuid.UUID | None) -> Message:
     """Return the user's own message; raise ProductError 404. Must run in the tenant's scope."""
-    message = Message.objects.filter(pk=message_id, user_id=user_id).first() if message_id else None
+    mine = Message.objects.filter(user_id=user_id, conversation__deleted_at__isnull=True)
+    message = mine.filter(pk=message_id).first() if message_id else None
     if message is None:
         raise ProductError(
             ErrorCode.NOT_FOUND,

@@ -231,7 +231,8 @@ def _find_conversation(user: EndUser, ask: Ask) -> tuple[Conversation, bool]:
 def find_conversation(*, user_id: int, conversation_id: str) -> Conversation:
     """Return the user's own conversation of that id; raise ProductError 404. Must run in the tenant's scope."""
     known = parse_id(conversation_id)
-    found = known and Conversation.objects.select_related("role").filter(pk=known, user_id=user_id).first()
+    mine = Conversation.objects.filter(user_id=user_id, deleted_at__isnull=True)
+    found = known and mine.select_related("role").filter(pk=known).first()
     if not found:
         raise ProductError(
             ErrorCode.NOT_FOUND,
@@ -335,6 +336,7 @@ def _store(turn: Turn, outcome: Outcome, ending: Ending) -> None:
         receipt=ending.receipt,
         failure=ending.failure.body("") if ending.failure else None,
         ended_at=timezone.now(),
+        indexed_at=None,
     )
 
 
