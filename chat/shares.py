@@ -1,7 +1,8 @@
 """Links that show a conversation to whoever has them: made, listed and revoked by its user, read by anybody.
 
 A link shows what had been said when it was made, nothing later, and nothing of who said it. Who may read it knows its
-token, 256 random bits of which only the digest is kept. It ends when it expires or is revoked, and with the conversation.
+token, 256 random bits of which only the digest is kept. It ends when it expires or is revoked, or its conversation is
+deleted.
 """
 
 import secrets

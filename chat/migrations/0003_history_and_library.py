@@ -535,10 +535,6 @@ class Migration(migrations.Migration):
                 verbose_name="category",
             ),
         ),
-        migrations.AddConstraint(
-            model_name="role",
-            constraint=tenants.scope.SameTenant(field="category", name="chat_role_category_fk"),
-        ),
         migrations.AddField(
             model_name="searchentry",
             name="message",
@@ -653,14 +649,6 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="feedback",
-            constraint=tenants.scope.SameTenant(field="user", name="chat_feedback_user_fk"),
-        ),
-        migrations.AddConstraint(
-            model_name="feedback",
-            constraint=tenants.scope.SameTenant(field="message", name="chat_feedback_message_fk"),
-        ),
-        migrations.AddConstraint(
-            model_name="feedback",
             constraint=models.UniqueConstraint(fields=("tenant", "message"), name="chat_feedback_once"),
         ),
         migrations.AddConstraint(
@@ -672,14 +660,6 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="announcementread",
             constraint=models.UniqueConstraint(fields=("tenant", "id"), name="chat_announcementread_tenant_id"),
-        ),
-        migrations.AddConstraint(
-            model_name="announcementread",
-            constraint=tenants.scope.SameTenant(field="user", name="chat_announcementread_user_fk"),
-        ),
-        migrations.AddConstraint(
-            model_name="announcementread",
-            constraint=tenants.scope.SameTenant(field="announcement", name="chat_announcementread_announcement_fk"),
         ),
         migrations.AddConstraint(
             model_name="announcementread",
@@ -722,14 +702,6 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="searchentry",
-            constraint=tenants.scope.SameTenant(field="user", name="chat_searchentry_user_fk"),
-        ),
-        migrations.AddConstraint(
-            model_name="searchentry",
-            constraint=tenants.scope.SameTenant(field="message", name="chat_searchentry_message_fk"),
-        ),
-        migrations.AddConstraint(
-            model_name="searchentry",
             constraint=models.UniqueConstraint(fields=("tenant", "message"), name="chat_searchentry_once"),
         ),
         migrations.AddIndex(
@@ -743,14 +715,6 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="sharelink",
             constraint=models.UniqueConstraint(fields=("tenant", "id"), name="chat_sharelink_tenant_id"),
-        ),
-        migrations.AddConstraint(
-            model_name="sharelink",
-            constraint=tenants.scope.SameTenant(field="user", name="chat_sharelink_user_fk"),
-        ),
-        migrations.AddConstraint(
-            model_name="sharelink",
-            constraint=tenants.scope.SameTenant(field="conversation", name="chat_sharelink_conversation_fk"),
         ),
         migrations.AddConstraint(
             model_name="sharelink",
@@ -772,6 +736,54 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="report",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("handled_at__isnull", True), ("state", "open")),
+                    models.Q(("handled_at__isnull", False), ("state__in", ["upheld", "rejected"])),
+                    _connector="OR",
+                ),
+                name="chat_report_handled",
+            ),
+        ),
+        # Keys between tenants' rows, once the pairs that they point at are unique.
+        migrations.AddConstraint(
+            model_name="role",
+            constraint=tenants.scope.SameTenant(field="category", name="chat_role_category_fk"),
+        ),
+        migrations.AddConstraint(
+            model_name="feedback",
+            constraint=tenants.scope.SameTenant(field="user", name="chat_feedback_user_fk"),
+        ),
+        migrations.AddConstraint(
+            model_name="feedback",
+            constraint=tenants.scope.SameTenant(field="message", name="chat_feedback_message_fk"),
+        ),
+        migrations.AddConstraint(
+            model_name="announcementread",
+            constraint=tenants.scope.SameTenant(field="user", name="chat_announcementread_user_fk"),
+        ),
+        migrations.AddConstraint(
+            model_name="announcementread",
+            constraint=tenants.scope.SameTenant(field="announcement", name="chat_announcementread_announcement_fk"),
+        ),
+        migrations.AddConstraint(
+            model_name="searchentry",
+            constraint=tenants.scope.SameTenant(field="user", name="chat_searchentry_user_fk"),
+        ),
+        migrations.AddConstraint(
+            model_name="searchentry",
+            constraint=tenants.scope.SameTenant(field="message", name="chat_searchentry_message_fk"),
+        ),
+        migrations.AddConstraint(
+            model_name="sharelink",
+            constraint=tenants.scope.SameTenant(field="user", name="chat_sharelink_user_fk"),
+        ),
+        migrations.AddConstraint(
+            model_name="sharelink",
+            constraint=tenants.scope.SameTenant(field="conversation", name="chat_sharelink_conversation_fk"),
+        ),
+        migrations.AddConstraint(
+            model_name="report",
             constraint=tenants.scope.SameTenant(field="reporter", name="chat_report_reporter_fk"),
         ),
         migrations.AddConstraint(
@@ -781,16 +793,5 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name="report",
             constraint=tenants.scope.SameTenant(field="share", name="chat_report_share_fk"),
-        ),
-        migrations.AddConstraint(
-            model_name="report",
-            constraint=models.CheckConstraint(
-                condition=models.Q(
-                    models.Q(("handled_at__isnull", True), ("state", "open")),
-                    models.Q(("handled_at__isnull", False), ("state__in", ["upheld", "rejected"])),
-                    _connector="OR",
-                ),
-                name="chat_report_handled",
-            ),
         ),
     ]
