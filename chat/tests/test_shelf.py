@@ -111,7 +111,7 @@ def test_the_tenants_instructions_are_in_no_answer_of_the_api(shop: Shop) -> Non
         ({"context_turns": 1}, {"context_turns": 3}, 3),
         ({"context_tokens": 0}, {}, 0),
         ({"context_tokens": 0}, {"context_tokens": 8000}, 3),
-        ({"context_tokens": 60}, {"context_turns": 3}, 2),
+        ({"context_tokens": 40}, {"context_turns": 3}, 2),
     ],
 )
 def test_how_much_of_a_conversation_is_sent(
