@@ -67,12 +67,13 @@ def _message(said: Message) -> dict[str, Any]:
 def _markdown(rows: Iterable[Conversation], zone: ZoneInfo, label: str, facts: dict[str, Any]) -> Iterator[str]:
     # JSON is YAML, too: the front matter is where programs look for a Markdown file's metadata.
     yield f"---\nAIGC: {json.dumps(facts, ensure_ascii=False)}\n---\n\n> {label}\n"
+    asked, nothing = _("Question"), _("No answer.")
     for row in rows:
         yield f"\n# {_one_line(row.title)}\n\n{_moment(row.created_at, zone)}\n"
         for said in row.messages.all():
-            yield f"\n## {_('Question')}\n\n{said.question}\n"
+            yield f"\n## {asked}\n\n{said.question}\n"
             heading = _("AI-generated answer (%(model)s)") % {"model": said.offer_slug}
-            yield f"\n## {heading}\n\n{said.answer or _('No answer.')}\n"
+            yield f"\n## {heading}\n\n{said.answer or nothing}\n"
 
 
 def _one_line(text: str) -> str:

@@ -119,7 +119,7 @@ class Report(TenantOwned):
     class State(models.TextChoices):
         """Whether staff have dealt with it."""
 
-        OPEN = "open", _("open")
+        OPEN = "open", _("to be dealt with")
         UPHELD = "upheld", _("upheld")
         REJECTED = "rejected", _("rejected")
 
