@@ -288,6 +288,7 @@ class Message(TenantOwned):
                 condition=models.Q(receipt__isnull=False),
                 name="chat_message_receipts",
             ),
+            models.Index(fields=["tenant", "user", "-id"], name="chat_message_mine"),
             models.Index(
                 fields=["tenant", "user"],
                 condition=models.Q(indexed_at__isnull=True),

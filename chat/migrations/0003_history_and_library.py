@@ -174,7 +174,7 @@ class Migration(migrations.Migration):
                 (
                     "state",
                     models.CharField(
-                        choices=[("open", "open"), ("upheld", "upheld"), ("rejected", "rejected")],
+                        choices=[("open", "to be dealt with"), ("upheld", "upheld"), ("rejected", "rejected")],
                         default="open",
                         max_length=8,
                         verbose_name="state",
@@ -347,6 +347,10 @@ class Migration(migrations.Migration):
                 fields=["tenant", "user"],
                 name="chat_message_to_index",
             ),
+        ),
+        migrations.AddIndex(
+            model_name="message",
+            index=models.Index(fields=["tenant", "user", "-id"], name="chat_message_mine"),
         ),
         migrations.AddField(
             model_name="announcement",
