@@ -1,9 +1,9 @@
 """Searching in what a user asked and was answered, in any language.
 
-A text's terms are its pairs of neighbouring characters, which need no dictionary to cut Chinese into words. Each is
-hashed together with the tenant and the user, so the index has no list that two users share, and a common pair costs a
-user what that user wrote. The index only proposes: PostgreSQL then looks for the words themselves in what it found, and
-in what is not indexed yet.
+A text's terms are its pairs of neighbouring characters, which need no dictionary to cut Chinese into words. Pairs fall
+into a few thousand groups, which keeps the index small, and a group's term is hashed with the tenant and the user, so
+the index has no list that two users share, and a common pair costs a user what that user wrote. The index only
+proposes: PostgreSQL then looks for the words themselves in what it found, and in what is not indexed yet.
 """
 
 import re
@@ -19,6 +19,9 @@ from tenants import scope
 from tenants.models import EndUser
 
 _SIGN = 2**31
+# Groups of pairs: an answer of 600 characters is in one of 14, so a word of two characters leaves 7 % of the messages to
+# look through, one of three half a percent. Sixteen times as many would find hardly faster, in an index six times as large.
+_GROUPS = 2**13
 # Characters of a text that are shown before and after what was found.
 SNIPPET_BEFORE, SNIPPET_AFTER = 20, 80
 
@@ -36,7 +39,8 @@ def terms_of(text: str, *, tenant_id: int, user_id: int) -> list[int]:
     """Return the terms of a user's text, 32-bit integers in ascending order."""
     seed = zlib.crc32(f"{tenant_id}:{user_id}".encode())
     pairs = {run[at : at + 2] for run in text.casefold().split() for at in range(len(run) - 1)}
-    return sorted({zlib.crc32(pair.encode("utf-8", "surrogatepass"), seed) - _SIGN for pair in pairs})
+    groups = {zlib.crc32(pair.encode("utf-8", "surrogatepass")) % _GROUPS for pair in pairs}
+    return sorted(zlib.crc32(group.to_bytes(2, "big"), seed) - _SIGN for group in groups)
 
 
 def find(*, user: EndUser, query: str, before: str = "", limit: int) -> list[Hit]:
