@@ -1,10 +1,12 @@
-"""Chat's rows in the admin: offers and roles to edit, what was said to look at."""
+"""Chat's rows in the admin: offers to edit, what was said to look at; `chat.admin_library` has the rest."""
 
 from typing import ClassVar
 
+from django.contrib.admin import EmptyFieldListFilter
 from django.utils.translation import gettext_lazy as _
 
-from chat.models import Conversation, Message, ModelOffer, Role, UpstreamAccount
+from chat import admin_library  # noqa: F401  # registers its models
+from chat.models import Conversation, Message, ModelOffer, UpstreamAccount
 from tenants.adminsite import (
     ReadOnlyTenantModelAdmin,
     SecretField,
@@ -45,18 +47,12 @@ class ModelOfferAdmin(TenantModelAdmin):
     search_fields = ("slug", "name", "upstream_model")
 
 
-class RoleAdmin(TenantModelAdmin):
-    """Assistants."""
-
-    list_display = ("slug", "name", "is_default", "is_enabled")
-    search_fields = ("slug", "name")
-
-
 class ConversationAdmin(ReadOnlyTenantModelAdmin):
     """Conversations, for support."""
 
     visible_to = _SUPPORT
-    list_display = ("id", "user", "title", "updated_at")
+    list_display = ("id", "user", "title", "updated_at", "deleted_at")
+    list_filter = (("deleted_at", EmptyFieldListFilter),)
     list_select_related = ("tenant", "user")
     search_fields = ("title", "user__username", "user__phone", "user__email")
 
@@ -75,7 +71,6 @@ class MessageAdmin(ReadOnlyTenantModelAdmin):
 for _model, _admin in (
     (UpstreamAccount, UpstreamAccountAdmin),
     (ModelOffer, ModelOfferAdmin),
-    (Role, RoleAdmin),
     (Conversation, ConversationAdmin),
     (Message, MessageAdmin),
 ):

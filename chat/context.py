@@ -1,4 +1,8 @@
-"""What is sent upstream for a question: the role's instructions, as much of the conversation as fits, the question."""
+"""What is sent upstream for a question: instructions, as much of the conversation as fits, the question.
+
+Instructions are the tenant's own (`ChatRules`), then the role's; how much of the conversation, the offer says, else the
+tenant, else the model's window.
+"""
 
 import uuid
 from collections.abc import Iterable, Sequence
@@ -6,7 +10,7 @@ from typing import Any, NamedTuple
 
 from django.db import connection
 
-from chat.models import Conversation, Message, ModelOffer, Role
+from chat.models import ChatRules, Conversation, Message, ModelOffer, Role
 from chat.refusals import too_long
 from chat.upstream import tokens
 
@@ -42,22 +46,35 @@ def build_context(
     so that a small window still holds some history. Raises ProductError 10001 where the question alone leaves no room
     for the shortest answer.
     """
-    system = [{"role": "system", "content": role.instructions}] if role else []
+    rules = ChatRules.objects.first() or ChatRules()
+    system = _instructions(rules, role)
     asked = [{"role": "user", "content": question}]
     room = offer.context_window - estimate_tokens(system + asked, offer)
     if room < offer.min_output_tokens:
         raise too_long()
     room -= min(offer.max_output_tokens, offer.context_window // 2)
+    room = min(room, _first(offer.context_tokens, rules.context_tokens, room))
+    turns = _first(offer.context_turns, rules.context_turns, MAX_TURNS)
     history: list[dict[str, Any]] = []
-    for turn in branch:
-        if not turn.is_answered:
-            continue
+    for turn in [turn for turn in branch if turn.is_answered][:turns]:
         pair = [{"role": "user", "content": turn.question}, {"role": "assistant", "content": turn.answer}]
         room -= estimate_tokens(pair, offer)
         if room < 0:
             break
         history = pair + history
     return system + history + asked
+
+
+def _instructions(rules: ChatRules, role: Role | None) -> list[dict[str, Any]]:
+    """Return one system message, since some models know but one, or none."""
+    texts = [rules.instructions, role.instructions if role else ""]
+    content = "\n\n".join(text for text in texts if text.strip())
+    return [{"role": "system", "content": content}] if content else []
+
+
+def _first(*limits: int | None) -> int:
+    """Return the first limit that is set; the last one always is."""
+    return next(limit for limit in limits if limit is not None)
 
 
 # A conversation's rows are a tree; this walks from a leaf to the root. The scope's part of it is the tenant's id.

@@ -1,4 +1,7 @@
-"""What chat keeps: upstream accounts, a tenant's model offers, assistant roles, conversations and their messages."""
+"""What chat keeps: upstream accounts, a tenant's model offers, assistant roles, conversations and their messages.
+
+What needs none of these, or only names them, is in `chat.library` and `chat.marks`, and is brought in here.
+"""
 
 from typing import Any, ClassVar
 
@@ -8,8 +11,27 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
+from chat.library import Announcement, AnnouncementRead, ChatRules, PlatformAnnouncement, RoleCategory
+from chat.marks import Feedback, Report, SearchEntry, ShareLink
 from tenants.scope import SameTenant, TenantOrPlatformOwned, TenantOwned, WrongScopeError
 from tenants.secrets import EncryptedTextField
+
+__all__ = [
+    "Announcement",
+    "AnnouncementRead",
+    "ChatRules",
+    "Conversation",
+    "Feedback",
+    "Message",
+    "ModelOffer",
+    "PlatformAnnouncement",
+    "Report",
+    "Role",
+    "RoleCategory",
+    "SearchEntry",
+    "ShareLink",
+    "UpstreamAccount",
+]
 
 
 class UpstreamAccount(TenantOrPlatformOwned):
@@ -63,6 +85,15 @@ class ModelOffer(TenantOwned):
     )
     quota_group = models.CharField(_("quota group"), max_length=40, default="default")
     paid_way = models.BooleanField(_("may be paid for"), default=True)
+    context_turns = models.PositiveSmallIntegerField(
+        _("earlier turns sent along at most"), null=True, blank=True, help_text=_("Empty: as the chat rules say.")
+    )
+    context_tokens = models.PositiveIntegerField(
+        _("tokens of earlier turns sent along at most"),
+        null=True,
+        blank=True,
+        help_text=_("Empty: as the chat rules say."),
+    )
     is_default = models.BooleanField(_("default"), default=False)
     is_enabled = models.BooleanField(_("enabled"), default=True)
 
@@ -102,11 +133,30 @@ class ModelOffer(TenantOwned):
 
 
 class Role(TenantOwned):
-    """An assistant of a tenant: a name for the user, instructions for the model."""
+    """An assistant of a tenant: a name and opening words for the user, instructions for the model."""
 
     slug = models.SlugField(_("slug"), max_length=64)
     name = models.CharField(_("name"), max_length=80)
-    instructions = models.TextField(_("instructions to the model"))
+    category = models.ForeignKey(
+        RoleCategory,
+        on_delete=models.PROTECT,
+        db_constraint=False,
+        db_index=False,
+        related_name="roles",
+        null=True,
+        blank=True,
+        verbose_name=_("category"),
+    )
+    description = models.CharField(_("description"), max_length=200, blank=True, default="")
+    avatar_url = models.URLField(_("picture"), blank=True, default="")
+    opening = models.TextField(
+        _("opening words"), blank=True, default="", help_text=_("What the assistant says before the first question.")
+    )
+    suggestions = models.TextField(
+        _("suggested questions"), blank=True, default="", help_text=_("One a line; users choose one with a tap.")
+    )
+    instructions = models.TextField(_("instructions to the model"), help_text=_("Users never see them."))
+    position = models.IntegerField(_("position"), default=0, help_text=_("Smaller numbers come first."))
     is_default = models.BooleanField(_("default"), default=False)
     is_enabled = models.BooleanField(_("enabled"), default=True)
 
@@ -115,6 +165,7 @@ class Role(TenantOwned):
         verbose_name_plural = _("assistant roles")
         constraints: ClassVar = [
             *TenantOwned.Meta.constraints,
+            SameTenant(field="category", name="chat_role_category_fk"),
             models.UniqueConstraint(fields=["tenant", "slug"], name="chat_role_slug"),
             models.UniqueConstraint(
                 fields=["tenant"], condition=models.Q(is_default=True), name="chat_role_one_default"
@@ -148,8 +199,14 @@ class Conversation(TenantOwned):
         verbose_name=_("assistant role"),
     )
     title = models.CharField(_("title"), max_length=120)
+    is_pinned = models.BooleanField(_("pinned"), default=False)
+    is_archived = models.BooleanField(_("archived"), default=False)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     updated_at = models.DateTimeField(_("last turn"), auto_now_add=True)
+    # To its user it does not exist from here on; the receipts of its answers stay.
+    deleted_at = models.DateTimeField(_("deleted"), null=True, blank=True)
+    # What was said in it is gone from the database too (chat.tasks.erase_deleted).
+    erased_at = models.DateTimeField(_("erased"), null=True, blank=True)
 
     class Meta(TenantOwned.Meta):
         verbose_name = _("conversation")
@@ -161,6 +218,11 @@ class Conversation(TenantOwned):
         ]
         indexes: ClassVar = [
             models.Index(fields=["tenant", "user", "-updated_at"], name="chat_conversation_recent"),
+            models.Index(
+                fields=["tenant", "deleted_at"],
+                condition=models.Q(deleted_at__isnull=False, erased_at__isnull=True),
+                name="chat_conversation_to_erase",
+            ),
         ]
 
 
@@ -223,6 +285,8 @@ class Message(TenantOwned):
     # The web process that generates the answer, under the name by which others reach it (chat.relay).
     served_by = models.CharField(_("web process"), max_length=32, default="", editable=False)
     stop_asked_at = models.DateTimeField(_("asked to stop"), null=True, editable=False)
+    # Empty: the search reads the message itself.
+    indexed_at = models.DateTimeField(_("indexed"), null=True, editable=False)
 
     class Meta(TenantOwned.Meta):
         verbose_name = _("message")
@@ -245,5 +309,11 @@ class Message(TenantOwned):
                 fields=["tenant", "user"],
                 condition=models.Q(state="running"),
                 name="chat_message_running",
+            ),
+            models.Index(fields=["tenant", "user", "-id"], name="chat_message_mine"),
+            models.Index(
+                fields=["tenant", "user"],
+                condition=models.Q(indexed_at__isnull=True),
+                name="chat_message_to_index",
             ),
         ]

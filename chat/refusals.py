@@ -96,3 +96,36 @@ def too_many_answers(whose: str, *, used: int, limit: int, reset_at: datetime) -
         used=used,
         limit=limit,
     )
+
+
+def nothing_to_share() -> ProductError:
+    """10001: a conversation without an answer."""
+    return ProductError(
+        ErrorCode.INVALID,
+        _("There is no answer in this conversation yet, so there is nothing to share."),
+        type="nothing_to_share",
+        scope="conversation",
+        action="wait",
+    )
+
+
+def share_not_found() -> ProductError:
+    """404: no such link, or message in it; one that was revoked or has expired is none either."""
+    return ProductError(
+        ErrorCode.NOT_FOUND,
+        _("This shared conversation does not exist, or is shared no longer."),
+        type="share_not_found",
+        scope="share",
+        action="ask_for_link",
+    )
+
+
+def announcement_not_found() -> ProductError:
+    """404: no announcement that the user is told today."""
+    return ProductError(
+        ErrorCode.NOT_FOUND,
+        _("This announcement does not exist."),
+        type="announcement_not_found",
+        scope="announcement",
+        action="reload",
+    )

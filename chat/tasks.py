@@ -1,14 +1,18 @@
 """Chat's background work: it touches messages, never money."""
 
+from datetime import timedelta
+
 import structlog
 from celery import shared_task
+from django.conf import settings
+from django.db import transaction
 from django.db.models import Exists, OuterRef
 from django.utils import timezone, translation
 
 from billing import holds
 from billing.models import Hold
-from chat import refusals
-from chat.models import Message
+from chat import refusals, search
+from chat.models import Conversation, Feedback, Message, SearchEntry
 from tenants import scope
 
 log = structlog.get_logger(__name__)
@@ -42,3 +46,37 @@ def _close(message: Message) -> bool:
         )
     log.warning("orphan_closed", message_id=str(message.pk), charged=receipt is not None)
     return closed == 1
+
+
+@shared_task
+def index_messages() -> int:
+    """Bring ended messages into the search's index; return how many. Until then the search reads them themselves."""
+    with scope.platform("sweep of every tenant's messages that are not indexed"):
+        waiting = Message.objects.filter(indexed_at__isnull=True, ended_at__isnull=False)
+        ended = list(waiting.only("tenant_id")[:_BATCH])
+    return sum(search.index(message) for message in ended)
+
+
+@shared_task
+def erase_deleted() -> int:
+    """Erase what was said in conversations that were deleted long enough ago; return how many.
+
+    The messages' rows stay, without texts, for their receipts.
+    """
+    with scope.platform("sweep of every tenant's deleted conversations"):
+        ago = timezone.now() - timedelta(days=settings.DELETED_CONVERSATION_DAYS)
+        deleted = list(Conversation.objects.filter(deleted_at__lt=ago, erased_at__isnull=True)[:_BATCH])
+    return sum(_erase(conversation) for conversation in deleted)
+
+
+def _erase(conversation: Conversation) -> bool:
+    with scope.tenant(conversation.tenant_id), transaction.atomic():
+        waiting = Conversation.objects.filter(pk=conversation.pk, erased_at__isnull=True)
+        if not waiting.update(title="", erased_at=timezone.now()):
+            return False
+        said = Message.objects.filter(conversation=conversation)
+        SearchEntry.objects.filter(message__in=said).delete()
+        Feedback.objects.filter(message__in=said).delete()
+        said.update(question="", answer="", indexed_at=timezone.now())
+    log.info("conversation_erased", conversation_id=str(conversation.pk))
+    return True

@@ -307,7 +307,8 @@ def _find_conversation(user: EndUser, ask: Ask) -> tuple[Conversation, bool]:
 def find_conversation(*, user_id: int, conversation_id: str) -> Conversation:
     """Return the user's own conversation of that id; raise ProductError 404. Must run in the tenant's scope."""
     known = parse_id(conversation_id)
-    found = known and Conversation.objects.select_related("role").filter(pk=known, user_id=user_id).first()
+    mine = Conversation.objects.filter(user_id=user_id, deleted_at__isnull=True)
+    found = known and mine.select_related("role").filter(pk=known).first()
     if not found:
         raise ProductError(
             ErrorCode.NOT_FOUND,
@@ -321,7 +322,8 @@ def find_conversation(*, user_id: int, conversation_id: str) -> Conversation:
 
 def find_message(*, user_id: int, message_id: uuid.UUID | None, parameter: str = "message_id") -> Message:
     """Return the user's own message; raise ProductError 404, of that parameter. Must run in the tenant's scope."""
-    message = Message.objects.filter(pk=message_id, user_id=user_id).first() if message_id else None
+    mine = Message.objects.filter(user_id=user_id, conversation__deleted_at__isnull=True)
+    message = mine.filter(pk=message_id).first() if message_id else None
     if message is None:
         raise message_not_found(parameter)
     return message
@@ -440,6 +442,7 @@ def _store(turn: Turn, outcome: Outcome, ending: Ending) -> None:
         receipt=ending.receipt,
         failure=ending.failure.body("") if ending.failure else None,
         ended_at=timezone.now(),
+        indexed_at=None,
     )
 
 

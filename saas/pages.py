@@ -9,7 +9,9 @@ from django.views.decorators.http import require_safe
 
 from billing import codes, rewards
 from billing.models import Order
+from chat import shares
 from chat.views import CHAT_PATH
+from tenants.errors import ProductError
 from tenants.models import Branding, Tenant
 
 
@@ -47,6 +49,23 @@ def invitation_link(request: HttpRequest, code: str) -> HttpResponse:
     if tenant is None or known is None:
         raise Http404
     return render(request, "pages/invitation.html", {"brand": _brand(tenant), "code": known})
+
+
+@require_safe
+@never_cache
+def shared_conversation(request: HttpRequest, token: str) -> HttpResponse:
+    """Show a conversation that its user shares, to whoever has the link, and nothing of the user."""
+    tenant: Tenant | None = request.tenant  # type: ignore[attr-defined]
+    if tenant is None:
+        raise Http404
+    try:
+        context = shares.shared_conversation(tenant=tenant, token=token)
+    except ProductError as gone:
+        raise Http404 from gone
+    page = render(request, "pages/shared.html", {"brand": _brand(tenant), **context})
+    # The page's address is what opens it: no other site may be told of it.
+    page["Referrer-Policy"] = "no-referrer"
+    return page
 
 
 @require_safe

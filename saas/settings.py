@@ -152,6 +152,8 @@ CELERY_BEAT_SCHEDULE = {
     "record usage that the broker lost": {"task": "billing.tasks.sweep_unrecorded", "schedule": SWEEP_SECONDS},
     "end expired holds": {"task": "billing.tasks.expire_holds", "schedule": SWEEP_SECONDS},
     "close messages whose process died": {"task": "chat.tasks.close_orphans", "schedule": SWEEP_SECONDS},
+    "index messages for the search": {"task": "chat.tasks.index_messages", "schedule": SWEEP_SECONDS},
+    "erase deleted conversations": {"task": "chat.tasks.erase_deleted", "schedule": crontab(hour="4", minute="40")},
     "ask for payments that nobody told of": {"task": "billing.tasks.poll_orders", "schedule": 10.0},
     # Providers have yesterday's bill ready by ten; what one of them could not give comes with a later try.
     "fetch providers' bills": {"task": "billing.tasks.fetch_bills", "schedule": crontab(hour="2,11,16", minute="5")},
@@ -231,6 +233,8 @@ MAX_ANSWERS_PER_USER = env.int("MAX_ANSWERS_PER_USER", default=0)
 WEBSOCKET_ORIGINS: list[str] = env.list("WEBSOCKET_ORIGINS", default=[])
 # How long a hold lives without a sign of life; then it is charged at its checkpoint, or freed.
 HOLD_SECONDS = env.int("HOLD_SECONDS", default=120)
+# Days after which what was said in a deleted conversation is erased.
+DELETED_CONVERSATION_DAYS = env.int("DELETED_CONVERSATION_DAYS", default=30)
 
 # Who is told by mail when the ledger does not add up, and how mail is sent: by default it is printed.
 ALERT_EMAILS: list[str] = env.list("ALERT_EMAILS", default=[])

@@ -11,15 +11,21 @@ from billing.api_recharge import router as recharge
 from billing.api_rewards import router as rewards
 from chat.answers import router as answers
 from chat.history import router as history
+from chat.opinions import router as opinions
 from chat.receipts import router as receipts
+from chat.shares import router as shares
+from chat.shelf import router as shelf
 from saas.health import healthz
 from saas.openapi import openapi
-from saas.pages import home, invitation_link, payment_done, redeem_link
+from saas.pages import home, invitation_link, payment_done, redeem_link, shared_conversation
 from tenants.adminsite import tenant_site
 from tenants.api import api
 
 api.add_router("/chat", answers)
 api.add_router("/chat", history)
+api.add_router("/chat", shares)
+api.add_router("/chat", opinions)
+api.add_router("/chat", shelf)
 api.add_router("/billing", billing)
 api.add_router("/billing", recharge)
 api.add_router("/billing", ledger)
@@ -32,6 +38,7 @@ urlpatterns = [
     path("", home, name="home"),
     path("i/<str:code>", invitation_link, name="invitation_link"),
     path("r/<str:code>", redeem_link, name="redeem_link"),
+    path("s/<str:token>", shared_conversation, name="shared"),
     path("pay/done", payment_done, name="payment_done"),
     path("healthz", healthz, name="healthz"),
     path("api/openapi.json", openapi, name="openapi"),

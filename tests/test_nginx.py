@@ -262,10 +262,13 @@ def test_a_token_is_in_no_log(pair: Pair) -> None:
     assert TOKEN not in pair.nginx.access_log() + pair.nginx.error_log()
 
 
-def test_a_redeem_code_is_in_no_log(pair: Pair) -> None:
+def test_a_redeem_code_or_a_shared_links_token_is_in_no_log(pair: Pair) -> None:
     code = "7KQM-X2VB-9RTC-4WHN"
     headers_that_arrive(pair, {"X-Request-Id": "linked-1"}, f"/r/{code}")
     assert json.loads(log_with(pair.nginx, "linked-1"))["path"] == "/r/[hidden]"
+    for number, prefix in enumerate(("/s/", "/api/chat/shared/"), start=2):
+        headers_that_arrive(pair, {"X-Request-Id": f"linked-{number}"}, f"{prefix}{code}")
+        assert json.loads(log_with(pair.nginx, f"linked-{number}"))["path"] == f"{prefix}[hidden]"
     assert code not in pair.nginx.access_log() + pair.nginx.error_log()
 
 

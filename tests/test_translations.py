@@ -46,7 +46,19 @@ from billing.models import (
 )
 from billing.payments.provider import PaymentNotice
 from billing.tests.conftest import open_shop
-from chat.models import Conversation, ModelOffer, Role, UpstreamAccount
+from chat.models import (
+    Announcement,
+    ChatRules,
+    Conversation,
+    Feedback,
+    ModelOffer,
+    PlatformAnnouncement,
+    Report,
+    Role,
+    RoleCategory,
+    ShareLink,
+    UpstreamAccount,
+)
 from chat.models import Message as ChatMessage
 from saas.local.messages import OURS, ROOT, forms, texts_of_source, update
 from saas.local.translations import LOCALE
@@ -252,11 +264,7 @@ def rows_of_every_kind() -> list[Model]:
         ModelOffer.objects.create(
             tenant=tenant, slug="1", name="模型", sku=shop.sku, account=account, upstream_model="1"
         )
-        Role.objects.create(tenant=tenant, slug="1", name="助手", instructions="请")
-        conversation = Conversation.objects.create(tenant=tenant, user=user, title="你好")
-        ChatMessage.objects.create(
-            tenant=tenant, conversation=conversation, user=user, offer_slug="1", question="你好", state="done"
-        )
+        chat_about(tenant, user)
         sell(tenant, user)
         set_free_quota(tenant.pk, per_day=1)
         make_cap(tenant, 9, scope="one_user", user=user)
@@ -278,7 +286,24 @@ def rows_of_every_kind() -> list[Model]:
         owned = [model.objects.filter(tenant=tenant).first() for model in registered(tenant_site)]
     colleague = StaffUser.objects.create_user("1")
     membership = colleague.platform_memberships.create(role="operator")
-    return [tenant, *resell(tenant), colleague, membership, audited, *(row for row in owned if row)]
+    told = PlatformAnnouncement.objects.create(title="公告", body="停机")
+    return [tenant, *resell(tenant), colleague, membership, audited, told, *(row for row in owned if row)]
+
+
+def chat_about(tenant: Tenant, user: EndUser) -> None:
+    """Give a tenant an assistant, rules and an announcement, and a conversation that is shared, judged and reported."""
+    shelf = RoleCategory.objects.create(tenant=tenant, slug="1", name="写作")
+    Role.objects.create(tenant=tenant, slug="1", name="助手", instructions="请", category=shelf)
+    ChatRules.objects.create(tenant=tenant, instructions="请")
+    Announcement.objects.create(tenant=tenant, title="公告", body="停机")
+    mine = {"tenant": tenant, "user": user}
+    conversation = Conversation.objects.create(**mine, title="你好")
+    said = ChatMessage.objects.create(**mine, conversation=conversation, offer_slug="1", question="你好", state="done")
+    ShareLink.objects.create(**mine, conversation=conversation, digest="0" * 64, expires_at=Now())
+    Feedback.objects.create(**mine, message=said, rating="up")
+    Report.objects.create(
+        tenant=tenant, reporter=user, message=said, category="other", question="你好", answer="", handled_by=None
+    )
 
 
 def bill_and_reward(tenant: Tenant, user: EndUser) -> None:

@@ -223,7 +223,12 @@ def _new_tenant(brand: _Brand, reseller: Reseller, secret: str) -> Tenant:
     with scope.tenant(tenant.pk):
         Membership.objects.create(tenant=tenant, staff=owner, role=Membership.Role.OWNER)
         Role.objects.create(
-            tenant=tenant, slug="assistant", name=brand.name, instructions=brand.assistant, is_default=True
+            tenant=tenant,
+            slug="assistant",
+            name=brand.name,
+            instructions=brand.assistant,
+            opening=brand.welcome,
+            is_default=True,
         )
         for username in ("alice", "bob"):
             # Nobody knows this password: the demo's users come in by token, and whoever wants may set one.

@@ -25,6 +25,8 @@ TOKEN = "bny_abcdefghijklmnopqrstuvwxyz0123456789"
         ("key sk-1234567890abcdef refused", f"key {HIDDEN} refused"),
         ('{"password": "p4ss word", "a": 1}', f'{{"password": "{HIDDEN} word", "a": 1}}'),
         ("Not Found: /r/7KQM-X2VB-9RTC-4WHN", f"Not Found: /r/{HIDDEN}"),
+        ("/api/chat/shared/aB-_3/report", f"/api/chat/shared/{HIDDEN}/report"),
+        ("path: '/s/aB-_3'", f"path: '/s/{HIDDEN}'"),
         ("/api/r and /r/ and /var/log", "/api/r and /r/ and /var/log"),
         ("js_code=abc&secret=def", f"js_code={HIDDEN}&secret={HIDDEN}"),
         ("completion_tokens: 12, tokens are counted", "completion_tokens: 12, tokens are counted"),

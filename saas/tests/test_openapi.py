@@ -35,6 +35,8 @@ def test_whoever_needs_a_token_is_told_so() -> None:
         "/api/auth/login",
         "/api/auth/register",
         "/api/auth/wechat",
+        "/api/chat/shared/{token}",
+        "/api/chat/shared/{token}/report",
         "/api/payments/{slug}/{channel}/{account_id}/notify",
     }
 

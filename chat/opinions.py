@@ -1,0 +1,75 @@
+"""The JSON API of what a user thinks of an answer: good or bad, and what is wrong with it."""
+
+from typing import Annotated, Any, Literal
+
+from django.http import HttpRequest
+from django.utils import timezone
+from ninja import Router, Schema
+from pydantic import Field
+
+from chat.models import Feedback, Report
+from chat.turn import find_message, parse_id
+from tenants import throttle
+from tenants.api import DAY_SECONDS, Envelope, Text, current_tenant, ok, signed_in, user_of
+
+router = Router(tags=["history"], auth=signed_in)
+
+REPORTS_PER_DAY = 20
+
+
+class FeedbackIn(Schema):
+    """What the user thinks of an answer, and why; an empty rating takes it back."""
+
+    rating: Literal["up", "down", ""]
+    reason: Annotated[Text, Field(max_length=500)] = ""
+
+
+class FeedbackOut(Schema):
+    """What is kept of it; none where it was taken back."""
+
+    rating: str
+    reason: str
+
+
+class ReportIn(Schema):
+    """What is wrong with an answer."""
+
+    category: Report.Category
+    detail: Annotated[Text, Field(max_length=1000)] = ""
+
+
+@router.post("/messages/{message_id}/feedback", response=Envelope[FeedbackOut | None])
+def feedback(request: HttpRequest, message_id: str, payload: FeedbackIn) -> Any:
+    """Say whether an answer is good; the last word counts, and an empty rating takes it back."""
+    user = user_of(request)
+    found = find_message(user_id=user.pk, message_id=parse_id(message_id))
+    if not payload.rating:
+        Feedback.objects.filter(message=found).delete()
+        return ok()
+    now = timezone.now()
+    row = Feedback(tenant_id=user.tenant_id, user=user, message=found, updated_at=now, **payload.dict())
+    Feedback.objects.bulk_create(
+        [row],
+        update_conflicts=True,
+        unique_fields=["tenant", "message"],
+        update_fields=["rating", "reason", "updated_at"],
+    )
+    return ok(row)
+
+
+@router.post("/messages/{message_id}/report", response=Envelope[None])
+def report(request: HttpRequest, message_id: str, payload: ReportIn) -> Any:
+    """Tell the tenant's staff what is wrong with an answer."""
+    user = user_of(request)
+    found = find_message(user_id=user.pk, message_id=parse_id(message_id))
+    who = f"{current_tenant(request).slug}:user {user.pk}"
+    throttle.count(what="report", who=who, limit=REPORTS_PER_DAY, seconds=DAY_SECONDS)
+    Report.objects.create(
+        tenant_id=user.tenant_id,
+        reporter=user,
+        message=found,
+        question=found.question,
+        answer=found.answer,
+        **payload.dict(),
+    )
+    return ok()
