@@ -13,8 +13,12 @@ from urllib.parse import urlsplit
 
 Address = IPv4Address | IPv6Address
 
-# Public by its number, and yet inside: Azure's own service for its machines.
-_PRIVATE: Final = (ipaddress.ip_network("168.63.129.16/32"),)
+# What ipaddress takes for public, in one Python or another: Azure's own service for its machines, those of protocols
+# (Oracle's metadata among them), carriers' (Alibaba's metadata), and local translation (RFC 8215).
+_PRIVATE: Final = tuple(
+    ipaddress.ip_network(network) for network in ("168.63.129.16/32", "192.0.0.0/24", "100.64.0.0/10", "64:ff9b:1::/48")
+)
+_UNICAST: Final = ipaddress.ip_network("2000::/3")  # all that has been given out of IPv6
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 _COMPATIBLE: Final = ipaddress.ip_network("::/96")  # IPv4 in IPv6, in its oldest form
 
@@ -30,7 +34,7 @@ def is_public(address: Address) -> bool:
     return (
         address.is_global
         and not address.is_multicast
-        and not address.is_reserved
+        and (address in _UNICAST if isinstance(address, IPv6Address) else not address.is_reserved)
         and not any(address in network for network in _PRIVATE)
     )
 

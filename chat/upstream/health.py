@@ -295,7 +295,8 @@ class Call:
         bucket.waits += 1
         bucket.waited += max(0, round((now - self._began) * 1000))
         gauge.rests = 0
-        if self._is_trial and gauge.verdict.is_open:
+        if self._is_trial:
+            self._is_trial = gauge.on_trial = False
             gauge.judge(Verdict(since=now))
             self._board.on_news()
 
