@@ -1,40 +1,11 @@
 """Chat's rows in the admin: offers and roles to edit, what was said to look at."""
 
-from typing import ClassVar
-
-from django.utils.translation import gettext_lazy as _
-
-from chat.models import Conversation, Message, ModelOffer, Role, UpstreamAccount
-from tenants.adminsite import (
-    ReadOnlyTenantModelAdmin,
-    SecretField,
-    SecretsForm,
-    SecretsModelAdmin,
-    TenantModelAdmin,
-    register,
-)
+from chat.admin_accounts import ModelRouteAdmin, UpstreamAccountAdmin
+from chat.models import Conversation, Message, ModelOffer, ModelRoute, Role, UpstreamAccount
+from tenants.adminsite import ReadOnlyTenantModelAdmin, TenantModelAdmin, register
 from tenants.models import Membership
 
 _SUPPORT = frozenset({Membership.Role.OWNER.value, Membership.Role.SUPPORT.value})
-
-
-class UpstreamAccountForm(SecretsForm):
-    """What is set up of an account with a provider."""
-
-    api_key = SecretField(_("API key"))
-
-    class Meta:
-        model = UpstreamAccount
-        fields: ClassVar[list[str]] = ["tenant", "name", "base_url", "api_key", "is_enabled"]
-
-
-class UpstreamAccountAdmin(SecretsModelAdmin):
-    """Accounts with providers; the tenant's site shows the tenant's own."""
-
-    form = UpstreamAccountForm
-    list_display = ("name", "base_url", "is_enabled", "created_at")
-    list_filter = ("is_enabled",)
-    search_fields = ("name", "base_url")
 
 
 class ModelOfferAdmin(TenantModelAdmin):
@@ -74,6 +45,7 @@ class MessageAdmin(ReadOnlyTenantModelAdmin):
 
 for _model, _admin in (
     (UpstreamAccount, UpstreamAccountAdmin),
+    (ModelRoute, ModelRouteAdmin),
     (ModelOffer, ModelOfferAdmin),
     (Role, RoleAdmin),
     (Conversation, ConversationAdmin),

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone, translation
 from django.utils.translation import gettext_lazy as _
@@ -22,8 +21,9 @@ from chat import refusals
 from chat.context import build_context, estimate_tokens
 from chat.events import FailureKind
 from chat.models import Conversation, Message, ModelOffer, Role
+from chat.routes import available, targets_of
 from chat.upstream import tokens
-from chat.upstream.base import ChatRequest, Timeouts, UpstreamTarget
+from chat.upstream.base import ChatRequest, UpstreamTarget
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import EndUser, Tenant
@@ -157,7 +157,7 @@ def _admit(*, tenant: Tenant, user: EndUser, ask: Ask, offer: ModelOffer, langua
         conversation_id=conversation.id,
         language=language,
         model=offer.slug,
-        targets=(_target(offer),),
+        targets=targets_of(offer),
         request=ChatRequest(messages=messages, max_tokens=hold.max_completion_tokens),
         cut_to_balance=hold.max_completion_tokens < longest,
         stop_when_left=tenant.on_disconnect == Tenant.OnDisconnect.STOP,
@@ -184,7 +184,7 @@ def _refuse_repeated(user: EndUser, ask: Ask) -> None:
 
 def _find_offer(slug: str) -> ModelOffer:
     """Return the offer named, or the tenant's default one."""
-    enabled = ModelOffer.objects.select_related("account").filter(is_enabled=True, account__is_enabled=True)
+    enabled = available(ModelOffer.objects.all())
     offer = enabled.filter(slug=slug).first() if slug else enabled.order_by("-is_default", "pk").first()
     if offer is None:
         raise ProductError(
@@ -249,21 +249,6 @@ def parse_id(text: str) -> uuid.UUID | None:
         return uuid.UUID(text)
     except ValueError:
         return None
-
-
-def _target(offer: ModelOffer) -> UpstreamTarget:
-    return UpstreamTarget(
-        name=f"account-{offer.account_id}",
-        base_url=offer.account.base_url,
-        api_key=offer.account.api_key,
-        model=offer.upstream_model,
-        timeouts=Timeouts(
-            connect=settings.UPSTREAM_CONNECT_TIMEOUT,
-            first_token=settings.UPSTREAM_FIRST_TOKEN_TIMEOUT,
-            idle=settings.UPSTREAM_IDLE_TIMEOUT,
-            total=settings.UPSTREAM_TOTAL_TIMEOUT,
-        ),
-    )
 
 
 def dispatch_turn(turn: Turn) -> bool:

@@ -21,7 +21,7 @@ from django.conf import settings  # noqa: E402
 from chat import spool  # noqa: E402
 from chat.generation import drain  # noqa: E402
 from chat.threads import in_thread  # noqa: E402
-from chat.upstream import client, tokens  # noqa: E402
+from chat.upstream import client, pool, tokens  # noqa: E402
 from chat.views import CHAT_PATH, chat_stream  # noqa: E402
 
 log = structlog.get_logger(__name__)
@@ -68,6 +68,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             left = await drain(within=settings.DRAIN_SECONDS)
             if left:
                 log.warning("answers_left_behind", count=left)
+            await pool.stop_sharing()
             await client.close()
             if sweep is not None:
                 sweep.cancel()

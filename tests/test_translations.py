@@ -42,7 +42,7 @@ from billing.models import (
 )
 from billing.payments.provider import PaymentNotice
 from billing.tests.conftest import open_shop
-from chat.models import Conversation, ModelOffer, Role, UpstreamAccount
+from chat.models import Conversation, ModelOffer, ModelRoute, Role, UpstreamAccount
 from chat.models import Message as ChatMessage
 from saas.local.messages import forms, texts_of_source, update
 from saas.local.translations import LOCALE
@@ -234,6 +234,7 @@ def rows_of_every_kind() -> list[Model]:
         ModelOffer.objects.create(
             tenant=tenant, slug="1", name="模型", sku=shop.sku, account=account, upstream_model="1"
         )
+        ModelRoute.objects.create(tenant=tenant, offer=ModelOffer.objects.get(), account=account)
         Role.objects.create(tenant=tenant, slug="1", name="助手", instructions="请")
         conversation = Conversation.objects.create(tenant=tenant, user=user, title="你好")
         ChatMessage.objects.create(

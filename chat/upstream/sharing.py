@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from contextvars import Context
-from typing import Final
+from typing import Any, Final
 
 import orjson
 import structlog
@@ -115,7 +115,7 @@ class Sharing:
             return True
 
 
-def read_reports(found: Mapping[bytes, bytes]) -> tuple[dict[str, dict[str, Report]], list[bytes]]:
+def read_reports(found: Mapping[Any, Any]) -> tuple[dict[str, dict[str, Report]], list[bytes]]:
     """Return each living process's reports by account, and the hash's fields of those that are gone."""
     known: dict[str, dict[str, Report]] = {}
     old: list[bytes] = []
