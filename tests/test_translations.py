@@ -66,12 +66,16 @@ from tests.factories import (
 
 CATALOGUE: Final = LOCALE / "zh_Hans/LC_MESSAGES/django.po"
 # The same word in both languages: the product's name, and WeChat's names for its ids.
-SAME_IN_CHINESE: Final = {"Banyan", "CSV", "Stripe", "%(account)s: %(fault)s.", "app id", "open id", "union id"}
+SAME_IN_CHINESE: Final = {
+    *("Banyan", "CSV", "Stripe", "Anthropic", "Azure OpenAI"),
+    *("%(account)s: %(fault)s.", "app id", "open id", "union id"),
+}
 
 # What may stand in Latin letters on a Chinese page: names that Chinese has no other word for, and the rows' own data.
 IN_CHINESE: Final = re.compile(
     r"\b(?:Banyan|CSV|Stripe|API(?:v3)?|(?:App|Open|Union)?ID|AppSecret|tokens?)\b"
-    r"|/chat/completions|/v1"
+    r"|/chat/completions|/messages|/v1|\b(?:Azure|OpenAI|Anthropic|api-version)\b"
+    r'|\{".+\}'  # examples of rules
     r"|https://\S+/notify|\bacct_"  # where a provider tells of payments; how Stripe's account ids begin
     r"|\b[IR]\d+\b"  # the invariants' names
     r"|\bwx[0-9a-f]{16}\b|#[0-9a-f]{6}"
