@@ -74,7 +74,7 @@ SAME_IN_CHINESE: Final = {
 # What may stand in Latin letters on a Chinese page: names that Chinese has no other word for, and the rows' own data.
 IN_CHINESE: Final = re.compile(
     r"\b(?:Banyan|CSV|Stripe|API(?:v3)?|(?:App|Open|Union)?ID|AppSecret|tokens?)\b"
-    r"|/chat/completions|/messages|/v1|\b(?:Azure|OpenAI|Anthropic|api-version)\b"
+    r"|/chat/completions|/messages|/v1|\b(?:Azure|OpenAI|Anthropic)\b"
     r'|\{".+\}'  # examples of rules
     r"|https://\S+/notify|\bacct_"  # where a provider tells of payments; how Stripe's account ids begin
     r"|\b[IR]\d+\b"  # the invariants' names
@@ -366,6 +366,7 @@ def pages_of(site: AdminSite, rows: list[Model]) -> Iterator[str]:
             if isinstance(row, kind):
                 for name in actions:
                     yield reverse(f"{site.name}:{row._meta.app_label}_{row._meta.model_name}_{name}", args=[row.pk])
+    yield reverse(f"{site.name}:chat_upstreamaccount_health")
     domain = next(row for row in rows if row._meta.model_name == "domain")
     for view in ("history", "delete"):
         yield reverse(f"{site.name}:tenants_domain_{view}", args=[domain.pk])
