@@ -63,6 +63,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             # The first count loads the vocabulary: not on somebody's first question.
             await in_thread(lambda: tokens.count(""))
             sweep = asyncio.create_task(_sweep_spool())
+            pool.keep_sharing()  # what others know of upstreams is here before the first question
             await send({"type": "lifespan.startup.complete"})
         else:
             left = await drain(within=settings.DRAIN_SECONDS)

@@ -1,5 +1,6 @@
 """Several accounts behind one offer: what they are asked, in which order, and what a user notices of it: nothing."""
 
+import time
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from chat.upstream.base import Limits, Timeouts
 from tenants import scope
 from tests.clients.raw import ask
 from tests.factories import unique
+from tests.servers import web_server
 from tests.shop import Shop, open_shop
 
 pytestmark = pytest.mark.usefixtures("committed_db")
@@ -106,6 +108,21 @@ def test_where_every_account_fails_nothing_is_charged(upstream_url: str, chat_po
         assert b'"type":"upstream_failed"' in reply.body
     assert [(hold.state, hold.charge) for hold in shop.holds()] == [("voided", 0)] * 2
     assert audit.audit_tenant(tenant_id=shop.tenant.pk) == []
+
+
+def test_what_one_process_learns_of_an_account_the_others_know(upstream_url: str, upstream_requests: Any) -> None:
+    shop = open_shop(upstream_url)
+    shop.offer("http-500", slug="m")
+    question = unique("question")
+    with web_server("uvicorn") as here, web_server("uvicorn") as there:
+        for _ in range(12):
+            ask(here, shop.host, {"message": question, "model": "m"}, token=shop.alice.token)
+        time.sleep(2)  # the other process has long read the report by then
+        reply = ask(there, shop.host, {"message": question, "model": "m"}, token=shop.alice.token)
+    assert b'"type":"upstream_failed"' in reply.body
+    asked = [seen for seen in upstream_requests() if seen["messages"][-1]["content"] == question]
+    assert len(asked) == 10
+    assert [(hold.state, hold.charge) for hold in shop.holds()] == [("voided", 0)] * 13
 
 
 def test_a_tenants_account_that_leads_inside_is_not_reached(

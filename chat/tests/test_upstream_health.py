@@ -300,6 +300,18 @@ async def test_a_process_that_is_gone_no_longer_counts(clock: Clock) -> None:
     await works(here, 1, one)
 
 
+async def test_an_account_that_nobody_asks_is_forgotten_by_all(clock: Clock) -> None:
+    here, there = Board(clock=clock), Board(clock=clock)
+    await works(here)
+    there.learn([here.report()])
+    assert list(there.report()) == ["a"]
+    for _ in range(3):
+        clock.now += 3601
+        there.learn([here.report()])
+        here.learn([there.report()])
+    assert (here.report(), there.report()) == ({}, {})
+
+
 async def test_what_people_see(board: Board, clock: Clock) -> None:
     with await admitted(board) as call:
         clock.now += 0.25

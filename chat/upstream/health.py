@@ -219,10 +219,11 @@ class Board:
     def learn(self, reports: Iterable[Mapping[str, Report]]) -> None:
         """Take in what other processes report now, in place of what they reported before."""
         by_name: dict[str, list[Report]] = {}
+        now = self._clock()
         for accounts in reports:
             for name, report in accounts.items():
-                by_name.setdefault(name, []).append(report)
-        now = self._clock()
+                if name in self._gauges or _has_news(report, now):
+                    by_name.setdefault(name, []).append(report)
         for name in {*self._gauges, *by_name}:
             self._learn_of(self._gauge(name), by_name.get(name, []), now)
 
@@ -245,6 +246,17 @@ class Board:
         if name not in self._gauges:
             self._gauges[name] = Gauge(used_at=self._clock())
         return self._gauges[name]
+
+
+def _has_news(report: Report, now: float) -> bool:
+    """Return whether a report is worth a gauge of its own; two processes would else remind each other for ever."""
+    is_open, _since, until, _trips = report["verdict"]
+    return bool(
+        report["in_flight"]
+        or (is_open and until > now - FORGET_SECONDS)
+        or report["rest_until"] > now
+        or _sum(((n, rest) for n, *rest in report["buckets"]), now).calls
+    )
 
 
 def _reason_to_wait(gauge: Gauge, target: UpstreamTarget, now: float) -> str:

@@ -34,8 +34,14 @@ _shared: list[Sharing] = []
 
 
 def share(redis_url: str) -> None:
-    """Share this process's board with other processes from its first request on. Called once, at start-up."""
+    """Have this process's board shared with other processes. Called once, at start-up."""
     _shared[:] = [Sharing(BOARD, redis_url)]
+
+
+def keep_sharing() -> None:
+    """Share it from the running loop. The first request does so too; this has it known before."""
+    for sharing in _shared:
+        sharing.keep()
 
 
 async def stop_sharing() -> None:
@@ -55,8 +61,7 @@ async def stream_first_good(
     last account's, or BUSY where none was asked.
     """
     if board is BOARD:
-        for sharing in _shared:
-            sharing.keep()
+        keep_sharing()
     failure = Failed(FailureKind.REQUEST, "there is no upstream to ask")
     was_asked = False
     began = asyncio.get_running_loop().time()
