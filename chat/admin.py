@@ -1,42 +1,14 @@
 """Chat's rows in the admin: offers to edit, what was said to look at; `chat.admin_library` has the rest."""
 
-from typing import ClassVar
-
 from django.contrib.admin import EmptyFieldListFilter
-from django.utils.translation import gettext_lazy as _
 
 from chat import admin_library  # noqa: F401  # registers its models
-from chat.models import Conversation, Message, ModelOffer, UpstreamAccount
-from tenants.adminsite import (
-    ReadOnlyTenantModelAdmin,
-    SecretField,
-    SecretsForm,
-    SecretsModelAdmin,
-    TenantModelAdmin,
-    register,
-)
+from chat.admin_accounts import ModelRouteAdmin, UpstreamAccountAdmin
+from chat.models import Conversation, Message, ModelOffer, ModelRoute, UpstreamAccount
+from tenants.adminsite import ReadOnlyTenantModelAdmin, TenantModelAdmin, register
 from tenants.models import Membership
 
 _SUPPORT = frozenset({Membership.Role.OWNER.value, Membership.Role.SUPPORT.value})
-
-
-class UpstreamAccountForm(SecretsForm):
-    """What is set up of an account with a provider."""
-
-    api_key = SecretField(_("API key"))
-
-    class Meta:
-        model = UpstreamAccount
-        fields: ClassVar[list[str]] = ["tenant", "name", "base_url", "api_key", "is_enabled"]
-
-
-class UpstreamAccountAdmin(SecretsModelAdmin):
-    """Accounts with providers; the tenant's site shows the tenant's own."""
-
-    form = UpstreamAccountForm
-    list_display = ("name", "base_url", "is_enabled", "created_at")
-    list_filter = ("is_enabled",)
-    search_fields = ("name", "base_url")
 
 
 class ModelOfferAdmin(TenantModelAdmin):
@@ -70,6 +42,7 @@ class MessageAdmin(ReadOnlyTenantModelAdmin):
 
 for _model, _admin in (
     (UpstreamAccount, UpstreamAccountAdmin),
+    (ModelRoute, ModelRouteAdmin),
     (ModelOffer, ModelOfferAdmin),
     (Conversation, ConversationAdmin),
     (Message, MessageAdmin),

@@ -1,7 +1,10 @@
 """The chat app."""
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.utils.translation import gettext_lazy as _
+
+from chat.upstream import pool
 
 
 class ChatConfig(AppConfig):
@@ -9,3 +12,7 @@ class ChatConfig(AppConfig):
 
     name = "chat"
     verbose_name = _("Chat")
+
+    def ready(self) -> None:
+        """Share what this process learns of upstream accounts, from its first chat on."""
+        pool.share(settings.REDIS_URL)

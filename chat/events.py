@@ -28,6 +28,7 @@ class FailureKind(StrEnum):
     TIMEOUT = "timeout"  # a limit of `Timeouts` passed
     PROTOCOL = "protocol"  # what came is not the dialect
     EMPTY = "empty"  # a whole answer without any output
+    BUSY = "busy"  # nobody was asked: every account rests, is full, or failed too often
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +77,14 @@ class Done:
 class Failed:
     """The answer broke. `detail` holds the provider's own words: for logs only, never for a person.
 
-    `status` is the HTTP status of the refusal; 0 if the fault was not one.
+    `status` is the HTTP status of the refusal; 0 if the fault was not one. `retry_after` is the provider's word on when
+    to ask again, in seconds; 0 if it gave none.
     """
 
     kind: FailureKind
     detail: str = field(default="", repr=False)
     status: int = 0
+    retry_after: float = 0.0
 
 
 Event = Started | Delta | Usage | Done | Failed

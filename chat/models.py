@@ -1,10 +1,11 @@
-"""What chat keeps: upstream accounts, a tenant's model offers, assistant roles, conversations and their messages.
+"""What chat keeps: upstream accounts, a tenant's model offers and who answers them, roles, conversations, messages.
 
 What needs none of these, or only names them, is in `chat.library` and `chat.marks`, and is brought in here.
 """
 
 from typing import Any, ClassVar
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
@@ -13,7 +14,9 @@ from uuid_utils.compat import uuid7
 
 from chat.library import Announcement, AnnouncementRead, ChatRules, PlatformAnnouncement, RoleCategory
 from chat.marks import Feedback, Report, SearchEntry, ShareLink
-from tenants.scope import SameTenant, TenantOrPlatformOwned, TenantOwned, WrongScopeError
+from chat.upstream.addresses import is_forbidden_literal
+from chat.upstream.parameters import BadRulesError, check_rules
+from tenants.scope import SameTenant, TenantOrPlatformOwned, TenantOwned, WrongScopeError, current_tenant_id
 from tenants.secrets import EncryptedTextField
 
 __all__ = [
@@ -24,6 +27,7 @@ __all__ = [
     "Feedback",
     "Message",
     "ModelOffer",
+    "ModelRoute",
     "PlatformAnnouncement",
     "Report",
     "Role",
@@ -35,19 +39,64 @@ __all__ = [
 
 
 class UpstreamAccount(TenantOrPlatformOwned):
-    """An account with a provider that speaks OpenAI's API; without a tenant it is the platform's."""
+    """An account with a provider of models; without a tenant it is the platform's. docs/upstreams.md has each field.
+
+    A tenant's leads to public addresses only, and to those that the operator allows (UPSTREAM_PRIVATE_NETWORKS).
+    """
+
+    class Dialect(models.TextChoices):
+        """What it speaks: the keys of `chat.upstream.pool.DIALECTS`."""
+
+        OPENAI = "openai", _("OpenAI, and all that speak like it")
+        AZURE = "azure", _("Azure OpenAI")
+        ANTHROPIC = "anthropic", _("Anthropic")
 
     name = models.CharField(_("name"), max_length=80)
+    dialect = models.CharField(_("dialect"), max_length=16, choices=Dialect.choices, default=Dialect.OPENAI)
     # Not a URLField: Django's refuses host names of one label, which containers have.
     base_url = models.CharField(
         _("base URL"),
         max_length=200,
-        help_text=_("Ends where /chat/completions begins, usually in /v1."),
+        help_text=_("Ends where /chat/completions or /messages begins, usually in /v1; at Azure it is the resource's."),
         validators=[
             RegexValidator(r"\Ahttps?://[^\s/?#]+[^\s?#]*\Z", _("A URL such as https://api.example.com/v1 is wanted."))
         ],
     )
     api_key = EncryptedTextField(_("API key"), blank=True, default="")
+    api_version = models.CharField(
+        _("API version"),
+        max_length=40,
+        blank=True,
+        default="",
+        help_text=_("Azure's api-version, such as 2024-10-21. Anthropic's has a default."),
+    )
+    model_names = models.JSONField(
+        _("names of models"),
+        default=dict,
+        blank=True,
+        help_text=_('What models are called here, where it differs: {"deepseek-chat": "deployment-1"}'),
+    )
+    parameter_rules = models.JSONField(
+        _("rules for parameters"),
+        default=dict,
+        blank=True,
+        help_text=_('What is changed in a request: {"drop": […], "rename": {…}, "clamp": {…: [0, 1]}, "force": {…}}'),
+    )
+    max_concurrent = models.PositiveIntegerField(_("calls at once, at most"), default=0, help_text=_("0: no limit."))
+    max_per_minute = models.PositiveIntegerField(
+        _("calls in a minute, at most"), default=0, help_text=_("0: no limit.")
+    )
+    connect_seconds = models.PositiveSmallIntegerField(_("seconds to connect"), null=True, blank=True)
+    first_token_seconds = models.PositiveSmallIntegerField(_("seconds to the first token"), null=True, blank=True)
+    idle_seconds = models.PositiveSmallIntegerField(_("seconds of silence after it"), null=True, blank=True)
+    total_seconds = models.PositiveSmallIntegerField(_("seconds for the whole answer"), null=True, blank=True)
+    test_model = models.CharField(
+        _("model for tests"),
+        max_length=120,
+        blank=True,
+        default="",
+        help_text=_("Asked by the connection test; empty: the model of an offer that uses the account."),
+    )
     is_enabled = models.BooleanField(_("enabled"), default=True)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
 
@@ -57,6 +106,24 @@ class UpstreamAccount(TenantOrPlatformOwned):
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        """Refuse what could not be asked, or may not, in words for a form."""
+        faults: dict[str, Any] = {}
+        if self.dialect == self.Dialect.AZURE and not self.api_version:
+            faults["api_version"] = _("Azure wants an API version.")
+        is_tenants = self.tenant_id is not None or current_tenant_id() is not None
+        if is_tenants and is_forbidden_literal(self.base_url, settings.UPSTREAM_PRIVATE_NETWORKS):
+            faults["base_url"] = _("This address leads into a private network. Please use a public one.")
+        names = self.model_names
+        if not isinstance(names, dict) or not all(name and isinstance(name, str) for name in names.values()):
+            faults["model_names"] = _("Names of models and what they are called here are wanted.")
+        try:
+            check_rules(self.parameter_rules)
+        except BadRulesError as bad:
+            faults["parameter_rules"] = _("These rules cannot be followed: %(fault)s.") % {"fault": bad}
+        if faults:
+            raise ValidationError(faults)
 
 
 class ModelOffer(TenantOwned):
@@ -130,6 +197,65 @@ class ModelOffer(TenantOwned):
 
     def _may_use_account(self) -> bool:
         return self.account.tenant_id in (None, self.tenant_id)
+
+
+class ModelRoute(TenantOwned):
+    """Another account that answers an offer, beside or in place of the offer's own, which stands at priority 100.
+
+    Smaller priorities are asked first; among equal ones the weights decide how often each is (the offer's own has 100).
+    """
+
+    OWN_PRIORITY: ClassVar = 100
+    OWN_WEIGHT: ClassVar = 100
+
+    offer = models.ForeignKey(
+        ModelOffer,
+        on_delete=models.CASCADE,
+        db_constraint=False,
+        db_index=False,
+        related_name="routes",
+        verbose_name=_("model offer"),
+    )
+    account = models.ForeignKey(UpstreamAccount, verbose_name=_("upstream account"), on_delete=models.PROTECT)
+    upstream_model = models.CharField(
+        _("model's name upstream"),
+        max_length=120,
+        blank=True,
+        default="",
+        help_text=_("Empty: the same as at the offer's own account."),
+    )
+    priority = models.PositiveSmallIntegerField(
+        _("priority"),
+        default=200,
+        help_text=_("Smaller ones are asked first. The offer's own account has 100."),
+    )
+    weight = models.PositiveSmallIntegerField(
+        _("weight"),
+        default=100,
+        validators=[MinValueValidator(1)],
+        help_text=_("Among equal priorities. The offer's own account has 100."),
+    )
+    is_enabled = models.BooleanField(_("enabled"), default=True)
+
+    class Meta(TenantOwned.Meta):
+        verbose_name = _("route of a model")
+        verbose_name_plural = _("routes of models")
+        constraints: ClassVar = [
+            *TenantOwned.Meta.constraints,
+            SameTenant(field="offer", name="chat_route_offer_fk"),
+            models.UniqueConstraint(fields=["tenant", "offer", "account"], name="chat_route_account"),
+        ]
+
+    def clean(self) -> None:
+        """Refuse another tenant's account, in words for a form."""
+        if self.account_id and self.offer_id and self.account.tenant_id not in {None, self.offer.tenant_id}:
+            raise ValidationError({"account": _("This account belongs to another tenant.")})
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save; refuse another tenant's account, as an offer does."""
+        if self.account.tenant_id not in {None, self.tenant_id}:
+            raise WrongScopeError(f"a route of tenant {self.tenant_id} to an account of another tenant")
+        super().save(*args, **kwargs)
 
 
 class Role(TenantOwned):

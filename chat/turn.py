@@ -24,8 +24,9 @@ from chat import refusals
 from chat.context import branch_to, build_context, estimate_tokens
 from chat.events import FailureKind
 from chat.models import Conversation, Message, ModelOffer, Role
+from chat.routes import available, targets_of
 from chat.upstream import tokens
-from chat.upstream.base import ChatRequest, Timeouts, UpstreamTarget
+from chat.upstream.base import ChatRequest, UpstreamTarget
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import EndUser, Tenant
@@ -183,7 +184,7 @@ def _admit(*, tenant: Tenant, user: EndUser, ask: Ask, offer: ModelOffer, langua
         conversation_id=conversation.id,
         language=language,
         model=offer.slug,
-        targets=(_target(offer),),
+        targets=targets_of(offer),
         request=ChatRequest(messages=messages, max_tokens=hold.max_completion_tokens),
         cut_to_balance=hold.max_completion_tokens < longest,
         stop_when_left=tenant.on_disconnect == Tenant.OnDisconnect.STOP,
@@ -260,7 +261,7 @@ def _refuse_repeated(user: EndUser, ask: Ask) -> None:
 
 def _find_offer(slug: str) -> ModelOffer:
     """Return the offer named, or the tenant's default one."""
-    enabled = ModelOffer.objects.select_related("account").filter(is_enabled=True, account__is_enabled=True)
+    enabled = available(ModelOffer.objects.all())
     offer = enabled.filter(slug=slug).first() if slug else enabled.order_by("-is_default", "pk").first()
     if offer is None:
         raise ProductError(
@@ -346,21 +347,6 @@ def parse_id(text: str) -> uuid.UUID | None:
         return uuid.UUID(text)
     except ValueError:
         return None
-
-
-def _target(offer: ModelOffer) -> UpstreamTarget:
-    return UpstreamTarget(
-        name=f"account-{offer.account_id}",
-        base_url=offer.account.base_url,
-        api_key=offer.account.api_key,
-        model=offer.upstream_model,
-        timeouts=Timeouts(
-            connect=settings.UPSTREAM_CONNECT_TIMEOUT,
-            first_token=settings.UPSTREAM_FIRST_TOKEN_TIMEOUT,
-            idle=settings.UPSTREAM_IDLE_TIMEOUT,
-            total=settings.UPSTREAM_TOTAL_TIMEOUT,
-        ),
-    )
 
 
 def dispatch_turn(turn: Turn) -> bool:

@@ -22,7 +22,7 @@ from chat import relay, spool  # noqa: E402
 from chat.consumers import SOCKET_PATH, ChatConsumer  # noqa: E402
 from chat.generation import drain  # noqa: E402
 from chat.threads import in_thread  # noqa: E402
-from chat.upstream import client, tokens  # noqa: E402
+from chat.upstream import client, pool, tokens  # noqa: E402
 from chat.views import CHAT_PATH, chat_stream  # noqa: E402
 
 log = structlog.get_logger(__name__)
@@ -69,12 +69,14 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             await in_thread(lambda: tokens.count(""))
             sweep = asyncio.create_task(_sweep_spool())
             relay.relay_here().listen()
+            pool.keep_sharing()  # what others know of upstreams is here before the first question
             await send({"type": "lifespan.startup.complete"})
         else:
             left = await drain(within=settings.DRAIN_SECONDS)
             if left:
                 log.warning("answers_left_behind", count=left)
             await relay.close()
+            await pool.stop_sharing()
             await client.close()
             if sweep is not None:
                 sweep.cancel()

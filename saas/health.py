@@ -9,6 +9,7 @@ from django.views.decorators.http import require_safe
 from redis.exceptions import RedisError
 
 from chat.models import ModelOffer
+from chat.routes import available
 from tenants import scope
 
 
@@ -41,7 +42,7 @@ def _state(check: Callable[[], None]) -> str:
 
 def _offers_exist() -> None:
     with scope.platform("whether any tenant can chat"):
-        if not ModelOffer.objects.filter(is_enabled=True, account__is_enabled=True).exists():
+        if not available(ModelOffer.objects.all()).exists():
             raise NotReadyError("no model offer")
 
 

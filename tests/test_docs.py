@@ -10,6 +10,8 @@ from django.core.management import get_commands
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from chat.consumers import SOCKET_PATH
+from chat.events import FailureKind
+from chat.upstream.failures import RULES
 from chat.views import CHAT_PATH
 from tenants.errors import ErrorCode
 
@@ -73,6 +75,12 @@ def test_every_refusal_is_documented() -> None:
 
 def test_no_refusal_has_a_word_that_clients_search_for() -> None:
     assert [kind for kind in refusal_types() if "error" in kind or "success" in kind] == []
+
+
+def test_every_class_of_failure_is_documented_as_it_is() -> None:
+    rows = re.findall(r"^\| ([a-z ]+) \| [^|]+ \| (yes|no) \|", read("docs/upstreams.md"), re.MULTILINE)
+    rules = {kind: rule for kind, rule in RULES.items() if kind is not FailureKind.BUSY}
+    assert dict(rows) == {kind.replace("_", " "): "yes" if rule.fails_over else "no" for kind, rule in rules.items()}
 
 
 def test_every_code_is_documented() -> None:

@@ -52,6 +52,7 @@ from chat.models import (
     Conversation,
     Feedback,
     ModelOffer,
+    ModelRoute,
     PlatformAnnouncement,
     Report,
     Role,
@@ -85,12 +86,16 @@ from tests.factories import (
 
 CATALOGUE: Final = LOCALE / "zh_Hans/LC_MESSAGES/django.po"
 # The same word in both languages: the product's name, and WeChat's names for its ids.
-SAME_IN_CHINESE: Final = {"Banyan", "CSV", "Stripe", "%(account)s: %(fault)s.", "app id", "open id", "union id"}
+SAME_IN_CHINESE: Final = {
+    *("Banyan", "CSV", "Stripe", "Anthropic", "Azure OpenAI"),
+    *("%(account)s: %(fault)s.", "app id", "open id", "union id"),
+}
 
 # What may stand in Latin letters on a Chinese page: names that Chinese has no other word for, and the rows' own data.
 IN_CHINESE: Final = re.compile(
     r"\b(?:Banyan|CSV|Stripe|API(?:v3)?|(?:App|Offer|Open|Union)?ID|AppSecret|tokens?)\b"
-    r"|/chat/completions|/v1"
+    r"|/chat/completions|/messages|/v1|\b(?:Azure|OpenAI|Anthropic)\b"
+    r'|\{".+\}'  # examples of rules
     r"|https://\S+/notify|\bacct_"  # where a provider tells of payments; how Stripe's account ids begin
     r"|\b[IR]\d+\b"  # the invariants' names
     r"|\bwx[0-9a-f]{16}\b|#[0-9a-f]{6}"
@@ -264,6 +269,7 @@ def rows_of_every_kind() -> list[Model]:
         ModelOffer.objects.create(
             tenant=tenant, slug="1", name="模型", sku=shop.sku, account=account, upstream_model="1"
         )
+        ModelRoute.objects.create(tenant=tenant, offer=ModelOffer.objects.get(), account=account)
         chat_about(tenant, user)
         sell(tenant, user)
         set_free_quota(tenant.pk, per_day=1)
@@ -416,6 +422,7 @@ def pages_of(site: AdminSite, rows: list[Model]) -> Iterator[str]:
             if isinstance(row, kind):
                 for name in actions:
                     yield reverse(f"{site.name}:{row._meta.app_label}_{row._meta.model_name}_{name}", args=[row.pk])
+    yield reverse(f"{site.name}:chat_upstreamaccount_health")
     domain = next(row for row in rows if row._meta.model_name == "domain")
     for view in ("history", "delete"):
         yield reverse(f"{site.name}:tenants_domain_{view}", args=[domain.pk])

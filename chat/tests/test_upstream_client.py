@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
@@ -10,6 +11,7 @@ from structlog.testing import capture_logs
 from chat.events import Delta, Done, Event, Failed, FailureKind, Started, Usage
 from chat.upstream import client, tokens
 from chat.upstream.base import ChatRequest, Timeouts, UpstreamTarget
+from chat.upstream.health import Board
 from chat.upstream.openai import AnswerParser, OpenAIUpstream
 from chat.upstream.pool import stream_first_good
 from tests.doubles.upstream import ScriptedUpstream, load_recording, names_of_recordings
@@ -40,7 +42,9 @@ async def answer(upstream: ScriptedUpstream, model: str, **limits: float) -> lis
 
 
 async def pooled(*targets: UpstreamTarget) -> list[Event]:
-    return [event for batch in [batch async for batch in stream_first_good(targets, REQUEST)] for event in batch]
+    in_turn = [replace(target, priority=number) for number, target in enumerate(targets)]
+    batches = [batch async for batch in stream_first_good(in_turn, REQUEST, board=Board())]
+    return [event for batch in batches for event in batch]
 
 
 def text_of(events: list[Event]) -> str:
@@ -180,7 +184,7 @@ async def test_the_provider_stops_when_the_task_is_cancelled(upstream: ScriptedU
     began = asyncio.Event()
 
     async def read() -> None:
-        async for _ in stream_first_good([target(upstream, "stalls:2")], REQUEST):
+        async for _ in stream_first_good([target(upstream, "stalls:2")], REQUEST, board=Board()):
             began.set()
 
     task = asyncio.create_task(read())
@@ -317,7 +321,12 @@ async def test_an_event_of_absurd_size(upstream: ScriptedUpstream) -> None:
 
 
 @pytest.mark.parametrize(
-    "broken", ["http-500", "http-429", "empty", "error-event-first", "html", "mute", "silent", "content-filter"]
+    "broken",
+    [
+        *("http-400", "http-401", "http-402", "http-403", "http-404", "http-429", "http-500", "http-503", "http-529"),
+        *("busy:7", "empty", "error-event-first", "html", "garbage", "half-frame", "mute", "silent", "thinking"),
+        *("breaks:before-headers", "breaks:after-headers", "refuses-max-tokens", "redirect"),
+    ],
 )
 async def test_a_failure_before_output_goes_to_the_next(upstream: ScriptedUpstream, broken: str) -> None:
     events = await pooled(
@@ -329,6 +338,24 @@ async def test_a_failure_before_output_goes_to_the_next(upstream: ScriptedUpstre
     assert text_of(events) == "1 2 "
     assert events[-1] == Done("stop")
     assert [seen.body["model"] for seen in upstream.requests] == [broken, "count:2"]
+
+
+@pytest.mark.parametrize(
+    ("refused", "kind"),
+    [
+        ("context", FailureKind.CONTEXT_TOO_LONG),
+        ("content", FailureKind.CONTENT),
+        ("content-filter", FailureKind.CONTENT),
+    ],
+)
+async def test_what_no_other_account_can_cure_is_told_at_once(
+    upstream: ScriptedUpstream, refused: str, kind: FailureKind
+) -> None:
+    (failed,) = await pooled(target(upstream, refused), target(upstream, "echo"))
+
+    assert isinstance(failed, Failed)
+    assert failed.kind == kind
+    assert [seen.body["model"] for seen in upstream.requests] == [refused]
 
 
 @pytest.mark.parametrize("broken", ["error-event", "broken-off", "reset:2"])

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat.events import Delta, Done, Event, Failed, FailureKind, Usage
-from chat.upstream.openai import MAX_EVENT, AnswerParser, EventSplitter, refusal
+from chat.upstream.failures import refusal
+from chat.upstream.openai import AnswerParser
+from chat.upstream.sse import MAX_EVENT, EventSplitter
 from tests.doubles.upstream import load_recording, names_of_recordings
 
 FORCED_WORDS = (

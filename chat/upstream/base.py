@@ -18,14 +18,30 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """How much an account takes at once and in a minute; 0 is no limit."""
+
+    concurrent: int = 0
+    per_minute: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamTarget:
     """One provider account and one model on it."""
 
-    name: str  # ours, for logs and usage records; unique among the targets of a request
+    name: str  # ours, the account's: a request asks none twice; what is known of its health goes by it
     base_url: str  # up to and including the version: https://api.example.com/v1
     model: str  # the provider's name of the model
     api_key: str = field(default="", repr=False)
     timeouts: Timeouts = field(default_factory=Timeouts)
+    dialect: str = "openai"  # a key of chat.upstream.pool.DIALECTS
+    api_version: str = ""  # Azure's and Anthropic's
+    rules: Mapping[str, Any] = field(default_factory=dict)  # chat.upstream.parameters
+    limits: Limits = field(default_factory=Limits)
+    priority: int = 0  # smaller ones are asked first
+    weight: int = 100  # of those of one priority, how often one is asked first
+    # Where its address may lead: None is anywhere, else public addresses and these networks or hosts.
+    may_reach: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

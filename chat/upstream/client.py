@@ -16,7 +16,9 @@ from weakref import WeakKeyDictionary
 import aiohttp
 
 from chat.events import Delta, Done, Event, Failed, FailureKind, Started
+from chat.upstream.addresses import guarded_socket
 from chat.upstream.base import Timeouts, UpstreamTarget
+from chat.upstream.failures import retry_after
 
 # Providers keep idle connections for a minute, small servers for five seconds: a connection that we reuse while its
 # server closes it would cost a request.
@@ -27,7 +29,9 @@ SECONDS_FOR_REFUSAL: Final = 5.0
 # the next stream.
 SECONDS_FOR_END: Final = 0.1
 
-_sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
+# By where their connections may lead: one that leads anywhere is never used for a target that may not go there.
+_Sessions = dict[frozenset[str] | None, aiohttp.ClientSession]
+_sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, _Sessions] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ async def stream(
     """Make the call and yield a batch of events for every read (see `Upstream`)."""
     clock = _Clock(target.timeouts)
     try:
-        response = await _open(call, target.timeouts)
+        response = await _open(call, target)
     except TimeoutError as fault:
         yield [Failed(FailureKind.TIMEOUT, f"no answer in time: {_say(fault)}")]
         return
@@ -66,7 +70,8 @@ async def stream(
         return
     try:
         if not _is_stream(response):
-            yield [_hide_key(refusal(response.status, await _read_refusal(response)), target)]
+            failed = refusal(response.status, await _read_refusal(response))
+            yield [_hide_key(replace(failed, retry_after=retry_after(response.headers)), target)]
             return
         events: list[Event] = [Started(target=target.name, model=target.model)]
         while True:
@@ -83,30 +88,35 @@ async def stream(
 
 
 async def close() -> None:
-    """Close the running loop's session and its idle connections. A later stream opens a new one."""
-    if session := _sessions.pop(asyncio.get_running_loop(), None):
+    """Close the running loop's sessions and their idle connections. A later stream opens a new one."""
+    for session in _sessions.pop(asyncio.get_running_loop(), {}).values():
         await session.close()
 
 
-def _session() -> aiohttp.ClientSession:
-    loop = asyncio.get_running_loop()
-    if loop not in _sessions:
-        _sessions[loop] = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
+def _session(may_reach: frozenset[str] | None) -> aiohttp.ClientSession:
+    sessions = _sessions.setdefault(asyncio.get_running_loop(), {})
+    if may_reach not in sessions:
+        sessions[may_reach] = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                keepalive_timeout=KEEP_ALIVE,
+                socket_factory=None if may_reach is None else guarded_socket(may_reach),
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             # A compressed body would come in blocks, late.
             headers={"Accept-Encoding": "identity", "User-Agent": "banyan"},
             timeout=aiohttp.ClientTimeout(total=None),
             trust_env=False,
         )
-    return _sessions[loop]
+    return sessions[may_reach]
 
 
-async def _open(call: Call, timeouts: Timeouts) -> aiohttp.ClientResponse:
+async def _open(call: Call, target: UpstreamTarget) -> aiohttp.ClientResponse:
     """Send the request and return once the answer's headers are there."""
+    timeouts = target.timeouts
     limit = aiohttp.ClientTimeout(total=None, connect=timeouts.connect)
     async with asyncio.timeout(min(timeouts.first_token, timeouts.total)):
-        return await _session().post(
+        return await _session(target.may_reach).post(
             call.url, data=call.body, headers=call.headers, timeout=limit, allow_redirects=False
         )
 

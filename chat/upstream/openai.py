@@ -1,81 +1,39 @@
 """OpenAI's dialect: the request's body, and the answer's server-sent events made into ours.
 
-    EventSplitter   bytes as the network cut them -> whole server-sent events
-    AnswerParser    those -> Delta, Usage, Done, Failed
-    refusal         an HTTP refusal or an object that says what went wrong -> Failed
+    AnswerParser    bytes as the network cut them -> Delta, Usage, Done, Failed
     OpenAIUpstream  all of it on one target
+    AzureUpstream   the same at Azure: another address, another header
 
 The result is the same however the network cuts the bytes. Providers differ in the small things: this reads every
 variant that tests/recordings hold, and what it cannot read is a failure of the upstream, never an exception.
 """
 
-import json
-import re
-from collections.abc import AsyncGenerator, Iterable
-from http import HTTPStatus
+from collections.abc import AsyncGenerator
 from typing import Any, Final
+from urllib.parse import quote
 
 import orjson
 
 from chat.events import Delta, Done, Event, Failed, FailureKind, Usage
 from chat.upstream import client
 from chat.upstream.base import ChatRequest, UpstreamTarget
+from chat.upstream.failures import refusal, shorten, tells_a_fault
+from chat.upstream.parameters import apply_rules
+from chat.upstream.sse import (
+    MAX_EVENT,
+    EventSplitter,
+    EventTooLongError,
+    as_count,
+    as_dict,
+    as_text,
+    fields_of,
+    load_json,
+    mend,
+)
 
-MAX_EVENT: Final = 1024 * 1024  # bytes; a provider's event has a few hundred
-MAX_DETAIL: Final = 500  # characters of a provider's message that a log keeps
-MAX_TOKENS: Final = 100_000_000  # docs/money.md's bound on a count; beyond it the upstream talks nonsense
-
-_BOM: Final = b"\xef\xbb\xbf"
-# Every pair of line ends, but for those whose end only the next byte would tell: an event is not kept waiting for it.
-_BLANK_LINE: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
-_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
-
-
-class EventTooLongError(ValueError):
-    """An event is longer than `MAX_EVENT`."""
-
-
-class EventSplitter:
-    """Cuts a stream of bytes into server-sent events, each with its blank line, wherever the network cut it."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._at_start = True
-
-    def feed(self, data: bytes) -> Iterable[bytes]:
-        """Yield the events that `data` completes. Raises EventTooLongError after those before the long one."""
-        self._buffer += data
-        if self._at_start and not self._skip_byte_order_mark():
-            return
-        start, seen = 0, max(0, len(self._buffer) - len(data) - 3)
-        try:
-            while start < len(self._buffer) and (blank := _BLANK_LINE.search(self._buffer, max(start, seen))):
-                end = blank.end()
-                _check_length(end - start)
-                event, start = bytes(self._buffer[start:end]), end
-                yield event
-            _check_length(len(self._buffer) - start)
-        finally:
-            del self._buffer[:start]
-
-    def rest(self) -> bytes:
-        """Return what came after the last blank line: an event without one, if the body has ended."""
-        return bytes(self._buffer)
-
-    def _skip_byte_order_mark(self) -> bool:
-        """Return False while the first bytes may still become a byte order mark."""
-        if len(self._buffer) < len(_BOM) and _BOM.startswith(self._buffer):
-            return False
-        if self._buffer.startswith(_BOM):
-            del self._buffer[: len(_BOM)]
-        self._at_start = False
-        return True
-
-
-def _check_length(length: int) -> None:
-    if length > MAX_EVENT:
-        raise EventTooLongError
+# Finish reasons that are no end of an answer: the provider broke off. DeepSeek's and Zhipu's words.
+_BROKEN: Final = frozenset({"insufficient_system_resource", "network_error"})
+_FILTERED: Final = frozenset({"content_filter", "sensitive"})  # the latter is Zhipu's
 
 
 class AnswerParser:
@@ -111,7 +69,7 @@ class AnswerParser:
         if self._finish_reason:
             self._finish(events)
         elif reason is None and not self._understood:
-            self._end(events, Failed(FailureKind.PROTOCOL, "no event in the body: " + _shorten(rest)))
+            self._end(events, Failed(FailureKind.PROTOCOL, "no event in the body: " + shorten(rest)))
         else:
             self._end(events, reason or Failed(FailureKind.NETWORK, "broken off: no finish reason, no [DONE]"))
         return events
@@ -119,19 +77,19 @@ class AnswerParser:
     def _read_event(self, raw: bytes, events: list[Event], *, is_cut: bool = False) -> None:
         if self._ended:
             return
-        name, data = _fields(raw)
+        name, data = fields_of(raw)
         if data == b"[DONE]":
             self._finish(events)
         elif data or raw.lstrip().startswith(b"{"):
             self._read_data(raw, name, data or raw, events, is_cut=is_cut)
 
     def _read_data(self, raw: bytes, name: bytes, data: bytes, events: list[Event], *, is_cut: bool) -> None:
-        chunk = _load(data)
-        if name == b"error" or _tells_a_fault(chunk):
+        chunk = load_json(data)
+        if name == b"error" or tells_a_fault(chunk):
             self._end(events, refusal(0, data))
         elif not isinstance(chunk, dict):
             if not is_cut:
-                self._end(events, Failed(FailureKind.PROTOCOL, "not a chunk: " + _shorten(data)))
+                self._end(events, Failed(FailureKind.PROTOCOL, "not a chunk: " + shorten(data)))
         elif "choices" in chunk or "usage" in chunk:
             self._understood = True
             self._read_chunk(raw + _missing_end(raw) if is_cut else raw, chunk, events)
@@ -140,7 +98,7 @@ class AnswerParser:
         choice = _first(chunk.get("choices"))
         usage = _usage(chunk.get("usage") or (choice or {}).get("usage"))  # Moonshot's is inside the choice
         if choice is not None or usage is None:
-            events.append(self._delta(raw, _dict(choice.get("delta")) if choice else {}))
+            events.append(self._delta(raw, as_dict(choice.get("delta")) if choice else {}))
         if choice and isinstance(reason := choice.get("finish_reason"), str):
             self._finish_reason = reason or self._finish_reason
         if usage is not None and usage != self._usage:
@@ -148,13 +106,13 @@ class AnswerParser:
             events.append(usage)
 
     def _delta(self, raw: bytes, delta: dict[str, Any]) -> Delta:
-        shown = _text(delta.get("content")) + _text(delta.get("refusal"))
-        hidden = _text(delta.get("reasoning_content")) or _text(delta.get("reasoning"))
+        shown = as_text(delta.get("content")) + as_text(delta.get("refusal"))
+        hidden = as_text(delta.get("reasoning_content")) or as_text(delta.get("reasoning"))
         if "tool_calls" in delta or "function_call" in delta:
             hidden += _calls(delta.get("tool_calls")) + _calls([{"function": delta.get("function_call")}])
         output = bool(shown or hidden)
         self._has_output |= output
-        return Delta(self._whole_characters(shown), raw, output, _mend(hidden))
+        return Delta(self._whole_characters(shown), raw, output, mend(hidden))
 
     def _whole_characters(self, text: str) -> str:
         """Return `text` behind the half pair kept from before, and keep a half pair at its end."""
@@ -162,15 +120,17 @@ class AnswerParser:
             return ""
         text = self._half_pair + text
         self._half_pair = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""
-        return _mend(text[:-1] if self._half_pair else text)
+        return mend(text[:-1] if self._half_pair else text)
 
     def _finish(self, events: list[Event]) -> None:
-        if self._has_output:
+        if self._finish_reason in _BROKEN:
+            self._end(events, Failed(FailureKind.OVERLOAD, f"broken off: {self._finish_reason}"))
+        elif self._has_output:
             self._end(events, Done(self._finish_reason or "stop"))
-        elif self._finish_reason == "content_filter":
-            self._end(events, Failed(FailureKind.CONTENT, "finished by content_filter without output"))
+        elif self._finish_reason in _FILTERED:
+            self._end(events, Failed(FailureKind.CONTENT, f"finished by {self._finish_reason} without output"))
         else:
-            self._end(events, Failed(FailureKind.EMPTY, f"finished without output: {_shorten(self._finish_reason)}"))
+            self._end(events, Failed(FailureKind.EMPTY, f"finished without output: {shorten(self._finish_reason)}"))
 
     def _end(self, events: list[Event], last: Done | Failed) -> None:
         if self._ended:
@@ -182,59 +142,18 @@ class AnswerParser:
         events.append(last)
 
 
-def _fields(raw: bytes) -> tuple[bytes, bytes]:
-    """Return an event's name and its data, as the standard of server-sent events reads them."""
-    if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
-        return b"", raw[6:-2]  # the form that nearly every event has
-    name, data = b"", []
-    for line in _LINE_END.split(raw):
-        field, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
-        if field == b"data":
-            data.append(value)
-        elif field == b"event":
-            name = value
-    return name, b"\n".join(data).strip()
-
-
 def _missing_end(raw: bytes) -> bytes:
     return b"\n" if raw.endswith((b"\n", b"\r")) else b"\n\n"
 
 
-def _load(data: bytes) -> Any:
-    """Return what the JSON says, None if it is none. json reads what orjson refuses: lone surrogates, broken UTF-8."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        try:
-            return json.loads(data.decode("utf-8", "replace"), strict=False)
-        except (ValueError, RecursionError):
-            return None
-
-
-def _mend(text: str) -> str:
-    """Return `text` without what PostgreSQL and UTF-8 refuse: halves are joined, lone ones and NUL become U+FFFD."""
-    if not text.isascii() and _SURROGATE.search(text):
-        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text.replace("\0", "\ufffd")
-
-
-def _dict(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
 def _first(choices: object) -> dict[str, Any] | None:
-    return _dict(choices[0]) if isinstance(choices, list) and choices else None
+    return as_dict(choices[0]) if isinstance(choices, list) and choices else None
 
 
 def _calls(calls: object) -> str:
     """Return the names and arguments of tool calls, which a provider bills as output."""
-    functions = [_dict(_dict(call).get("function")) for call in calls] if isinstance(calls, list) else []
-    return "".join(_text(function.get("name")) + _text(function.get("arguments")) for function in functions)
+    functions = [as_dict(as_dict(call).get("function")) for call in calls] if isinstance(calls, list) else []
+    return "".join(as_text(function.get("name")) + as_text(function.get("arguments")) for function in functions)
 
 
 # --- usage ---
@@ -244,101 +163,17 @@ def _usage(value: object) -> Usage | None:
     """Return the counts, or None if they are missing or impossible: then the meter's estimate holds."""
     if value is None:
         return None
-    counts = _dict(value)
-    prompt, completion = _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens"))
+    counts = as_dict(value)
+    prompt, completion = as_count(counts.get("prompt_tokens")), as_count(counts.get("completion_tokens"))
     if prompt is None or completion is None:
         return None
     cached = (
-        _count(_dict(counts.get("prompt_tokens_details")).get("cached_tokens"))
-        or _count(counts.get("prompt_cache_hit_tokens"))  # DeepSeek's name for it
-        or _count(counts.get("cached_tokens"))  # Moonshot's
+        as_count(as_dict(counts.get("prompt_tokens_details")).get("cached_tokens"))
+        or as_count(counts.get("prompt_cache_hit_tokens"))  # DeepSeek's name for it
+        or as_count(counts.get("cached_tokens"))  # Moonshot's
         or 0
     )
     return Usage(prompt=prompt, cached=min(cached, prompt), completion=completion)
-
-
-def _count(value: object) -> int | None:
-    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS
-    return value if is_count and isinstance(value, int) else None
-
-
-# --- refusals ---
-
-_KIND_OF_STATUS: Final = {
-    401: FailureKind.AUTH,
-    402: FailureKind.QUOTA,
-    403: FailureKind.AUTH,
-    408: FailureKind.TIMEOUT,
-    413: FailureKind.CONTEXT_TOO_LONG,
-    429: FailureKind.RATE,
-    451: FailureKind.CONTENT,
-    504: FailureKind.TIMEOUT,
-}
-# What the body says outweighs the status. From OpenAI, Azure, DeepSeek, DashScope, Moonshot, Zhipu, llama.cpp.
-_KIND_OF_WORDS: Final = (
-    (
-        FailureKind.CONTEXT_TOO_LONG,
-        re.compile(r"context_length|context.?size|context length|context window|prompt is too long|input length"),
-    ),
-    (
-        FailureKind.CONTENT,
-        re.compile(
-            r"content.?filter|content_policy|data.?inspection|content exists risk|moderation"
-            r"|sensitive (content|words)|敏感"
-        ),
-    ),
-    (
-        FailureKind.QUOTA,
-        re.compile(r"insufficient.?(quota|balance|credit)|exceeded.current.quota|billing|arrearage|余额"),
-    ),
-    (FailureKind.AUTH, re.compile(r"invalid.?api.?key|incorrect api key|authentication|unauthori[sz]ed")),
-    (FailureKind.RATE, re.compile(r"rate.?limit|too many requests")),
-)
-_FAULTS: Final = range(400, 600)
-
-
-def refusal(status: int, body: bytes) -> Failed:
-    """Return the failure that a refusal means: its body, and its HTTP status, 0 for an event inside a stream.
-
-    An object that tells a fault under status 200 is read as such an event would be.
-    """
-    said = _load(body)
-    said = said[0] if isinstance(said, list) and said else said  # Google's refusals are lists
-    fault = _dict(said).get("error") or said
-    words = fault if isinstance(fault, str) else _words(_dict(fault)) or body.decode("utf-8", "replace")
-    means = _status_within(fault) if status == 0 or (status == HTTPStatus.OK and _tells_a_fault(said)) else status
-    return Failed(_kind(means, words), _shorten(words), status)
-
-
-def _status_within(fault: object) -> int:
-    """Return the HTTP status that some providers write into an event inside a stream; else 500: theirs is the fault."""
-    code = str(_dict(fault).get("code"))
-    return int(code) if re.fullmatch("[45][0-9][0-9]", code) else 500
-
-
-def _kind(status: int, words: str) -> FailureKind:
-    for kind, pattern in _KIND_OF_WORDS:
-        if pattern.search(words.lower()):
-            return kind
-    if status in _KIND_OF_STATUS:
-        return _KIND_OF_STATUS[status]
-    if status in _FAULTS:
-        return FailureKind.OVERLOAD if status >= HTTPStatus.INTERNAL_SERVER_ERROR else FailureKind.REQUEST
-    return FailureKind.PROTOCOL  # a redirect, or a 200 that is no stream
-
-
-def _words(fault: dict[str, Any]) -> str:
-    parts = (fault.get(key) for key in ("code", "type", "status", "message", "msg", "detail"))
-    return " ".join(str(part) for part in parts if part)
-
-
-def _tells_a_fault(chunk: object) -> bool:
-    return isinstance(chunk, dict) and (bool(chunk.get("error")) or chunk.get("object") == "error")
-
-
-def _shorten(words: str | bytes) -> str:
-    text = words[: MAX_DETAIL * 4].decode("utf-8", "replace") if isinstance(words, bytes) else words
-    return _mend(text[:MAX_DETAIL])
 
 
 # --- the upstream ---
@@ -363,8 +198,30 @@ class OpenAIUpstream:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
-        if self._target.api_key:
-            headers["Authorization"] = f"Bearer {self._target.api_key}"
-        url = self._target.base_url.rstrip("/") + "/chat/completions"
-        return client.Call(url=url, headers=headers, body=orjson.dumps(body))
+        return client.Call(
+            url=self._url(),
+            headers={"Content-Type": "application/json", "Accept": "text/event-stream", **self._key()},
+            body=orjson.dumps(apply_rules(self._target.rules, body)),
+        )
+
+    def _url(self) -> str:
+        return self._target.base_url.rstrip("/") + "/chat/completions"
+
+    def _key(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._target.api_key}"} if self._target.api_key else {}
+
+
+class AzureUpstream(OpenAIUpstream):
+    """A deployment at Azure; the target's model is the deployment's name, its base URL the resource's.
+
+    Source: https://learn.microsoft.com/en-us/azure/ai-services/openai/reference#chat-completions
+    """
+
+    def _url(self) -> str:
+        deployment = quote(self._target.model, safe="")
+        version = quote(self._target.api_version, safe="")
+        base = self._target.base_url.rstrip("/")
+        return f"{base}/openai/deployments/{deployment}/chat/completions?api-version={version}"
+
+    def _key(self) -> dict[str, str]:
+        return {"api-key": self._target.api_key}

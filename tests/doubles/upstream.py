@@ -1,4 +1,6 @@
-"""A scripted provider of models: OpenAI's chat completions over real HTTP, behaving as the name of the model says.
+"""A scripted provider of models over real HTTP, behaving as the name of the model says.
+
+It speaks OpenAI's chat completions at `base_url`, the same as Azure would at `azure_url`, and Anthropic's messages.
 
 In a test:       async with ScriptedUpstream() as upstream: … upstream.base_url … upstream.requests
 As a process:    with upstream_process() as upstream: … upstream.base_url … upstream.requests()
@@ -17,6 +19,11 @@ A model is the name of a recording (chat/tests/recordings), replayed chunk by ch
     breaks:PLACE       the connection is aborted: before-headers, after-headers, after-first-delta, mid-delta,
                        before-usage, after-usage, before-done (in the middle of the last event)
     silent             headers, then silence; mute: not even headers; thinking: SSE comments and nothing else
+    endless            deltas until the client leaves
+    garbage            bytes that are no events; half-frame: the half of one, and a proper end of the body
+    recovers:N:KEY     echo, after N refusals with 503; each key has a count of its own
+    busy:SECONDS       HTTP 429 with Retry-After
+    context, content   HTTP 400, as OpenAI says that the prompt is too long, and that its filter refuses it
     ignores-max-tokens 2,000 deltas whatever was allowed (all others of these obey)
     refuses-max-tokens HTTP 400, as OpenAI's reasoning models answer to that parameter
     drip:NAME          a recording, every byte a chunk of its own
@@ -24,6 +31,11 @@ A model is the name of a recording (chat/tests/recordings), replayed chunk by ch
     http-STATUS        a refusal in OpenAI's form; it repeats the key, as some providers do
     html               a web page with status 200; json: an object with status 200
     huge-event         an event of 2 MiB; redirect: HTTP 307 to echo's address
+
+Anthropic's endpoint has recordings of its own (…/recordings/anthropic), all of the others' names, and
+
+    overloaded         an error event in place of the first delta; overloaded-late: one after two deltas
+    thinks:N           N thinking deltas, then the answer "done"
 
 One delta is one token in the usage. The last request is first to look at when a test fails: `GET /_requests`.
 """
@@ -36,9 +48,11 @@ import re
 import subprocess
 import sys
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -60,6 +74,7 @@ class Seen:
     headers: dict[str, str]
     body: dict[str, Any]
     left: bool = False
+    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,13 +96,13 @@ def names_of_recordings() -> list[str]:
     return sorted(path.stem for path in RECORDINGS.iterdir() if path.suffix in {".jsonl", ".sse"})
 
 
-def load_recording(name: str) -> Recording:
+def load_recording(name: str, folder: Path = RECORDINGS) -> Recording:
     """Return a recording by its name; raises FileNotFoundError."""
-    written = RECORDINGS / f"{name}.sse"
+    written = folder / f"{name}.sse"
     if written.exists():
         events = re.findall(rb".+?(?:\r\n\r\n|\n\n|\r\r|\Z)", written.read_bytes(), re.DOTALL)
         return Recording(200, "text/event-stream", [(PAUSE_OF_WRITTEN_EVENTS, event) for event in events])
-    head, *lines = (json.loads(line) for line in (RECORDINGS / f"{name}.jsonl").read_text().splitlines())
+    head, *lines = (json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines())
     chunks = [(line["pause_ms"] / 1000, _bytes_of(line)) for line in lines]
     return Recording(head["status"], head["headers"]["content-type"], chunks)
 
@@ -102,6 +117,7 @@ class ScriptedUpstream:
     def __init__(self, *, port: int = 0, pace: float = 0.0) -> None:
         self.requests: list[Seen] = []
         self.port = port
+        self.refused: Counter[str] = Counter()
         self._pace = pace  # how many times slower than recorded: 0 is at once
         self._runner: web.AppRunner | None = None
 
@@ -110,9 +126,16 @@ class ScriptedUpstream:
         """What an account's base URL would be."""
         return f"http://127.0.0.1:{self.port}/v1"
 
+    @property
+    def azure_url(self) -> str:
+        """What the base URL of an account at Azure would be."""
+        return f"http://127.0.0.1:{self.port}"
+
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=64 * 1024 * 1024)
-        app.router.add_post("/v1/chat/completions", self._complete)
+        app.router.add_post("/v1/chat/completions", partial(self._complete, _Answer))
+        app.router.add_post("/openai/deployments/{model}/chat/completions", partial(self._complete, _Answer))
+        app.router.add_post("/v1/messages", partial(self._complete, _AnthropicAnswer))
         app.router.add_get("/_requests", self._show_requests)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
         await self._runner.setup()
@@ -130,13 +153,13 @@ class ScriptedUpstream:
     async def _show_requests(self, _request: web.Request) -> web.Response:
         return web.json_response([asdict(seen) for seen in self.requests])
 
-    async def _complete(self, request: web.Request) -> web.StreamResponse:
+    async def _complete(self, kind: "type[_Answer]", request: web.Request) -> web.StreamResponse:
         peer = request.transport.get_extra_info("peername")[1] if request.transport else 0
         headers = {name.lower(): value for name, value in request.headers.items()}
-        seen = Seen(peer=peer, headers=headers, body=await request.json())
+        seen = Seen(peer=peer, headers=headers, body=await request.json(), path=request.path_qs)
         self.requests.append(seen)
         try:
-            return await _Answer(request, seen.body, self._pace).give()
+            return await kind(request, seen.body, self._pace, self.refused).give()
         except (asyncio.CancelledError, ConnectionResetError):
             seen.left = True
             raise
@@ -145,11 +168,14 @@ class ScriptedUpstream:
 class _Answer:
     """One answer, as the model's name wants it."""
 
-    def __init__(self, request: web.Request, body: dict[str, Any], pace: float) -> None:
+    _folder = RECORDINGS
+
+    def __init__(self, request: web.Request, body: dict[str, Any], pace: float, refused: "Counter[str]") -> None:
         self._request = request
         self._body = body
         self._pace = pace
-        self._model, *self._args = str(body["model"]).split(":")
+        self._refused = refused
+        self._model, *self._args = str(request.match_info.get("model") or body["model"]).split(":")
         self._limit = int(body.get("max_tokens") or MANY)
 
     async def give(self) -> web.StreamResponse:
@@ -166,7 +192,7 @@ class _Answer:
 
     async def _replay(self, name: str, pace: float) -> web.StreamResponse:
         try:
-            recording = load_recording(name)
+            recording = load_recording(name, self._folder)
         except FileNotFoundError:
             return self._refuse(404)
         response = await self._begin(recording.status, recording.content_type)
@@ -177,22 +203,21 @@ class _Answer:
 
     async def _give_drip(self) -> web.StreamResponse:
         response = await self._begin()
-        for byte in load_recording(self._args[0]).body:
+        for byte in load_recording(self._args[0], self._folder).body:
             await response.write(bytes([byte]))
             await asyncio.sleep(0)
         return response
 
     async def _give_joined(self) -> web.StreamResponse:
         response = await self._begin()
-        await response.write(load_recording(self._args[0]).body)
+        await response.write(load_recording(self._args[0], self._folder).body)
         return response
 
     # --- made up ---
 
     async def _give_echo(self) -> web.StreamResponse:
-        text = next(
-            str(message["content"]) for message in reversed(self._body["messages"]) if message["role"] == "user"
-        )
+        said = next(message["content"] for message in reversed(self._body["messages"]) if message["role"] == "user")
+        text = said if isinstance(said, str) else "".join(part.get("text", "") for part in said)
         return await self._stream([text[start : start + 4] for start in range(0, len(text), 4)])
 
     async def _give_count(self) -> web.StreamResponse:
@@ -214,6 +239,29 @@ class _Answer:
     async def _give_ignores_max_tokens(self) -> web.StreamResponse:
         self._limit = MANY
         return await self._stream(_numbers(MANY))
+
+    async def _give_endless(self) -> web.StreamResponse:
+        response = await self._begin()
+        while True:
+            await response.write(self._chunk({"content": "on "}))
+            await asyncio.sleep(0.001)
+
+    async def _give_garbage(self) -> web.StreamResponse:
+        response = await self._begin()
+        await response.write(b"data: \xff\xfe\x00 {no json\n\n" + bytes(range(256)))
+        return response
+
+    async def _give_half_frame(self) -> web.StreamResponse:
+        response = await self._begin()
+        await response.write(self._chunk({"content": "never whole"})[:-25])
+        return response
+
+    async def _give_recovers(self) -> web.StreamResponse:
+        count, key = self._args
+        if self._refused[key] < int(count):
+            self._refused[key] += 1
+            return self._refuse(503)
+        return await self._give_echo()
 
     async def _give_late_end(self) -> web.StreamResponse:
         response = await self._stream(_numbers(3))
@@ -271,6 +319,19 @@ class _Answer:
 
     # --- refusals ---
 
+    async def _give_busy(self) -> web.StreamResponse:
+        refused = self._refuse(429)
+        refused.headers["Retry-After"] = self._args[0]
+        return refused
+
+    async def _give_context(self) -> web.StreamResponse:
+        message = "This model's maximum context length is 8192 tokens. Please reduce the length of the messages."
+        return _json(400, {"message": message, "type": "invalid_request_error", "code": "context_length_exceeded"})
+
+    async def _give_content(self) -> web.StreamResponse:
+        message = "The response was filtered due to the prompt triggering the content management policy."
+        return _json(400, {"message": message, "type": None, "code": "content_filter"})
+
     async def _give_refuses_max_tokens(self) -> web.StreamResponse:
         message = "Unsupported parameter: 'max_tokens' is not supported with this model."
         return _json(400, {"message": message, "type": "invalid_request_error", "code": "unsupported_parameter"})
@@ -284,7 +345,7 @@ class _Answer:
     async def _give_redirect(self) -> web.StreamResponse:
         raise web.HTTPTemporaryRedirect(self._request.url)
 
-    def _refuse(self, status: int) -> web.StreamResponse:
+    def _refuse(self, status: int) -> web.Response:
         key = self._request.headers.get("Authorization", "")
         return _json(status, {"message": f"refused with {status} for {key}", "type": "refused", "code": None})
 
@@ -327,6 +388,90 @@ class _Answer:
     def _event(self, **fields: object) -> bytes:
         chunk = {"id": "chatcmpl-scripted", "object": "chat.completion.chunk", "created": 1700000000}
         return f"data: {json.dumps({**chunk, 'model': self._body['model'], **fields})}\n\n".encode()
+
+
+class _AnthropicAnswer(_Answer):
+    """The same in Anthropic's words."""
+
+    _folder = RECORDINGS / "anthropic"
+
+    async def _give_overloaded(self) -> web.StreamResponse:
+        response = await self._begin_with([])
+        await response.write(self._overloaded())
+        return response
+
+    async def _give_overloaded_late(self) -> web.StreamResponse:
+        response = await self._begin_with(_numbers(2))
+        await response.write(self._overloaded())
+        return response
+
+    async def _give_thinks(self) -> web.StreamResponse:
+        response = await self._begin_with([])
+        for thought in _numbers(int(self._args[0])):
+            await response.write(self._block_delta({"type": "thinking_delta", "thinking": thought}))
+        await response.write(self._chunk({"content": "done"}) + self._end("end_turn", 1 + int(self._args[0])))
+        return response
+
+    async def _stream(self, pieces: list[str], *, pause: float = 0.0, silence: float = 0.0) -> web.StreamResponse:
+        response = await self._begin()
+        await asyncio.sleep(silence)
+        await response.write(self._start())
+        sent = pieces[: self._limit]
+        for piece in sent:
+            await asyncio.sleep(pause)
+            await response.write(self._chunk({"content": piece}))
+        await response.write(self._end("end_turn" if len(sent) == len(pieces) else "max_tokens", len(sent)))
+        return response
+
+    async def _begin_with(self, pieces: list[str]) -> web.StreamResponse:
+        response = await self._begin()
+        await response.write(self._start() + b"".join(self._chunk({"content": piece}) for piece in pieces))
+        return response
+
+    def _refuse(self, status: int) -> web.Response:
+        key = self._request.headers.get("x-api-key", "")
+        kinds = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large"}
+        kinds |= {429: "rate_limit_error", 500: "api_error", 529: "overloaded_error"}
+        fault = {"type": kinds.get(status, "invalid_request_error"), "message": f"refused with {status} for {key}"}
+        return web.json_response({"type": "error", "error": fault}, status=status)
+
+    def _start(self) -> bytes:
+        usage = {"input_tokens": self._prompt(), "cache_read_input_tokens": 0, "output_tokens": 1}
+        message = {"id": "msg_scripted", "type": "message", "role": "assistant", "content": [], "usage": usage}
+        block = {"type": "text", "text": ""}
+        return (
+            self._event(type="message_start", message={**message, "model": self._body["model"]})
+            + self._event(type="content_block_start", index=0, content_block=block)
+            + self._event(type="ping")
+        )
+
+    def _chunk(self, delta: dict[str, str], finish_reason: str | None = None) -> bytes:
+        if finish_reason:
+            return self._event(type="message_delta", delta={"stop_reason": "end_turn"})
+        return self._block_delta({"type": "text_delta", "text": delta["content"]})
+
+    def _usage(self, completion: int) -> bytes:
+        return self._event(type="message_delta", delta={}, usage={"output_tokens": completion})
+
+    def _block_delta(self, delta: dict[str, str]) -> bytes:
+        return self._event(type="content_block_delta", index=0, delta=delta)
+
+    def _end(self, reason: str, completion: int) -> bytes:
+        stop = {"stop_reason": reason, "stop_sequence": None}
+        return (
+            self._event(type="content_block_stop", index=0)
+            + self._event(type="message_delta", delta=stop, usage={"output_tokens": completion})
+            + self._event(type="message_stop")
+        )
+
+    def _overloaded(self) -> bytes:
+        return self._event(type="error", error={"type": "overloaded_error", "message": "Overloaded"})
+
+    def _prompt(self) -> int:
+        return sum(len(json.dumps(message)) for message in self._body["messages"])
+
+    def _event(self, **fields: object) -> bytes:
+        return f"event: {fields['type']}\ndata: {json.dumps(fields)}\n\n".encode()
 
 
 def _numbers(count: int) -> list[str]:
