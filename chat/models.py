@@ -8,6 +8,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
+from chat.moderation import models as moderation_models  # noqa: F401  Django finds an app's models from here
 from tenants.scope import SameTenant, TenantOrPlatformOwned, TenantOwned, WrongScopeError
 from tenants.secrets import EncryptedTextField
 

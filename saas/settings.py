@@ -6,6 +6,7 @@ named by `X_FILE` (Docker and Kubernetes secrets).
 """
 
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 
 import environ
@@ -219,6 +220,8 @@ UPSTREAM_CONNECT_TIMEOUT = env.float("UPSTREAM_CONNECT_TIMEOUT", default=10.0)
 UPSTREAM_FIRST_TOKEN_TIMEOUT = env.float("UPSTREAM_FIRST_TOKEN_TIMEOUT", default=90.0)
 UPSTREAM_IDLE_TIMEOUT = env.float("UPSTREAM_IDLE_TIMEOUT", default=60.0)
 UPSTREAM_TOTAL_TIMEOUT = env.float("UPSTREAM_TOTAL_TIMEOUT", default=600.0)
+# Networks beside the public ones that URLs set by tenants may lead to. Checked here: a typing error stops the start.
+UPSTREAM_PRIVATE_NETWORKS = [str(ip_network(network)) for network in env.list("UPSTREAM_PRIVATE_NETWORKS", default=[])]
 # How long a stopping web process waits for the answers that it is generating.
 DRAIN_SECONDS = env.float("DRAIN_SECONDS", default=30.0)
 # How long a hold lives without a sign of life; then it is charged at its checkpoint, or freed.
