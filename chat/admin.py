@@ -5,6 +5,7 @@ from typing import ClassVar
 from django.utils.translation import gettext_lazy as _
 
 from chat.models import Conversation, Message, ModelOffer, Role, UpstreamAccount
+from chat.moderation import admin as moderation_admin  # noqa: F401  registers moderation's rows
 from tenants.adminsite import (
     ReadOnlyTenantModelAdmin,
     SecretField,

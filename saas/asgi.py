@@ -20,6 +20,7 @@ from django.conf import settings  # noqa: E402
 
 from chat import spool  # noqa: E402
 from chat.generation import drain  # noqa: E402
+from chat.moderation import checkers  # noqa: E402
 from chat.threads import in_thread  # noqa: E402
 from chat.upstream import client, tokens  # noqa: E402
 from chat.views import CHAT_PATH, chat_stream  # noqa: E402
@@ -69,6 +70,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             if left:
                 log.warning("answers_left_behind", count=left)
             await client.close()
+            await checkers.close()
             if sweep is not None:
                 sweep.cancel()
             await send({"type": "lifespan.shutdown.complete"})

@@ -47,6 +47,7 @@ from billing.payments.provider import PaymentNotice
 from billing.tests.conftest import open_shop
 from chat.models import Conversation, ModelOffer, Role, UpstreamAccount
 from chat.models import Message as ChatMessage
+from chat.moderation.models import ModerationHit, ModerationSettings, ModerationWord
 from saas.local.messages import forms, texts_of_source, update
 from saas.local.translations import LOCALE
 from tenants import scope
@@ -244,6 +245,11 @@ def rows_of_every_kind() -> list[Model]:
         conversation = Conversation.objects.create(tenant=tenant, user=user, title="你好")
         ChatMessage.objects.create(
             tenant=tenant, conversation=conversation, user=user, offer_slug="1", question="你好", state="done"
+        )
+        ModerationWord.objects.create(tenant=tenant, word="词")
+        ModerationSettings.objects.create(tenant=tenant)
+        ModerationHit.objects.create(
+            tenant=tenant, user=user, direction="question", source="tenant", category="other", action="block", text="词"
         )
         sell(tenant, user)
         set_free_quota(tenant.pk, per_day=1)

@@ -140,7 +140,8 @@ class WeChatChecker:
         if errcode or not isinstance(result, dict) or action is None:
             raise CheckerAwayError(f"msg_sec_check: errcode {errcode}")
         label = result.get("label")
-        return Verdict(action=action, label=_WECHAT_LABELS.get(label, str(label)), source="wechat")
+        name = _WECHAT_LABELS.get(label, "") if isinstance(label, int) else ""
+        return Verdict(action=action, label=name or str(label)[:64], source="wechat")
 
 
 # --- OpenAI's ---
