@@ -1,4 +1,4 @@
-"""Faults that others had, each with the tests that would find it here: one that is renamed or dropped must be replaced."""
+"""Faults that others had, each with the tests that would find it here: one that is renamed must be replaced."""
 
 import ast
 from pathlib import Path

@@ -79,6 +79,7 @@ SAME_IN_CHINESE: Final = {"Banyan", "CSV", "Stripe", "%(account)s: %(fault)s.", 
 IN_CHINESE: Final = re.compile(
     r"\b(?:Banyan|CSV|Stripe|API(?:v3)?|(?:App|Open|Union)?ID|AppSecret|tokens?)\b"
     r"|/chat/completions|/v1"
+    r"|\bOpenAI\b|/moderations"
     r"|https://\S+/notify|\bacct_"  # where a provider tells of payments; how Stripe's account ids begin
     r"|\b[IR]\d+\b"  # the invariants' names
     r"|\bwx[0-9a-f]{16}\b|#[0-9a-f]{6}"

@@ -39,7 +39,7 @@ SHOWN: Final = 200
 
 
 class OwnedForm(_Form):
-    """A form whose row has its tenant before it is checked, so that a second row of a kind is refused in words."""
+    """A form whose row has its tenant before it is checked."""
 
     tenant_id: ClassVar[int | None] = None  # of the site; None on the operator's, whose form asks for the tenant
 
@@ -48,8 +48,12 @@ class OwnedForm(_Form):
         if self.tenant_id is not None:
             self.instance.tenant_id = self.tenant_id
 
+
+class WordForm(OwnedForm):
+    """A form that refuses in words what the list has."""
+
     def _get_validation_exclusions(self) -> set[str]:
-        """Check the constraints on fields that are set without the form too."""
+        """Check the constraint on the fields that are set without the form."""
         excluded: set[str] = super()._get_validation_exclusions()  # type: ignore[misc]  # the stubs leave it out
         return excluded - {"tenant", "key"}
 
@@ -117,6 +121,7 @@ class TryForm(forms.Form):
 class ModerationWordAdmin(_Editing):
     """Words, one by one or many at once; on the operator's site the platform's list and every tenant's."""
 
+    form = WordForm
     list_display = ("word", "category", "action", "created_at")
     list_filter = ("action", "category")
     search_fields = ("word", "key")
@@ -225,6 +230,11 @@ class ModerationSettingsAdmin(_Editing):
 
     list_display = ("id", "wechat", "account", "checks_output", "when_away")
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "account")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Let a tenant that has no settings yet add them."""
+        has_some = not self._on_platform and ModerationSettings.objects.exists()
+        return super().has_add_permission(request) and not has_some
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ModerationSettings]:
         """Bring the account along: the platform's cannot be looked up from a tenant's scope."""
