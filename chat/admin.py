@@ -5,6 +5,7 @@ from django.contrib.admin import EmptyFieldListFilter
 from chat import admin_library  # noqa: F401  # registers its models
 from chat.admin_accounts import ModelRouteAdmin, UpstreamAccountAdmin
 from chat.models import Conversation, Message, ModelOffer, ModelRoute, UpstreamAccount
+from chat.moderation import admin as moderation_admin  # noqa: F401  registers moderation's rows
 from tenants.adminsite import ReadOnlyTenantModelAdmin, TenantModelAdmin, register
 from tenants.models import Membership
 

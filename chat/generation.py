@@ -23,9 +23,11 @@ from billing.models.price import MAX_TOKENS
 from chat import spool
 from chat.events import Delta, Done, Event, Failed, FailureKind, Usage
 from chat.frames import chunk_event
+from chat.moderation.guard import Guard
+from chat.moderation.refusals import Refused
 from chat.refusals import gave_up
 from chat.threads import in_thread
-from chat.turn import Ending, Outcome, Turn, checkpoint_turn, close_turn, dispatch_turn
+from chat.turn import MODERATED, Ending, Outcome, Turn, checkpoint_turn, close_turn, dispatch_turn
 from chat.upstream.pool import stream_first_good
 
 log = structlog.get_logger(__name__)
@@ -143,6 +145,15 @@ class Generation:
         self._loop = asyncio.get_running_loop()
         self._pumping: asyncio.Task[None] | None = None
         self._checkpoint_due = asyncio.Event()
+        # Stands between the upstream and the buffer where the tenant moderates.
+        self._guard: Guard | None = None
+        if turn.screened is not None:
+            self._guard = Guard(
+                turn.screened,
+                release=self.answer.append,
+                chunk_of=self.answer.chunk_of,
+                stop=lambda: self.stop(MODERATED),
+            )
         if turn.stop_when_left:
             self.answer.on_abandoned = lambda: self.stop("client_left")
 
@@ -160,7 +171,9 @@ class Generation:
     async def run(self) -> None:
         """Pump until the upstream is done, end the turn, tell the readers."""
         try:
-            if await in_thread(lambda: dispatch_turn(self.turn)):
+            if self._guard is not None and not await self._guard.admits_question():
+                self._stopped = self._stopped or MODERATED
+            elif await in_thread(lambda: dispatch_turn(self.turn)):
                 await self._pump_with_checkpoints()
             else:
                 self._failure = FailureKind.TIMEOUT
@@ -168,6 +181,8 @@ class Generation:
             # Whatever broke in here, the user's money is freed and the readers are told.
             log.exception("pump_broke", message_id=str(self.turn.message_id))
             self._failure = FailureKind.PROTOCOL
+        if self._guard is not None:
+            await self._guard.close()
         self.answer.end(await self._close())
 
     async def _pump_with_checkpoints(self) -> None:
@@ -240,18 +255,24 @@ class Generation:
                     self._finish_reason = event.finish_reason
                 case Failed():
                     self._failure = event.kind
-        if deltas:
+        if deltas and self._guard is not None:
+            self._guard.take(deltas)
+        elif deltas:
             self.answer.append(deltas)
 
     def _outcome(self) -> Outcome:
+        guard = self._guard
         return Outcome(
             text="".join(self.answer.texts),
-            had_output=self._outputs > 0,
-            hidden="".join(self._hidden),
+            # What was refused before any of it was shown costs nothing, though it was generated.
+            had_output=guard.has_shown if guard is not None and guard.refused else self._outputs > 0,
+            hidden="".join(self._hidden) + (guard.withheld if guard is not None else ""),
             finish_reason=self._finish_reason,
             stopped=self._stopped,
             usage=self._usage,
             failure=self._failure,
+            refused=guard.refused if guard is not None else Refused.NOTHING,
+            found=tuple(guard.found) if guard is not None else (),
         )
 
     async def _close(self) -> Ending:

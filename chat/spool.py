@@ -21,6 +21,8 @@ from django.db import DatabaseError
 from billing.holds import Usage
 from billing.ledger import LedgerError
 from chat.events import FailureKind
+from chat.moderation.evidence import Evidence
+from chat.moderation.refusals import Refused
 from chat.turn import Outcome, Turn, close_turn, usage_of
 from chat.upstream.base import ChatRequest
 
@@ -50,6 +52,8 @@ def keep(turn: Turn, outcome: Outcome) -> None:
             "finish_reason": outcome.finish_reason,
             "stopped": outcome.stopped,
             "failure": outcome.failure,
+            "refused": outcome.refused,
+            "found": [asdict(one) for one in outcome.found],
         },
     }
     try:
@@ -107,6 +111,8 @@ def _settle(path: Path) -> None:
     )
     said = entry["outcome"]
     said["failure"] = FailureKind(said["failure"]) if said["failure"] else None
+    said["refused"] = Refused(said.get("refused", ""))
+    said["found"] = tuple(Evidence(**one) for one in said.get("found", ()))
     ending = close_turn(turn, Outcome(**said, usage=Usage(**entry["usage"])))
     path.unlink(missing_ok=True)
     log.info("spool_settled", message_id=str(turn.message_id), charged=ending.receipt is not None)

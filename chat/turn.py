@@ -7,7 +7,7 @@ Both run in a thread (chat.threads), inside the tenant's scope, and between them
 """
 
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -24,6 +24,10 @@ from chat import refusals
 from chat.context import branch_to, build_context, estimate_tokens
 from chat.events import FailureKind
 from chat.models import Conversation, Message, ModelOffer, Role
+from chat.moderation import evidence
+from chat.moderation.evidence import Evidence
+from chat.moderation.question import Screened, screen
+from chat.moderation.refusals import Refused, refusal
 from chat.routes import available, targets_of
 from chat.upstream import tokens
 from chat.upstream.base import ChatRequest, UpstreamTarget
@@ -36,6 +40,8 @@ log = structlog.get_logger(__name__)
 # A question is a person's typing or a pasted page; the model's window is checked apart.
 MAX_QUESTION_CHARACTERS = 100_000
 TITLE_CHARACTERS = 40
+# Why moderation ended an answer before its upstream did, as its receipt says.
+MODERATED: Final = "moderated"
 
 # This process, to others: what it generates it can be asked for under this name (chat.relay).
 PROCESS: Final = uuid.uuid4().hex
@@ -82,6 +88,8 @@ class Turn:
     cut_to_balance: bool
     # The tenant's policy for an answer whose last reader has left: stop it, or (False) finish it.
     stop_when_left: bool = False
+    # What the tenant's moderation knows of the question; None where the tenant has none.
+    screened: Screened | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,10 +101,13 @@ class Outcome:
     # Billable output that is not shown: reasoning, tool calls. Counted where the upstream reports no usage.
     hidden: str = ""
     finish_reason: str = ""
-    # Why we ended it before the upstream did: STOPPED, EXPIRED, "client_left".
+    # Why we ended it before the upstream did: STOPPED, EXPIRED, MODERATED, "client_left".
     stopped: str = ""
     usage: holds.Usage | None = None
     failure: FailureKind | None = None
+    # Which text moderation refused, and what it found in both.
+    refused: Refused = Refused.NOTHING
+    found: tuple[Evidence, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,19 +132,24 @@ class AlreadyAskedError(Exception):
 
 
 def open_turn(*, tenant: Tenant, user: EndUser, ask: Ask, language: str, is_full: bool = False) -> Turn:
-    """Admit a turn, in one transaction: nothing stays of one that is refused.
+    """Admit a turn, in one transaction: nothing stays of one that is refused, but moderation's evidence.
 
     `is_full`: this process generates as many answers as it may, so it only says where a known key's answer is.
-    Raises ProductError (404, 10001, 101, 102) and AlreadyAskedError. Must run in the tenant's scope.
+    Raises ProductError (404, 10001, 101, 102, 11000) and AlreadyAskedError. Must run in the tenant's scope.
     """
     ask = _place(user, ask)
+    screened = screen(tenant, user, ask.message)
+    ask = replace(ask, message=screened.text) if screened else ask
     _refuse_repeated(user, ask)
     if is_full:
         raise too_many("process", settings.MAX_ANSWERS)
+    if screened:
+        screened.refuse_blocked(user)
     offer = _find_offer(ask.model)
     try:
         with transaction.atomic():
-            return _admit(tenant=tenant, user=user, ask=ask, offer=offer, language=language)
+            turn = _admit(tenant=tenant, user=user, ask=ask, offer=offer, language=language)
+            return replace(turn, screened=screened) if screened else turn
     except IntegrityError:
         # Two requests with one key at once: the other one's row stands now, and this one attaches to it.
         _refuse_repeated(user, ask)
@@ -248,7 +264,8 @@ def _refuse_repeated(user: EndUser, ask: Ask) -> None:
     known = Message.objects.filter(user=user, client_msg_id=ask.client_msg_id).first()
     if known is None:
         return
-    if known.question != ask.message:
+    # One that moderation refused is not kept: its question is empty.
+    if known.question not in {ask.message, ""}:
         raise ProductError(
             ErrorCode.INVALID,
             _("This message id was already used for another text. Send it again with a new id."),
@@ -380,14 +397,19 @@ def close_turn(turn: Turn, outcome: Outcome) -> Ending:
     with scope.tenant(turn.tenant_id), translation.override(turn.language):
         with transaction.atomic():
             ending = _settle(turn, outcome) if outcome.had_output else _void(turn, outcome)
-            _store(turn, outcome, ending)
+            if _store(turn, outcome, ending) and outcome.found:
+                evidence.keep(
+                    tenant_id=turn.tenant_id, user_id=turn.user_id, message_id=turn.message_id, found=outcome.found
+                )
         if ending.receipt is not None:
             enqueue_record(hold_id=turn.message_id, tenant_id=turn.tenant_id)
     return ending
 
 
 def _settle(turn: Turn, outcome: Outcome) -> Ending:
-    reason = outcome.stopped or ("upstream_broken" if outcome.failure else outcome.finish_reason)
+    reason = (MODERATED if outcome.refused else outcome.stopped) or (
+        "upstream_broken" if outcome.failure else outcome.finish_reason
+    )
     if reason == "length" and turn.cut_to_balance:
         reason = "balance"
     usage = usage_of(turn, outcome)
@@ -400,12 +422,22 @@ def _settle(turn: Turn, outcome: Outcome) -> Ending:
     return Ending(
         finish_reason=outcome.finish_reason,
         receipt={"model": turn.model, **receipt.as_json()},
-        failure=refusals.cut_short() if outcome.failure and not outcome.stopped else None,
+        failure=_failure_of(outcome),
         is_late=late is not None,
     )
 
 
+def _failure_of(outcome: Outcome) -> ProductError | None:
+    """Return what cut an answer of which a part was shown."""
+    if outcome.refused:
+        return refusal(outcome.refused, is_charged=True)
+    return refusals.cut_short() if outcome.failure and not outcome.stopped else None
+
+
 def _void(turn: Turn, outcome: Outcome) -> Ending:
+    if outcome.refused:
+        holds.void(tenant_id=turn.tenant_id, hold_id=turn.message_id, reason=MODERATED)
+        return Ending(failure=refusal(outcome.refused, is_charged=False))
     if outcome.stopped:
         holds.void(tenant_id=turn.tenant_id, hold_id=turn.message_id, reason=outcome.stopped)
         return Ending(failure=refusals.stopped())
@@ -414,14 +446,19 @@ def _void(turn: Turn, outcome: Outcome) -> Ending:
     return Ending(failure=refusals.upstream_failed(kind))
 
 
-def _store(turn: Turn, outcome: Outcome, ending: Ending) -> None:
-    """Write the answer's final state. Only a message that still runs has one to come, or one that was cut too early."""
+def _store(turn: Turn, outcome: Outcome, ending: Ending) -> bool:
+    """Write the answer's final state; False where it had one.
+
+    Only a message that still runs has one to come, or one that was cut too early.
+    """
     if ending.failure is None:
         state = Message.State.CUT if outcome.stopped else Message.State.DONE
     else:
         state = Message.State.CUT if ending.receipt else Message.State.FAILED
     open_states = {Message.State.RUNNING, *([Message.State.CUT] if ending.is_late else [])}
-    Message.objects.filter(pk=turn.message_id, state__in=open_states).update(
+    if outcome.refused is Refused.QUESTION:
+        _forget_question(turn)
+    stored = Message.objects.filter(pk=turn.message_id, state__in=open_states).update(
         state=state,
         answer=outcome.text if ending.receipt else "",
         finish_reason=ending.finish_reason[:32],
@@ -430,6 +467,15 @@ def _store(turn: Turn, outcome: Outcome, ending: Ending) -> None:
         ended_at=timezone.now(),
         indexed_at=None,
     )
+    return stored == 1
+
+
+def _forget_question(turn: Turn) -> None:
+    """Take a refused question out of the history, and out of the title of the conversation that it began."""
+    Message.objects.filter(pk=turn.message_id).update(question="")
+    others = Message.objects.filter(conversation_id=turn.conversation_id).exclude(pk=turn.message_id)
+    if not others.exists():
+        Conversation.objects.filter(pk=turn.conversation_id).update(title="")
 
 
 def usage_of(turn: Turn, outcome: Outcome) -> holds.Usage:

@@ -21,6 +21,7 @@ from django.conf import settings  # noqa: E402
 from chat import relay, spool  # noqa: E402
 from chat.consumers import SOCKET_PATH, ChatConsumer  # noqa: E402
 from chat.generation import drain  # noqa: E402
+from chat.moderation import checkers  # noqa: E402
 from chat.threads import in_thread  # noqa: E402
 from chat.upstream import client, pool, tokens  # noqa: E402
 from chat.views import CHAT_PATH, chat_stream  # noqa: E402
@@ -78,6 +79,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             await relay.close()
             await pool.stop_sharing()
             await client.close()
+            await checkers.close()
             if sweep is not None:
                 sweep.cancel()
             await send({"type": "lifespan.shutdown.complete"})

@@ -23,6 +23,7 @@ from django.db.models import Model
 from billing import codes, recharge
 from billing.models import MerchantAccount, RedeemCode, Withdrawal
 from chat.models import UpstreamAccount
+from chat.moderation.models import ModerationHit
 from saas.local.postgres import find_programs
 from tenants import scope
 from tenants.models import MiniProgram, StaffUser, WeChatIdentity
@@ -53,6 +54,9 @@ ROWS: Final[dict[type[Model], Callable[[Shop], Model]]] = {
         certificate_serial="5157",
     ),
     RedeemCode: make_code,
+    ModerationHit: lambda shop: ModerationHit.objects.create(
+        tenant=shop.tenant, user=shop.alice.user, direction="question", source="tenant", action="block", text="1"
+    ),
     WeChatIdentity: lambda shop: WeChatIdentity.objects.create(
         tenant=shop.tenant, user=shop.alice.user, app_id=unique("wx")[:20], openid="1"
     ),

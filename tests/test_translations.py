@@ -61,6 +61,7 @@ from chat.models import (
     UpstreamAccount,
 )
 from chat.models import Message as ChatMessage
+from chat.moderation.models import ModerationHit, ModerationSettings, ModerationWord
 from saas.local.messages import OURS, ROOT, forms, texts_of_source, update
 from saas.local.translations import LOCALE
 from tenants import scope
@@ -94,7 +95,7 @@ SAME_IN_CHINESE: Final = {
 # What may stand in Latin letters on a Chinese page: names that Chinese has no other word for, and the rows' own data.
 IN_CHINESE: Final = re.compile(
     r"\b(?:Banyan|CSV|Stripe|API(?:v3)?|(?:App|Offer|Open|Union)?ID|AppSecret|tokens?)\b"
-    r"|/chat/completions|/messages|/v1|\b(?:Azure|OpenAI|Anthropic)\b"
+    r"|/chat/completions|/messages|/moderations|/v1|\b(?:Azure|OpenAI|Anthropic)\b"
     r'|\{".+\}'  # examples of rules
     r"|https://\S+/notify|\bacct_"  # where a provider tells of payments; how Stripe's account ids begin
     r"|\b[IR]\d+\b"  # the invariants' names
@@ -271,6 +272,11 @@ def rows_of_every_kind() -> list[Model]:
         )
         ModelRoute.objects.create(tenant=tenant, offer=ModelOffer.objects.get(), account=account)
         chat_about(tenant, user)
+        ModerationWord.objects.create(tenant=tenant, word="词")
+        ModerationSettings.objects.create(tenant=tenant)
+        ModerationHit.objects.create(
+            tenant=tenant, user=user, direction="question", source="tenant", category="other", action="block", text="词"
+        )
         sell(tenant, user)
         set_free_quota(tenant.pk, per_day=1)
         make_cap(tenant, 9, scope="one_user", user=user)

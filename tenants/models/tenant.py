@@ -67,6 +67,8 @@ class Tenant(models.Model):
         default=False,
         help_text=_("Beside virtual payment, which WeChat demands there for virtual goods."),
     )
+    # Raised by a trigger with each change to what moderates the tenant: processes that keep it look here.
+    moderation_revision = models.BigIntegerField(default=0, editable=False)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
 
     class Meta:

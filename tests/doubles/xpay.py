@@ -1,8 +1,9 @@
 """WeChat's virtual payment as its documentation describes it, beside the log-in of `tests.doubles.wechat`.
 
-Real HTTP on the loopback interface for `/cgi-bin/stable_token`, `/wxa/checksession` and `/xpay/…`; every call needs a
-token that is in force and a right `pay_sig`. `open_payment` stands for the phone: it checks both signatures of
-`wx.requestVirtualPayment`, and only then is there an order. `push` makes messages, plain or sealed, JSON or XML.
+Real HTTP on the loopback interface for `/cgi-bin/stable_token`, `/wxa/checksession`, `/wxa/msg_sec_check` (version 2)
+and `/xpay/…`; every call needs a token that is in force, and the last kind a right `pay_sig`. `open_payment` stands for
+the phone: it checks both signatures of `wx.requestVirtualPayment`, and only then is there an order. `push` makes
+messages, plain or sealed, JSON or XML.
 """
 
 import base64
@@ -87,6 +88,9 @@ class XPayDouble(WeChatDouble):
     made: list[tuple[str, bool]] = field(default_factory=list)  # tokens asked for: app id, whether by force
     calls: list[str] = field(default_factory=list)
     refusals: deque[int] = field(default_factory=deque)  # error codes of the next calls of virtual payment
+    suggestions: dict[str, tuple[str, int]] = field(default_factory=dict)  # suggest and label, by a part of the text
+    active_openids: set[str] = field(default_factory=set)  # who was in the mini-program within two hours
+    checked: list[dict[str, Any]] = field(default_factory=list)  # what msg_sec_check was asked
     stable_token_delay: float = 0.0
     lock: Lock = field(default_factory=Lock)
 
@@ -242,6 +246,8 @@ class XPayDouble(WeChatDouble):
             said = {"errcode": 40001, "errmsg": "invalid credential, access_token is invalid or not latest"}
         elif path == "/wxa/checksession":
             said = self._check_session(query)
+        elif path == "/wxa/msg_sec_check":
+            said = self._check_text(json.loads(body))
         else:
             said = self._xpay(path, query, body)
         return 200, json.dumps(said, ensure_ascii=False).encode()
@@ -265,6 +271,23 @@ class XPayDouble(WeChatDouble):
         if not session_key or not _same(query["signature"], _hmac(session_key, "")):
             return {"errcode": 87009, "errmsg": "invalid signature"}
         return {"errcode": 0, "errmsg": "ok"}
+
+    def _check_text(self, asked: dict[str, Any]) -> dict[str, Any]:
+        with self.lock:
+            self.checked.append(asked)
+        if asked.get("version") != 2 or asked.get("scene") not in {1, 2, 3, 4} or len(asked["content"]) > 2500:
+            return {"errcode": 40129, "errmsg": "invalid scene, version or size"}
+        if asked["openid"] not in self.active_openids:
+            return {"errcode": 61010, "errmsg": "code is expired rid: 65f1a2b3-0c4d5e6f-7a8b9c0d"}
+        found = [said for part, said in self.suggestions.items() if part in asked["content"]]
+        suggest, label = found[0] if found else ("pass", 100)
+        return {
+            "errcode": 0,
+            "errmsg": "ok",
+            "detail": [{"strategy": "content_model", "errcode": 0, "suggest": suggest, "label": label, "prob": 90}],
+            "trace_id": "60ae120f-371d5872-7941a05b",
+            "result": {"suggest": suggest, "label": label},
+        }
 
     def _xpay(self, path: str, query: dict[str, str], body: bytes) -> dict[str, Any]:
         asked = json.loads(body)

@@ -1,0 +1,105 @@
+"""A question, looked at before anything is stored, frozen or sent upstream: the words here, the remote check later.
+
+The remote check waits for a service outside, so it is made by the turn's guard, on the event loop, before the model is
+called.
+"""
+
+from dataclasses import dataclass, field
+
+from chat.moderation import evidence
+from chat.moderation.checkers import Subject
+from chat.moderation.evidence import Evidence
+from chat.moderation.lists import Hit, Lists
+from chat.moderation.refusals import question_refused
+from chat.moderation.rules import Rules, rules_of
+from chat.moderation.text import fold
+from chat.moderation.window import MASK
+from tenants.models import EndUser, MiniProgram, Tenant, WeChatIdentity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Screened:
+    """A question of a tenant that moderates. `text` is what is stored and sent: with asterisks over masked words."""
+
+    rules: Rules = field(repr=False)
+    subject: Subject
+    text: str = field(repr=False)
+    found: tuple[Evidence, ...] = field(repr=False)
+
+    def refuse_blocked(self, user: EndUser) -> None:
+        """Raise ProductError 11000, evidence kept, where a word of the question is one to refuse."""
+        if any(one.action == "block" for one in self.found):
+            evidence.keep(tenant_id=user.tenant_id, user_id=user.pk, message_id=None, found=self.found)
+            raise question_refused()
+
+
+def screen(tenant: Tenant, user: EndUser, text: str) -> Screened | None:
+    """Return what the tenant's words say of a question, None where the tenant moderates nothing.
+
+    Must run in the tenant's scope, outside of a transaction: the evidence of a refused question must stay.
+    """
+    rules = rules_of(tenant)
+    if rules is None:
+        return None
+    hits = find(rules.lists, text) if rules.lists else []
+    return Screened(
+        rules=rules,
+        subject=_subject(user) if rules.checkers else Subject(user_id=user.pk),
+        text=masked(text, hits),
+        found=tuple(_evidence(text, hits)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A hit in the text as it was written, from `start` up to `end`."""
+
+    start: int
+    end: int
+    hit: Hit
+
+
+def find(lists: Lists, text: str) -> list[Place]:
+    """Return every hit in a whole text, in its order."""
+    folded = fold(text)
+    hits = lists.find(folded, is_whole=True).hits
+    return sorted(
+        (Place(folded.at[hit.start], folded.at[hit.end - 1] + 1, hit) for hit in hits),
+        key=lambda place: (place.start, place.end),
+    )
+
+
+def masked(text: str, places: list[Place]) -> str:
+    """Return the text with asterisks over what is to be masked."""
+    for place in places:
+        if place.hit.word.action == "mask":
+            text = text[: place.start] + MASK * (place.end - place.start) + text[place.end :]
+    return text
+
+
+def _evidence(text: str, places: list[Place]) -> list[Evidence]:
+    first: dict[tuple[str, str], Evidence] = {}
+    for place in places:
+        word = place.hit.word
+        first.setdefault(
+            (word.source, word.word),
+            Evidence(
+                direction="question",
+                source=word.source,
+                category=word.category,
+                action=word.action,
+                word=word.word,
+                text=evidence.excerpt(text, around=place.start),
+            ),
+        )
+    # What had a text refused comes first: of many hits not all are kept.
+    return sorted(first.values(), key=lambda one: one.action != "block")
+
+
+def _subject(user: EndUser) -> Subject:
+    """Return the person as WeChat knows them in one of the tenant's mini-programs, where it does."""
+    programs = {program.app_id: program for program in MiniProgram.objects.all()}
+    known = WeChatIdentity.objects.filter(user=user, app_id__in=programs).order_by("-pk").first()
+    if known is None:
+        return Subject(user_id=user.pk)
+    return Subject(user_id=user.pk, program=programs[known.app_id], openid=known.openid)
