@@ -53,6 +53,14 @@ def reason_of(request: HttpRequest) -> str:
     return str(request.POST.get("reason", "")).strip()
 
 
+def wanted_reason(model_admin: OperatorModelAdmin, request: HttpRequest) -> str:
+    """Return what was typed beside the action, and say so where it is nothing."""
+    reason = reason_of(request)
+    if not reason:
+        model_admin.message_user(request, _("A reason is wanted."), messages.ERROR)
+    return reason
+
+
 def act_on_each(
     model_admin: OperatorModelAdmin,
     request: HttpRequest,
@@ -223,9 +231,7 @@ class CommissionAdmin(ShowsYuan, ReadOnlyTenantModelAdmin):  # type: ignore[misc
     @admin.action(description=_("Hold back (with a reason)"), permissions=["decide"])
     def hold_back(self, request: HttpRequest, rows: QuerySet[Commission]) -> None:
         """Dispute frozen commissions."""
-        reason = reason_of(request)
-        if not reason:
-            self.message_user(request, _("A reason is wanted."), messages.ERROR)
+        if not (reason := wanted_reason(self, request)):
             return
         actor = request.user.get_username()
         act_on_each(
@@ -324,7 +330,9 @@ class WithdrawalAdmin(ShowsYuan, ReadOnlyOperatorModelAdmin):  # type: ignore[mi
     @admin.action(description=_("Reject (with a reason)"), permissions=["decide"])
     def reject(self, request: HttpRequest, rows: QuerySet[Withdrawal]) -> None:
         """Decide that they will not be paid."""
-        checker_id, reason = _staff_id(request), reason_of(request)
+        if not (reason := wanted_reason(self, request)):
+            return
+        checker_id = _staff_id(request)
         act_on_each(
             self,
             request,
@@ -359,7 +367,9 @@ class WithdrawalAdmin(ShowsYuan, ReadOnlyOperatorModelAdmin):  # type: ignore[mi
     @admin.action(description=_("Not paid by the bank (with a reason)"), permissions=["decide"])
     def mark_failed(self, request: HttpRequest, rows: QuerySet[Withdrawal]) -> None:
         """End them as failed."""
-        actor, reason = request.user.get_username(), reason_of(request)
+        if not (reason := wanted_reason(self, request)):
+            return
+        actor = request.user.get_username()
         act_on_each(
             self,
             request,

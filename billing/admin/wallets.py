@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from billing import wallet
 from billing.admin.books import MoneyAdmin, ShowsYuan, yuan_column
 from billing.admin.fields import YuanField
-from billing.admin.resale import ReasonActionForm, act_on_each, reason_of
+from billing.admin.resale import ReasonActionForm, act_on_each, reason_of, wanted_reason
 from billing.models import WalletNotice, WalletTopUp
 from billing.yuan import show_money, show_yuan
 from tenants.adminsite import TenantModelAdmin, register
@@ -129,7 +129,9 @@ class WalletTopUpAdmin(ShowsYuan, TenantModelAdmin):  # type: ignore[misc]  # un
     @admin.action(description=_("Reject (with a reason)"), permissions=["decide"])
     def reject(self, request: HttpRequest, rows: QuerySet[WalletTopUp]) -> None:
         """Leave the wallets as they are."""
-        staff_id, note = int(request.user.pk or 0), reason_of(request)
+        if not (note := wanted_reason(self, request)):
+            return
+        staff_id = int(request.user.pk or 0)
         act_on_each(
             self,
             request,

@@ -166,10 +166,12 @@ def test_a_withdrawal_is_decided_batched_exported_sent_and_paid(grove: Grove, op
     assert file.content.decode("utf-8-sig").splitlines()[1] == f"{first.pk},Grove Ltd,ICBC,6222000012345678,0.00018"
     assert act(operator, PayoutBatch, "mark_sent", batch.pk) == ["The batch was sent. Rows: 1."]
     assert act(operator, Withdrawal, "mark_paid", first.pk, second.pk) == ["The withdrawal was paid. Rows: 1."]
-    assert act(operator, Withdrawal, "mark_failed", first.pk) == [
+    assert act(operator, Withdrawal, "mark_failed", first.pk, reason="late") == [
         "The withdrawal failed, and its amount was returned. Rows: 0."
     ]
     other = browser("localhost", make_operator())
+    for action in ("reject", "mark_failed"):
+        assert act(other, Withdrawal, action, second.pk, reason=" ") == ["A reason is wanted."]
     assert act(other, Withdrawal, "reject", second.pk, reason="no") == ["The withdrawal was rejected. Rows: 1."]
     states = Withdrawal.objects.filter(pk__in=[first.pk, second.pk]).order_by("pk").values_list("state", "note")
     assert list(states) == [("paid", ""), ("rejected", "no")]
@@ -257,6 +259,7 @@ def test_the_operator_files_for_a_reseller_and_another_decides(grove: Grove, ope
         asked = WalletTopUp.objects.get(reseller=grove.child)
     assert "Whoever asks does not decide" in act(operator, WalletTopUp, "confirm", asked.pk)[1]
     other = browser("localhost", make_operator())
+    assert act(other, WalletTopUp, "reject", asked.pk) == ["A reason is wanted."]
     assert act(other, WalletTopUp, "reject", asked.pk, reason="nothing came") == ["The top-up was rejected. Rows: 1."]
     assert wallet.balance_of(reseller_id=grove.child.pk) == 0
 

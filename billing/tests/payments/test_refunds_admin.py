@@ -1,5 +1,6 @@
 """Owners, finance and the operator refund and credit; support looks; nobody sees another tenant's. And the audit."""
 
+import html
 from io import StringIO
 from typing import Any
 from uuid import uuid4
@@ -113,6 +114,8 @@ def test_what_cannot_be_refunded_says_why(till: Till, fields: dict[str, str], er
         path("owner", "billing_order_refund", order.pk), form(**{"confirmed": "yes", **fields})
     )
     assert (answer.status_code, fields_of(answer), till.refunds()) == (200, errors, [])
+    (said,) = (text for texts in errors.values() for text in texts)
+    assert said in html.unescape(answer.content.decode())
 
 
 def test_another_amount_under_the_same_number_is_refused(till: Till) -> None:
