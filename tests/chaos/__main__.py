@@ -24,7 +24,7 @@ def main() -> int:
         chosen = [row for row in ROWS if not options.rows or row.__name__ in options.rows]
         broken, table = 0, list[tuple[str, str, str]]()
         for row in chosen:
-            began = time.monotonic()
+            began, revived = time.monotonic(), len(running.revived)
             try:
                 found = row(running, SHORT if options.short else LONG)
             except Exception as fault:  # noqa: BLE001  the table goes on, and says so
@@ -32,7 +32,8 @@ def main() -> int:
                 found = f"BROKEN {type(fault).__name__}: {fault}"
             what, _, promise = (row.__doc__ or "").strip().rstrip(".").partition(": ")
             table.append((what, promise, found))
-            sys.stdout.write(f"{row.__name__}: {found}  [{time.monotonic() - began:.0f} s]\n")
+            again = "".join(f", {name} started again" for name in running.revived[revived:])
+            sys.stdout.write(f"{row.__name__}: {found}  [{time.monotonic() - began:.0f} s{again}]\n")
             sys.stdout.flush()
         _print(table)
         sys.stdout.write(f"{len(chosen) - broken} rows held, {broken} broken\n")

@@ -53,22 +53,20 @@ def at_once(times: int, call: Callable[[], Any]) -> list[Any]:
         return [result.result() for result in [threads.submit(call) for _ in range(times)]]
 
 
-def staff_request(rig: Rig, host: str, staff: StaffUser, path: str, form: dict[str, Any]) -> int:
-    """Send a form as a member of the staff who is logged in; return the answer's status."""
+def logged_in(host: str, staff: StaffUser) -> dict[str, str]:
+    """Return what the browser of a member of the staff sends with every form.
+
+    Once, so that the threads which send forms need no connection to the database: theirs would be lost with them.
+    """
     browser, token = Client(headers={"host": host}), "c" * 32
     browser.force_login(staff)
-    cookies = {"sessionid": browser.cookies["sessionid"].value, "csrftoken": token}
-    sent = httpx.post(
-        f"http://127.0.0.1:{rig.web_port}{path}",
-        headers={
-            "host": host,
-            "x-csrftoken": token,
-            "cookie": "; ".join(f"{key}={text}" for key, text in cookies.items()),
-        },
-        data=form,
-        timeout=60,
-    )
-    return sent.status_code
+    cookies = f"sessionid={browser.cookies['sessionid'].value}; csrftoken={token}"
+    return {"host": host, "cookie": cookies, "x-csrftoken": token}
+
+
+def send_form(rig: Rig, browser: dict[str, str], path: str, form: dict[str, Any]) -> int:
+    """Send a form to the product's web; return the answer's status."""
+    return httpx.post(f"http://127.0.0.1:{rig.web_port}{path}", headers=browser, data=form, timeout=60).status_code
 
 
 def told_while_polled(rig: Rig, scale: int) -> str:
@@ -98,7 +96,7 @@ def nothing_open(shop: Shop) -> bool:
 def refund_interrupted(rig: Rig, scale: int) -> str:
     """kill -9 of the web between the provider's refund and our booking of it: found or told later, paid back once."""
     shop, account = selling(rig)
-    owner = make_staff(shop.tenant)
+    owner = logged_in(shop.host, make_staff(shop.tenant))
     for told in [False, True] * scale:
         number = order_and_pay(rig, shop)
         assert notify(rig, shop, account, number) == 200
@@ -123,7 +121,7 @@ def refund_interrupted(rig: Rig, scale: int) -> str:
     return f"{2 * scale} kills, {scale} found by asking, {scale} told thrice, {2 * scale} paid back and booked once"
 
 
-def killed_while_refunding(rig: Rig, shop: Shop, owner: StaffUser, number: str) -> None:
+def killed_while_refunding(rig: Rig, shop: Shop, owner: dict[str, str], number: str) -> None:
     """Refund an order from its page; kill the web when the provider has answered and the order is to be written."""
     with scope.tenant(shop.tenant.pk):
         order = Order.objects.get(out_trade_no=number)
@@ -133,7 +131,7 @@ def killed_while_refunding(rig: Rig, shop: Shop, owner: StaffUser, number: str) 
 
     def refund() -> None:
         try:
-            staff_request(rig, shop.host, owner, path, form)
+            send_form(rig, owner, path, form)
         except httpx.TransportError:
             cut.append(True)
 
@@ -235,7 +233,7 @@ def batch_confirmed_twice(rig: Rig, scale: int) -> str:
         Commission.objects.filter(reseller=child).update(release_at=F("release_at") - timedelta(days=366))
     commission.release_matured()
     had = posted(child, "reseller_available")
-    maker, operator = make_partner(child), make_operator()
+    maker, operator = make_partner(child), logged_in("localhost", make_operator())
     cleared, earned = posted(None, "psp_clearing", withdrawal.PAYOUT), posted(None, "platform_revenue")
     each, payout = had // (2 * scale), 0
     assert each > 10, had
@@ -265,11 +263,11 @@ def batch_confirmed_twice(rig: Rig, scale: int) -> str:
     return f"{scale} batches confirmed twice, {scale} paid ({payout} micro-yuan, {fees} fees), {scale} returned"
 
 
-def platform_action(rig: Rig, operator: StaffUser, model: type[Any], action: str, *rows: object) -> int:
+def platform_action(rig: Rig, operator: dict[str, str], model: type[Any], action: str, *rows: object) -> int:
     """Run an action of the operator's site as its pages do; return the answer's status."""
     path = reverse(f"admin:billing_{model.__name__.lower()}_changelist")
     form = {"action": action, "_selected_action": [str(row) for row in rows], "reason": "chaos"}
-    return staff_request(rig, "localhost", operator, path, form)
+    return send_form(rig, operator, path, form)
 
 
 ROWS: tuple[Row, ...] = (told_while_polled, refund_interrupted, folded_thrice, batch_confirmed_twice)

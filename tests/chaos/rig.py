@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -77,6 +78,9 @@ class Rig:
             command = [sys.executable, "-m", *arguments]
             self._services[name] = Service(name, command, folder / f"{name}.log", env=self.environment, cwd=ROOT)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._lock, self._over = threading.Lock(), threading.Event()
+        self._watch = threading.Thread(target=self._keep_running)
+        self.revived: list[str] = []
 
     def __enter__(self) -> Self:
         self._postgres.create()
@@ -85,13 +89,18 @@ class Rig:
         os.environ |= self.environment
         subprocess.run([sys.executable, "manage.py", "migrate", "--verbosity=0"], cwd=ROOT, check=True)
         self.start("upstream", "web", "worker", "beat")
+        self._watch.start()
         return self
 
     def __exit__(
         self, _type: type[BaseException] | None, _value: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        for name in reversed(list(self._running)):
-            stop(self._running[name], self._services[name], patience=5)
+        self._over.set()
+        if self._watch.is_alive():
+            self._watch.join()
+        for name in reversed(self._services):
+            if name in self._running:
+                stop(self._running[name], self._services[name], patience=5)
         self._doubles.close()
 
     @property
@@ -102,19 +111,37 @@ class Rig:
     def start(self, *names: str) -> None:
         """Start services and wait until each listens."""
         for name in names:
-            self._running[name] = start(self._services[name])
+            with self._lock:
+                self._running[name] = start(self._services[name])
             if not wait_until(self._ready(name), seconds=60):
                 raise RuntimeError(f"{name} did not start: see {self._services[name].log}")
 
     def kill(self, name: str) -> None:
         """Kill a service as a power cut would; PostgreSQL at once, as its own 'immediate' does."""
-        process = self._running[name]
+        with self._lock:
+            process = self._running.pop(name)
         process.send_signal(signal.SIGQUIT if name == "postgres" else signal.SIGKILL)
         process.wait()
 
     def terminate(self, name: str) -> None:
         """Ask a service to end, and wait for it."""
-        stop(self._running[name], self._services[name], patience=30)
+        with self._lock:
+            process = self._running.pop(name)
+        stop(process, self._services[name], patience=30)
+
+    def _keep_running(self) -> None:
+        """Start worker and beat again where they end by themselves, as docker-compose and `manage.py up` do.
+
+        Celery's worker does: where the broker goes a second time just while it connects again, kombu asks a closed
+        connection for its host. Whatever else ends by itself is a fault, and a row finds it.
+        """
+        while not self._over.wait(0.5):
+            for name in ("worker", "beat"):
+                with self._lock:
+                    process = self._running.get(name)
+                    if process is not None and process.poll() is not None:
+                        self._running[name] = start(self._services[name])
+                        self.revived.append(name)
 
     def _ready(self, name: str) -> Callable[[], bool]:
         ports = {"web": self.web_port, "upstream": self.upstream_port}
