@@ -237,16 +237,20 @@ BREAKS = {
 
 def upstream_breaks(rig: Rig, scale: int) -> str:
     """The upstream breaks at every event: free before the first output, charged for what came after it."""
-    shop = open_shop(rig.upstream_url)
-    offers = [shop.offer(f"breaks:{place}").slug for place in BREAKS]
+    # Each round has an account of its own: one that breaks ten times within a minute is left alone (docs/upstreams.md).
+    ends: list[tuple[str, str]] = []
+    charge = 0
     for _ in range(scale):
-        for slug in offers:
+        shop = open_shop(rig.upstream_url)
+        for place in BREAKS:
+            slug = shop.offer(f"breaks:{place}").slug
             ask(rig.web_port, shop.host, {"message": "x", "model": slug}, token=shop.alice.token)
-    settled(shop)
-    ends = [(hold.state, hold.usage_source) for hold in shop.holds()]
+        settled(shop)
+        ends += [(hold.state, hold.usage_source) for hold in shop.holds()]
+        charge += spent(shop)
     assert ends == list(BREAKS.values()) * scale, ends
     states = Counter(state for state, _source in ends)
-    charged = f"{states['posted']} charged for what came, {spent(shop)} micro-yuan"
+    charged = f"{states['posted']} charged for what came, {charge} micro-yuan"
     return f"{len(ends)} breaks: {states['voided']} free, {charged}"
 
 
