@@ -82,7 +82,7 @@ SAME_IN_CHINESE: Final = {"Banyan", "CSV", "Stripe", "%(account)s: %(fault)s.", 
 
 # What may stand in Latin letters on a Chinese page: names that Chinese has no other word for, and the rows' own data.
 IN_CHINESE: Final = re.compile(
-    r"\b(?:Banyan|CSV|Stripe|API(?:v3)?|(?:App|Open|Union)?ID|AppSecret|tokens?)\b"
+    r"\b(?:AI|Banyan|CSV|Stripe|API(?:v3)?|(?:App|Open|Union)?ID|AppSecret|tokens?)\b"
     r"|/chat/completions|/v1"
     r"|https://\S+/notify|\bacct_"  # where a provider tells of payments; how Stripe's account ids begin
     r"|\b[IR]\d+\b"  # the invariants' names
