@@ -19,7 +19,7 @@ from tenants import scope
 from tenants.models import EndUser
 
 _SIGN = 2**31
-# Groups of pairs. An answer of 600 characters is in one of 14: that many messages are left to look through for a word of
+# Groups of pairs. An answer of 600 characters is in one of 14: so many messages are left to look through for a word of
 # two characters, and hardly any for one of four. More groups would find little faster, in a much larger index.
 _GROUPS = 2**13
 # Characters of a text that are shown before and after what was found.
