@@ -19,9 +19,8 @@ from tenants import scope
 from tenants.models import EndUser
 
 _SIGN = 2**31
-# Groups of pairs: an answer of 600 characters is in one of 14, so a word of two characters leaves 7 % of the messages
-# to look through, one of three half a percent. Sixteen times as many would find hardly faster, in an index six times
-# as large.
+# Groups of pairs. An answer of 600 characters is in one of 14: so many messages are left to look through for a word of
+# two characters, and hardly any for one of four. More groups would find little faster, in a much larger index.
 _GROUPS = 2**13
 # Characters of a text that are shown before and after what was found.
 SNIPPET_BEFORE, SNIPPET_AFTER = 20, 80

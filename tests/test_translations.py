@@ -94,7 +94,7 @@ SAME_IN_CHINESE: Final = {
 
 # What may stand in Latin letters on a Chinese page: names that Chinese has no other word for, and the rows' own data.
 IN_CHINESE: Final = re.compile(
-    r"\b(?:Banyan|CSV|Stripe|API(?:v3)?|(?:App|Offer|Open|Union)?ID|AppSecret|tokens?)\b"
+    r"\b(?:AI|Banyan|CSV|Stripe|API(?:v3)?|(?:App|Offer|Open|Union)?ID|AppSecret|tokens?)\b"
     r"|/chat/completions|/messages|/moderations|/v1|\b(?:Azure|OpenAI|Anthropic)\b"
     r'|\{".+\}'  # examples of rules
     r"|https://\S+/notify|\bacct_"  # where a provider tells of payments; how Stripe's account ids begin
