@@ -4,7 +4,9 @@ The remote check waits for a service outside, so it is made by the turn's guard,
 called.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from chat.moderation import evidence
 from chat.moderation.checkers import Subject
@@ -42,12 +44,62 @@ def screen(tenant: Tenant, user: EndUser, text: str) -> Screened | None:
     if rules is None:
         return None
     hits = find(rules.lists, text) if rules.lists else []
+    return _screened(rules, user, masked(text, hits), _evidence(text, hits))
+
+
+def screen_messages(
+    tenant: Tenant, user: EndUser, messages: Sequence[Mapping[str, Any]]
+) -> tuple[Screened | None, Sequence[Mapping[str, Any]]]:
+    """Do the same for a whole conversation in OpenAI's form; return it, too, with asterisks over masked words.
+
+    What the model itself said before (role assistant) was looked at then. A remote checker is given the last text of
+    role user: those before it were last once.
+    """
+    rules = rules_of(tenant)
+    if rules is None:
+        return None, messages
+    found: list[Evidence] = []
+
+    def seen(text: str) -> str:
+        hits = find(rules.lists, text) if rules.lists else []
+        found.extend(_evidence(text, hits))
+        return masked(text, hits)
+
+    clean = [message if message.get("role") == "assistant" else _with_texts(message, seen) for message in messages]
+    asked = [text for message in clean if message.get("role") == "user" for text in _texts(message)]
+    return _screened(rules, user, asked[-1] if asked else "", found), clean
+
+
+def _screened(rules: Rules, user: EndUser, text: str, found: list[Evidence]) -> Screened:
     return Screened(
         rules=rules,
         subject=_subject(user) if rules.checkers else Subject(user_id=user.pk),
-        text=masked(text, hits),
-        found=tuple(_evidence(text, hits)),
+        text=text,
+        # What had a text refused comes first: of many hits not all are kept.
+        found=tuple(sorted(found, key=lambda one: one.action != "block")),
     )
+
+
+def _texts(message: Mapping[str, Any]) -> list[str]:
+    """Return the texts of a message: its content, or its content's parts of type text."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else [{"text": content}]
+    return [part["text"] for part in parts if _is_text(part)]
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, Mapping) and isinstance(part.get("text"), str)
+
+
+def _with_texts(message: Mapping[str, Any], seen: Callable[[str], str]) -> Mapping[str, Any]:
+    """Return a message with each of its texts put through `seen`."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return {**message, "content": seen(content)}
+    if not isinstance(content, list):
+        return message
+    parts = [{**part, "text": seen(part["text"])} if _is_text(part) else part for part in content]
+    return {**message, "content": parts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +144,7 @@ def _evidence(text: str, places: list[Place]) -> list[Evidence]:
                 text=evidence.excerpt(text, around=place.start),
             ),
         )
-    # What had a text refused comes first: of many hits not all are kept.
-    return sorted(first.values(), key=lambda one: one.action != "block")
+    return list(first.values())
 
 
 def _subject(user: EndUser) -> Subject:

@@ -14,7 +14,7 @@ from chat import spool
 from chat.models import Conversation, Message, UpstreamAccount
 from chat.moderation.evidence import Evidence
 from chat.moderation.models import ModerationHit, ModerationSettings, ModerationWord
-from chat.moderation.question import screen
+from chat.moderation.question import screen, screen_messages
 from chat.moderation.refusals import Refused
 from chat.turn import MODERATED, Ask, Outcome, dispatch_turn, open_turn
 from tenants import scope
@@ -269,6 +269,38 @@ def test_what_moderation_costs_a_chat_in_queries(shop: Shop, django_assert_num_q
         assert screen(shop.tenant, shop.alice.user, "x") is not None  # reads the lists
         with django_assert_num_queries(0):
             assert screen(shop.tenant, shop.alice.user, "y") is not None
+
+
+def test_a_conversation_that_comes_whole_is_looked_at_whole(shop: Shop) -> None:
+    add(shop, "禁")
+    add(shop, "屏蔽词", action="mask")
+    shop.tenant.refresh_from_db()
+    image = {"type": "image_url", "image_url": {"url": "https://x.example/屏蔽词.png"}}
+    messages = [
+        {"role": "system", "content": "屏蔽词"},
+        {"role": "assistant", "content": "禁", "tool_calls": []},
+        {"role": "user", "content": [{"type": "text", "text": "看屏 蔽词"}, image]},
+        {"role": "user", "content": None},
+    ]
+    with scope.tenant(shop.tenant.pk):
+        screened, clean = screen_messages(shop.tenant, shop.alice.user, messages)
+        assert screened is not None
+        screened.refuse_blocked(shop.alice.user)  # no word to refuse but in what the model itself said
+        assert clean == [
+            {"role": "system", "content": "***"},
+            messages[1],
+            {"role": "user", "content": [{"type": "text", "text": "看****"}, image]},
+            messages[3],
+        ]
+        assert (screened.text, [one.word for one in screened.found]) == ("看****", ["屏蔽词", "屏蔽词"])
+        bad = [*messages, {"role": "tool", "content": "禁"}]
+        refused, _clean = screen_messages(shop.tenant, shop.alice.user, bad)
+        assert refused is not None
+        with pytest.raises(ProductError, match="question_refused"):
+            refused.refuse_blocked(shop.alice.user)
+    calm = make_tenant()
+    with scope.tenant(calm.pk):
+        assert screen_messages(calm, shop.alice.user, messages) == (None, messages)
 
 
 def test_whoever_changes_what_moderates_raises_the_tenants_revision(shop: Shop) -> None:
