@@ -14,6 +14,7 @@ CALLBACKS, POLLS = "billing/tests/payments/test_callbacks.py", "billing/tests/pa
 CHANNELS = "billing/tests/payments/test_channels.py"
 MODERATION, WINDOW = "chat/tests/test_moderation.py", "chat/tests/test_moderation_window.py"
 SURVIVAL, CLIENT = "chat/tests/test_survival.py", "chat/tests/test_upstream_client.py"
+HEALTH = "chat/tests/test_upstream_health.py"
 
 FAULTS: Final[dict[str, list[str]]] = {
     # Who asks
@@ -113,7 +114,13 @@ FAULTS: Final[dict[str, list[str]]] = {
         f"{ENDPOINT}::test_an_empty_wallet_of_the_tenant_is_102",
     ],
     "one-api #1257: an upstream is asked again within a request": [
-        f"{CLIENT}::test_no_target_is_asked_twice_and_the_last_failure_is_told"
+        f"{CLIENT}::test_no_target_is_asked_twice_and_the_last_failure_is_told",
+        f"{HEALTH}::test_an_account_is_asked_once_whatever_its_models",
+    ],
+    "new-api #4100: an upstream is disabled after one 429": [
+        f"{HEALTH}::test_a_rest_without_a_word_is_short_and_grows",
+        f"{HEALTH}::test_retry_after_is_honoured",
+        f"{HEALTH}::test_an_ill_account_is_left_alone_until_it_is_well",
     ],
     "OVINC and others: secrets lie in the database, and pass through logs, in clear": [
         "tests/test_secrets_stay_secret.py::test_a_dump_shows_no_secret",
