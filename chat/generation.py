@@ -140,7 +140,7 @@ class Generation:
     async def run(self) -> None:
         """Pump until the upstream is done, end the turn, tell the readers."""
         try:
-            if await in_thread(lambda: dispatch_turn(self.turn)):
+            if await self._dispatch():
                 await self._pump_with_checkpoints()
             else:
                 self._failure = FailureKind.TIMEOUT
@@ -149,6 +149,14 @@ class Generation:
             log.exception("pump_broke", message_id=str(self.turn.message_id))
             self._failure = FailureKind.PROTOCOL
         self.answer.end(await self._close())
+
+    async def _dispatch(self) -> bool:
+        """Note that the provider is about to be called; once more where the connection was cut: noted twice is once."""
+        try:
+            return await in_thread(lambda: dispatch_turn(self.turn))
+        except DatabaseError:
+            log.warning("dispatch_failed", message_id=str(self.turn.message_id), exc_info=True)
+            return await in_thread(lambda: dispatch_turn(self.turn))
 
     async def _pump_with_checkpoints(self) -> None:
         if self._stopped:
