@@ -173,7 +173,7 @@ class Generation:
         try:
             if self._guard is not None and not await self._guard.admits_question():
                 self._stopped = self._stopped or MODERATED
-            elif await in_thread(lambda: dispatch_turn(self.turn)):
+            elif await self._dispatch():
                 await self._pump_with_checkpoints()
             else:
                 self._failure = FailureKind.TIMEOUT
@@ -184,6 +184,14 @@ class Generation:
         if self._guard is not None:
             await self._guard.close()
         self.answer.end(await self._close())
+
+    async def _dispatch(self) -> bool:
+        """Note that the provider is about to be called; once more where the connection was cut: noted twice is once."""
+        try:
+            return await in_thread(lambda: dispatch_turn(self.turn))
+        except DatabaseError:
+            log.warning("dispatch_failed", message_id=str(self.turn.message_id), exc_info=True)
+            return await in_thread(lambda: dispatch_turn(self.turn))
 
     async def _pump_with_checkpoints(self) -> None:
         if self._stopped:

@@ -264,6 +264,42 @@ def test_a_database_that_is_away_at_the_end_loses_nothing(upstream_url: str, tmp
     assert_books_are_right(shop)
 
 
+@contextmanager
+def cut_at_dispatch(shop: Shop) -> Iterator[None]:
+    """Let the database end the first connection that notes a dispatch of the shop's, in the middle of that."""
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE SEQUENCE cut_once")  # counts what is rolled back, too
+        cursor.execute(
+            "CREATE FUNCTION cut_once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF nextval('cut_once') = 1 THEN"
+            " PERFORM pg_terminate_backend(pg_backend_pid()); END IF; RETURN NEW; END $$"
+        )
+        cursor.execute(
+            "CREATE TRIGGER cut_once BEFORE UPDATE OF dispatched_at ON billing_hold FOR EACH ROW"
+            f" WHEN (NEW.tenant_id = {shop.tenant.pk}) EXECUTE FUNCTION cut_once()"
+        )
+        try:
+            yield
+            cursor.execute("SELECT last_value FROM cut_once")
+            assert cursor.fetchone() == (2,)
+        finally:
+            cursor.execute("DROP TRIGGER cut_once ON billing_hold")
+            cursor.execute("DROP FUNCTION cut_once")
+            cursor.execute("DROP SEQUENCE cut_once")
+
+
+def test_a_connection_that_is_cut_at_the_dispatch_is_not_seen(upstream_url: str, tmp_path: Path) -> None:
+    shop = open_shop(upstream_url)
+    offer = shop.offer("pace:30:0")
+    with (
+        web_process("uvicorn", BANYAN_VAR=str(tmp_path)) as (port, _process),
+        cut_at_dispatch(shop),
+        begin(port, shop, offer.slug) as rest,
+    ):
+        assert b"".join(chunk.data for chunk in rest).endswith(b"0\r\n\r\n")
+    assert [(hold.state, hold.usage_source) for hold in shop.holds()] == [("posted", "upstream")]
+    assert_books_are_right(shop)
+
+
 def spool_late(shop: Shop, **outcome: Any) -> Turn:
     """Leave a turn with a checkpoint of 7 tokens, its whole of 100 in the spool, and let the sweep charge it."""
     with scope.tenant(shop.tenant.pk):
