@@ -83,8 +83,8 @@ def _screened(rules: Rules, user: EndUser, text: str, found: list[Evidence]) -> 
 def _texts(message: Mapping[str, Any]) -> list[str]:
     """Return the texts of a message: its content, or its content's parts of type text."""
     content = message.get("content")
-    parts = content if isinstance(content, list) else [{"text": content}]
-    return [part["text"] for part in parts if _is_text(part)]
+    parts: list[Any] = content if isinstance(content, list) else [{"text": content}]
+    return [str(part["text"]) for part in parts if _is_text(part)]
 
 
 def _is_text(part: Any) -> bool:

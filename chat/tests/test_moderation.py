@@ -276,7 +276,7 @@ def test_a_conversation_that_comes_whole_is_looked_at_whole(shop: Shop) -> None:
     add(shop, "屏蔽词", action="mask")
     shop.tenant.refresh_from_db()
     image = {"type": "image_url", "image_url": {"url": "https://x.example/屏蔽词.png"}}
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "system", "content": "屏蔽词"},
         {"role": "assistant", "content": "禁", "tool_calls": []},
         {"role": "user", "content": [{"type": "text", "text": "看屏 蔽词"}, image]},
