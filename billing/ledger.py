@@ -244,29 +244,28 @@ def tenant_accounts(*, tenant_id: int, resellers: Sequence[int] = ()) -> TenantA
     Not locked: read their ids, not their balances. All are opened in one statement, before any of them is locked, so
     that a tenant's first answers cannot wait for each other crosswise.
     """
-    wanted = [
-        (AccountKind.TENANT_WHOLESALE, ""),
-        (AccountKind.TENANT_REVENUE, ""),
-        (AccountKind.PLATFORM_REVENUE, ""),
-        (AccountKind.SHORTFALL, RETAIL_SHORTFALL),
-        (AccountKind.SHORTFALL, WHOLESALE_SHORTFALL),
-    ]
-    own = len(wanted)
-    rows = _tenant_rows(tenant_id, wanted, resellers)
-    wallet, revenue, platform_revenue, retail_shortfall, wholesale_shortfall = rows[:own]
+    wallet, revenue, platform_revenue, retail_shortfall, wholesale_shortfall, *accrued = _rows(
+        tenant_id,
+        _Key(AccountKind.TENANT_WHOLESALE),
+        _Key(AccountKind.TENANT_REVENUE),
+        _Key(AccountKind.PLATFORM_REVENUE),
+        _Key(AccountKind.SHORTFALL, channel=RETAIL_SHORTFALL),
+        _Key(AccountKind.SHORTFALL, channel=WHOLESALE_SHORTFALL),
+        *(_Key(AccountKind.RESELLER_ACCRUED, reseller_id=reseller_id) for reseller_id in resellers),
+    )
     return TenantAccounts(
         wallet=wallet,
         revenue=revenue,
         platform_revenue=platform_revenue,
         retail_shortfall=retail_shortfall,
         wholesale_shortfall=wholesale_shortfall,
-        accrued=dict(zip(resellers, rows[own:], strict=True)),
+        accrued=dict(zip(resellers, accrued, strict=True)),
     )
 
 
 def platform_revenue() -> Account:
     """Return the platform's revenue that is of no tenant, opened if missing, not locked; in the platform's scope."""
-    return _tenant_rows(None, [(AccountKind.PLATFORM_REVENUE, "")])[0]
+    return _rows(None, _Key(AccountKind.PLATFORM_REVENUE))[0]
 
 
 def clearing_account(*, tenant_id: int | None, channel: str) -> Account:
@@ -276,7 +275,7 @@ def clearing_account(*, tenant_id: int | None, channel: str) -> Account:
 
 def channel_account(*, tenant_id: int | None, kind: AccountKind, channel: str) -> Account:
     """Return the tenant's account of a kind that has channels (`CHANNEL_KINDS`), opened if missing, not locked."""
-    return _tenant_rows(tenant_id, [(kind, channel)])[0]
+    return _rows(tenant_id, _Key(kind, channel=channel))[0]
 
 
 def reseller_account(*, reseller_id: int, kind: AccountKind, tenant_id: int | None = None) -> Account:
@@ -284,12 +283,7 @@ def reseller_account(*, reseller_id: int, kind: AccountKind, tenant_id: int | No
 
     Only RESELLER_ACCRUED is of a tenant too, and is reached from that tenant's scope.
     """
-    rows = Account.objects.filter(tenant=tenant_id, kind=kind, reseller_id=reseller_id)
-    found = rows.first()
-    if found is None:
-        _open([Account(tenant_id=tenant_id, kind=kind, reseller_id=reseller_id)])
-        found = rows.get()
-    return found
+    return _rows(tenant_id, _Key(kind, reseller_id=reseller_id))[0]
 
 
 def lock(*, account: Account) -> Account:
@@ -381,19 +375,25 @@ def _in_lock_order(movements: Iterable[Movement]) -> list[Movement]:
     return sorted(movements, key=place)
 
 
-def _tenant_rows(
-    tenant_id: int | None, wanted: Sequence[tuple[AccountKind, str]], resellers: Sequence[int] = ()
-) -> list[Account]:
-    """Return the tenant's own accounts of these kinds and channels, in this order, then what each reseller accrues."""
-    keys: list[tuple[AccountKind, str, int | None]] = [(kind, channel, None) for kind, channel in wanted]
-    keys += [(AccountKind.RESELLER_ACCRUED, "", reseller_id) for reseller_id in resellers]
-    rows = Account.objects.filter(tenant=tenant_id, kind__in={kind for kind, _, _ in keys}, user=None)
+class _Key(NamedTuple):
+    """What tells the accounts apart that are no user's."""
+
+    kind: AccountKind
+    channel: str = ""
+    reseller_id: int | None = None
+
+
+def _rows(tenant_id: int | None, *keys: _Key) -> list[Account]:
+    """Return the tenant's, or the platform's, accounts in this order, opened where they are missing."""
+    rows = Account.objects.filter(
+        Q(reseller=None) | Q(reseller__in={key.reseller_id for key in keys}),
+        tenant=tenant_id,
+        user=None,
+        kind__in={key.kind for key in keys},
+    )
     found = {(row.kind, row.channel, row.reseller_id): row for row in rows}
     if not all(key in found for key in keys):
-        _open(
-            Account(tenant_id=tenant_id, kind=kind, channel=channel, reseller_id=reseller_id)
-            for kind, channel, reseller_id in keys
-        )
+        _open(Account(tenant_id=tenant_id, **key._asdict()) for key in keys)
         found = {(row.kind, row.channel, row.reseller_id): row for row in rows.all()}
     return [found[key] for key in keys]
 

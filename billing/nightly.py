@@ -4,20 +4,18 @@ In this order, each committed before the next: what was found must not be lost t
 """
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import structlog
-from django.conf import settings
-from django.core.mail import send_mail
 from django.db.models.functions import Now
-from django.utils import timezone, translation
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from billing import audit
+from billing import audit, notices
 from billing.audit import Breach, Result
 from billing.models import AuditRun
-from billing.notices import MAIL_FAULTS
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +44,7 @@ def run() -> AuditRun:
             rows=[_as_json(breach) for breach in result.shown],
         )
     if broken:
-        _mail(kept, broken)
+        notices.alert(write=partial(_found, kept, broken), run=kept.pk)
     else:
         log.info("ledger_audited", run=kept.pk, rows=sum(result.rows for result in results))
     return kept
@@ -56,19 +54,11 @@ def _as_json(breach: Breach) -> dict[str, Any]:
     return {"invariant": breach.invariant, "tenant": breach.tenant, "row": breach.row, "found": breach.found}
 
 
-def _mail(kept: AuditRun, broken: Iterable[Result]) -> None:
-    """Mail the breaches in the platform's language; a mail that fails is logged and costs nothing else."""
-    if not settings.ALERT_EMAILS:
-        return
-    with translation.override(settings.LANGUAGE_CODE):
-        subject = ngettext(
-            "The ledger's audit found %(count)d breach", "The ledger's audit found %(count)d breaches", kept.breaches
-        ) % {"count": kept.breaches}
-        body = "\n".join(_lines(kept, broken))
-    try:
-        send_mail(subject, body, None, settings.ALERT_EMAILS)
-    except MAIL_FAULTS:
-        log.exception("alert_not_mailed", run=kept.pk)
+def _found(kept: AuditRun, broken: Iterable[Result]) -> notices.Letter:
+    subject = ngettext(
+        "The ledger's audit found %(count)d breach", "The ledger's audit found %(count)d breaches", kept.breaches
+    )
+    return notices.Letter(subject % {"count": kept.breaches}, "\n".join(_lines(kept, broken)))
 
 
 def _lines(kept: AuditRun, broken: Iterable[Result]) -> Iterator[str]:
@@ -76,10 +66,11 @@ def _lines(kept: AuditRun, broken: Iterable[Result]) -> Iterator[str]:
         "run": kept.pk,
         "time": f"{timezone.localtime(kept.ended_at):%Y-%m-%d %H:%M %Z}",
     }
+    platform = _("platform")
     for result in broken:
         yield ""
         yield f"{result.check.invariant} · {result.check.meaning}"
-        yield from (f"  {breach.tenant or _('platform')}: {breach.row}: {breach.found}" for breach in result.shown)
+        yield from (f"  {breach.tenant or platform}: {breach.row}: {breach.found}" for breach in result.shown)
         if rest := result.breaches - len(result.shown):
             yield "  " + _("… and %(count)d more") % {"count": rest}
     yield ""

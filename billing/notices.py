@@ -1,63 +1,133 @@
-"""Mails about money to those who answer for it. A mail that fails is logged and costs nothing else."""
+"""Mails about money to those who answer for it. A mail that fails is logged and costs nothing else.
 
-from collections.abc import Iterable
+mail         staff, each in their own language
+alert        the operator's `ALERT_EMAILS`
+under_water  those who can mend that something is sold below what it costs
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from functools import partial
 from smtplib import SMTPException
-from typing import TYPE_CHECKING, Final
+from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 import structlog
+from django.conf import settings
 from django.core.mail import send_mail
+from django.db.models import Q, QuerySet
 from django.utils import timezone, translation
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext
 
 from billing.models import PriceVersion
-from tenants.models import Membership, StaffUser, Tenant
-
-if TYPE_CHECKING:
-    from django.utils.functional import _StrOrPromise
+from tenants.models import Membership, PlatformMembership, StaffUser, Tenant
 
 log = structlog.get_logger(__name__)
 
-MAIL_FAULTS: Final = (SMTPException, OSError)
+_MOMENT: Final = "%Y-%m-%d %H:%M %Z"
 _TREASURERS: Final = (Membership.Role.OWNER, Membership.Role.FINANCE)
 
 
-def under_water(*, price: PriceVersion, slugs: Iterable[str]) -> None:
-    """Tell tenants that a wholesale price leaves them selling below what they pay; in the platform's scope."""
-    for tenant in Tenant.objects.filter(slug__in=list(slugs)):
-        staff = treasurers(tenant_id=tenant.pk)
-        moment = timezone.localtime(price.effective_at, ZoneInfo(tenant.timezone)).strftime("%Y-%m-%d %H:%M %Z")
+class Letter(NamedTuple):
+    """A mail's text."""
+
+    subject: str
+    body: str
+
+
+def under_water(*, price: PriceVersion, under: Sequence[tuple[str, str]]) -> None:
+    """Tell those who can mend it which prices one leaves below it (`pricing.under_water`); in the platform's scope.
+
+    Of a wholesale price those are the tenants that sell below what they pay, of a cost the operator.
+    """
+    if price.level == PriceVersion.Level.COST and under:
         mail(
-            staff=staff,
-            language=tenant.language,
-            subject=_("Your price of %(sku)s will be below what you pay"),
-            body=_(
-                "From %(moment)s on you pay more for “%(sku)s” than your users do, in some part at least. "
-                "Please raise your price before then: “Price versions” in your admin."
-            ),
-            words={"sku": price.sku, "moment": moment},
+            staff=operators(),
+            write=partial(_costs_more, sku=price.sku, moment=price.effective_at, under=under),
         )
+        return
+    for tenant in Tenant.objects.filter(slug__in=[slug for _level, slug in under]):
+        moment = timezone.localtime(price.effective_at, ZoneInfo(tenant.timezone)).strftime(_MOMENT)
+        mail(
+            staff=treasurers(tenant_id=tenant.pk),
+            language=tenant.language,
+            write=partial(_sold_below, sku=price.sku, moment=moment),
+        )
+
+
+def named(prices: Iterable[tuple[str, str]]) -> str:
+    """Name prices in the reader's language: the level of each, and whose it is unless everybody's."""
+    labels = ((slug, PriceVersion.Level(level).label) for level, slug in prices)
+    return ", ".join(f"{slug} ({label})" if slug else str(label) for slug, label in labels)
 
 
 def treasurers(*, tenant_id: int) -> list[StaffUser]:
     """Return a tenant's owners and finance people who have a mail address; in the platform's scope or the tenant's."""
-    members = Membership.objects.select_related("staff").filter(tenant_id=tenant_id, role__in=_TREASURERS)
-    return [member.staff for member in members.order_by("pk") if member.staff.is_active and member.staff.email]
+    members = Membership.objects.filter(tenant_id=tenant_id, role__in=_TREASURERS)
+    return list(_reachable().filter(pk__in=members.values("staff")))
 
 
-def mail(
-    *,
-    staff: Iterable[StaffUser],
-    language: str,
-    subject: "_StrOrPromise",
-    body: "_StrOrPromise",
-    words: dict[str, str],
-) -> None:
-    """Mail each of the staff in their own language, or in the one given."""
-    for person in staff:
-        with translation.override(person.language or language):
-            told = (str(subject) % words, str(body) % words)
-        try:
-            send_mail(*told, None, [person.email])
-        except MAIL_FAULTS:
-            log.exception("notice_not_mailed", staff=person.pk)
+def people_of(*, reseller_id: int) -> list[StaffUser]:
+    """Return a reseller's people who have a mail address."""
+    return list(_reachable().filter(platform_memberships__reseller=reseller_id))
+
+
+def operators() -> list[StaffUser]:
+    """Return the operator's people who have a mail address."""
+    theirs = PlatformMembership.objects.filter(role=PlatformMembership.Role.OPERATOR)
+    return list(_reachable().filter(Q(is_superuser=True) | Q(pk__in=theirs.values("staff"))))
+
+
+def mail(*, staff: Iterable[StaffUser], language: str = "", write: Callable[[], Letter]) -> int:
+    """Mail each of the staff in their own language, else in the one given, else the platform's; return how many.
+
+    `write` is called in that language.
+    """
+    return sum(
+        _sent([person.email], language=person.language or language, write=write, staff=person.pk) for person in staff
+    )
+
+
+def alert(*, write: Callable[[], Letter], **logged: int) -> None:
+    """Mail `ALERT_EMAILS`, in the platform's language."""
+    if settings.ALERT_EMAILS:
+        _sent(settings.ALERT_EMAILS, language="", write=write, **logged)
+
+
+def _sent(addresses: Sequence[str], *, language: str, write: Callable[[], Letter], **logged: int) -> bool:
+    """Send one mail; False, and a line in the log, where the mail server does not take it."""
+    with translation.override(language or settings.LANGUAGE_CODE):
+        letter = write()
+    try:
+        send_mail(letter.subject, letter.body, None, addresses)
+    except (SMTPException, OSError):
+        log.exception("notice_not_mailed", **logged)
+        return False
+    return True
+
+
+def _reachable() -> QuerySet[StaffUser]:
+    return StaffUser.objects.filter(is_active=True).exclude(email="").order_by("pk")
+
+
+def _sold_below(*, sku: str, moment: str) -> Letter:
+    return Letter(
+        gettext("Your price of %(sku)s will be below what you pay") % {"sku": sku},
+        gettext(
+            "From %(moment)s on you pay more for “%(sku)s” than your users do, in some part at least. "
+            "Please raise your price before then: “Price versions” in your admin."
+        )
+        % {"sku": sku, "moment": moment},
+    )
+
+
+def _costs_more(*, sku: str, moment: datetime, under: Sequence[tuple[str, str]]) -> Letter:
+    return Letter(
+        gettext("%(sku)s will cost more than it brings") % {"sku": sku},
+        gettext(
+            "From %(moment)s on the platform pays more for “%(sku)s”, in some part at least, than these prices bring: "
+            "%(prices)s. "
+            "Please raise them before then: “Price versions” in the operator's admin."
+        )
+        % {"sku": sku, "moment": timezone.localtime(moment).strftime(_MOMENT), "prices": named(under)},
+    )

@@ -2,18 +2,22 @@
 
 charge = ceil(Σ(tokens · rate) · multiplier / 10¹²) + per call: whole micro-yuan, rounded up once, at the end. Retail
 (user pays tenant), wholesale (tenant pays platform) and cost (platform pays provider) are three prices of one
-sku, each reckoned on its own, and never below one another: cost ≤ wholesale ≤ retail.
+sku, each reckoned on its own, and never below one another: cost ≤ wholesale ≤ retail. What resellers get of a wholesale
+price is not the platform's: cost ≤ wholesale less their shares.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from itertools import zip_longest
+from typing import Final, NamedTuple
 
 from django.db import connection, transaction
 from django.utils.translation import gettext_lazy as _
 
 from billing.models import PriceVersion
 from billing.models.price import MAX_TOKENS
+from billing.models.resale import WHOLE_PPM
 from tenants.errors import ErrorCode, ProductError
 
 _PPM: Final = 10**12  # a rate is per 10⁶ tokens, a multiplier per 10⁶
@@ -34,6 +38,13 @@ class Quantities:
     def __post_init__(self) -> None:
         if not (0 <= self.cached <= self.prompt <= MAX_TOKENS and 0 <= self.completion <= MAX_TOKENS):
             raise ValueError(f"token counts out of bounds: {self}")
+
+
+class Floor(NamedTuple):
+    """A price of the level below, and how many millionths of the price above it must cover it, shares being paid."""
+
+    price: PriceVersion
+    kept_ppm: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +69,7 @@ def amount(price: PriceVersion, quantities: Quantities) -> int:
 
 def share(*, amount: int, ppm: int) -> int:
     """Return `ppm` millionths of an amount, rounded down: what remains is the platform's."""
-    return amount * ppm // 1_000_000
+    return amount * ppm // WHOLE_PPM
 
 
 def affordable_completion(*, price: PriceVersion, available: int, prompt: int, wanted: int) -> int:
@@ -107,10 +118,14 @@ def publish_price(  # noqa: PLR0913  one argument for each column of the price l
 
     Rates are micro-yuan per million tokens. Cost and wholesale belong to the platform and are published in its scope,
     retail in the tenant's. Raises ProductError INVALID "price_below_floor" where the price could ask less for anything
-    than the level below it, "price_without_floor" where that level has no price yet; the database refuses
-    (IntegrityError) what is out of bounds, backdated or owned by the wrong party. Once published it never changes.
+    than the level below it (and where less than the cost would be left of a wholesale price, by the commission terms
+    in force with it), "price_without_floor" where that level has no price yet; the database refuses (IntegrityError)
+    what is out of bounds, backdated or owned by the wrong party. Once published it never changes. Whom it leaves under
+    water is for `under_water` to say beforehand.
     """
     with transaction.atomic():
+        if level != Level.RETAIL:
+            lock_terms()  # a price and terms that fit alone must not meet
         now = _serialise(sku)
         price = PriceVersion(
             level=level,
@@ -132,14 +147,24 @@ def publish_price(  # noqa: PLR0913  one argument for each column of the price l
     return price
 
 
+def under_water(*, price: PriceVersion) -> list[tuple[str, str]]:
+    """Return whose prices this one would leave below it: the level of each, and the slug of whose it is.
+
+    Above a wholesale price stand tenants' retail prices. Above the cost stand everybody's wholesale price (""), those
+    of resellers, and retail prices too. A rise is nobody's to refuse; whoever makes it tells these first.
+    """
+    if price.level == Level.WHOLESALE:
+        return [(Level.RETAIL, slug) for slug in tenants_under_water(wholesale=price)]
+    return _under_cost(price) if price.level == Level.COST else []
+
+
 def tenants_under_water(*, wholesale: PriceVersion) -> list[str]:
     """Return the slugs of the tenants that this wholesale price would leave selling below what they pay.
 
-    Prices that begin later count too, until a later wholesale price takes this one's place. A rise of wholesale is the
-    platform's right, so it is not refused; whoever makes it tells these tenants first.
+    Prices that begin later count too, until a later wholesale price takes this one's place.
     """
-    versions = _all_versions(sku=wholesale.sku)
-    until = _next_after(versions.get((Level.WHOLESALE, None, wholesale.reseller_id), []), wholesale)
+    versions = _price_lists(sku=wholesale.sku, all_tenants=True).get(wholesale.sku, {})
+    until = _next_after(versions.get((Level.WHOLESALE, None, wholesale.reseller_id), []), wholesale.effective_at)
     under = []
     for tenant_id, slug, reseller_id in _tenants(wholesale.reseller_id):
         end = until
@@ -155,23 +180,63 @@ def tenants_under_water(*, wholesale: PriceVersion) -> list[str]:
     return under
 
 
+def _under_cost(cost: PriceVersion) -> list[tuple[str, str]]:
+    """Return the prices above a cost that would not cover it while it is in force, as `under_water` does."""
+    versions = _price_lists(sku=cost.sku, all_tenants=True).get(cost.sku, {})
+    began, until = cost.effective_at, _next_after(versions.pop((Level.COST, None, None), []), cost.effective_at)
+    shares = shares_given(began=began, until=until)
+    slugs = _slugs()
+    return sorted(
+        (level, slugs[level, tenant_id or reseller_id])
+        for (level, tenant_id, reseller_id), prices in versions.items()
+        for kept in [_kept(versions, shares, reseller_id, began) if level == Level.WHOLESALE else WHOLE_PPM]
+        if not all(covers(price=price, floor=cost, kept_ppm=kept) for price in _between(prices, began, until))
+    )
+
+
 def floors_of(
     *, level: str, sku: str, tenant_id: int | None = None, reseller_id: int | None = None, at: datetime | None = None
-) -> list[PriceVersion]:
+) -> list[Floor]:
     """Return the prices of the level below that a price from `at` (now) must cover, the first in force first.
 
     More than one where the level below changes later on, before another price of this level takes over. Empty where
     there is no price below: then none of this level can be published.
     """
     at = at or now()
+    versions = _price_lists(sku=sku, tenant_id=tenant_id).get(sku, {})
+    until = _next_after(versions.get((level, tenant_id, reseller_id), []), at)
     if level == Level.RETAIL:
-        own = _versions(sku=sku, level=Level.RETAIL, tenant_id=tenant_id)
-        below = _wholesale_of(sku, tenant_id)
+        kept, below = WHOLE_PPM, _paid(versions, _reseller_of(tenant_id))
     else:
-        own = _versions(sku=sku, level=Level.WHOLESALE, reseller_id=reseller_id)
-        below = _versions(sku=sku, level=Level.COST)
-    until = min((version.effective_at for version in own if version.effective_at > at), default=None)
-    return _between(below, at, until)
+        kept = _kept(versions, shares_given(began=at, until=until), reseller_id, at)
+        below = versions.get((Level.COST, None, None), [])
+    return [Floor(floor, kept) for floor in _between(below, at, until)]
+
+
+def skus_below_cost(*, kept: Mapping[int, int], at: datetime) -> list[str]:
+    """Return what would be sold below cost at some time from `at` on, at the prices of the list.
+
+    `kept` says of each reseller how many millionths of what its tenants pay are the platform's. Both prices are rounded
+    up and shares down, so whoever covers the cost by its rates covers it to the micro-yuan.
+    """
+    return sorted(
+        sku
+        for sku, versions in _price_lists().items()
+        if any(
+            _uncovered(_paid(versions, reseller_id), versions.get((Level.COST, None, None), []), at, kept_ppm)
+            for reseller_id, kept_ppm in kept.items()
+        )
+    )
+
+
+def shares_given(*, began: datetime, until: datetime | None) -> dict[int, int]:
+    """Return the most that a reseller and its parent get between two moments of what the reseller's tenants pay.
+
+    Millionths, by reseller; until ever, where `until` is None.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_SHARES, {"began": began, "until": until})
+        return dict(cursor.fetchall())
 
 
 def priceable_skus(*, tenant_id: int | None = None) -> list[str]:
@@ -191,33 +256,26 @@ def below_floor(*, tenant_id: int) -> list[tuple[PriceVersion, PriceVersion]]:
     """Return a tenant's retail prices, present and to come, that do not cover what it pays, each with that price."""
     today, reseller_id = now(), _reseller_of(tenant_id)
     found = []
-    for versions in _met_by(tenant_id=tenant_id, reseller_id=reseller_id).values():
-        retail = _between(versions.get((Level.RETAIL, tenant_id, None), []), today, None)
-        if not retail:
-            continue  # on the price list, but not sold by this tenant
-        ends = [*(version.effective_at for version in retail[1:]), None]
-        below = _paid(versions, reseller_id)
-        for version, end in zip(retail, ends, strict=True):
-            spans = _between(below, max(version.effective_at, today), end)
-            found += [(version, floor) for floor in spans if not covers(price=version, floor=floor)]
+    for versions in _price_lists(tenant_id=tenant_id).values():
+        retail = versions.get((Level.RETAIL, tenant_id, None), [])
+        found += _uncovered(retail, _paid(versions, reseller_id), today)
     return found
 
 
 def paid_now(*, tenant_id: int) -> dict[str, PriceVersion]:
     """Return what a tenant pays now for each sku that has a wholesale price for it."""
     today, reseller_id = now(), _reseller_of(tenant_id)
-    floors = {
-        sku: _between(_paid(versions, reseller_id), today, today)
-        for sku, versions in _met_by(tenant_id=tenant_id, reseller_id=reseller_id).items()
-    }
+    floors = {sku: _between(_paid(versions, reseller_id), today, today) for sku, versions in _price_lists().items()}
     return {sku: found[0] for sku, found in floors.items() if found}
 
 
-def covers(*, price: PriceVersion, floor: PriceVersion) -> bool:
-    """Tell whether `price` asks at least as much as `floor` for every quantity there can be."""
+def covers(*, price: PriceVersion, floor: PriceVersion, kept_ppm: int = WHOLE_PPM) -> bool:
+    """Tell whether `kept_ppm` millionths of `price` are at least `floor` for every quantity there can be."""
     rates = ("prompt_rate", "cached_rate", "completion_rate")
-    return price.per_call >= floor.per_call and all(
-        getattr(price, rate) * price.multiplier_ppm >= getattr(floor, rate) * floor.multiplier_ppm for rate in rates
+    return price.per_call * kept_ppm >= floor.per_call * WHOLE_PPM and all(
+        getattr(price, rate) * price.multiplier_ppm * kept_ppm
+        >= getattr(floor, rate) * floor.multiplier_ppm * WHOLE_PPM
+        for rate in rates
     )
 
 
@@ -230,13 +288,13 @@ def _require_floor(price: PriceVersion) -> None:
         reseller_id=price.reseller_id,
         at=price.effective_at,
     )
-    if not floors or floors[0].effective_at > price.effective_at:
+    if not floors or floors[0].price.effective_at > price.effective_at:
         raise ProductError(
             ErrorCode.INVALID,
             _("Publish the price below this one first: cost, then wholesale, then retail."),
             type="price_without_floor",
         )
-    if not all(covers(price=price, floor=floor) for floor in floors):
+    if not all(covers(price=price, floor=floor, kept_ppm=kept) for floor, kept in floors):
         raise ProductError(
             ErrorCode.INVALID,
             _("This price is below what the item costs the seller."),
@@ -246,14 +304,6 @@ def _require_floor(price: PriceVersion) -> None:
 
 # The versions of one sku by level, tenant and reseller, as they follow each other.
 _Versions = dict[tuple[str, int | None, int | None], list[PriceVersion]]
-
-
-def _wholesale_of(sku: str, tenant_id: int | None) -> list[PriceVersion]:
-    """Return the wholesale prices that a tenant pays, as they follow each other."""
-    reseller_id = _reseller_of(tenant_id)
-    everybody = (Level.WHOLESALE, None, None), _versions(sku=sku, level=Level.WHOLESALE)
-    own = (Level.WHOLESALE, None, reseller_id), _versions(sku=sku, level=Level.WHOLESALE, reseller_id=reseller_id)
-    return _paid(dict([own, everybody]), reseller_id)
 
 
 def _paid(versions: _Versions, reseller_id: int | None) -> list[PriceVersion]:
@@ -273,33 +323,73 @@ def _reseller_of(tenant_id: int | None) -> int | None:
     return row[0] if row else None
 
 
-def _all_versions(*, sku: str) -> _Versions:
-    """Return every version of a sku, in one query however many sell it."""
+def _price_lists(
+    *, sku: str | None = None, tenant_id: int | None = None, all_tenants: bool = False
+) -> dict[str, _Versions]:
+    """Return the versions of each sku (or of one), in one query; of retail prices those of the tenant, or all."""
     rows = _fetch(
-        "SELECT {columns} FROM billing_priceversion price WHERE sku = %(sku)s ORDER BY effective_at, id", {"sku": sku}
+        "SELECT {columns} FROM billing_priceversion price WHERE (%(sku)s::text IS NULL OR sku = %(sku)s)"
+        " AND (level <> 'retail' OR tenant_id = %(tenant)s OR %(all)s) ORDER BY sku, effective_at, id",
+        {"sku": sku, "tenant": tenant_id, "all": all_tenants},
     )
-    return _grouped(rows)
-
-
-def _met_by(*, tenant_id: int, reseller_id: int | None) -> dict[str, _Versions]:
-    """Return a tenant's retail prices and the wholesale prices that it may meet, by sku, in one query."""
-    rows = _fetch(
-        "SELECT {columns} FROM billing_priceversion price WHERE (level = 'retail' AND tenant_id = %(tenant)s)"
-        " OR (level = 'wholesale' AND tenant_id IS NULL AND (reseller_id IS NULL OR reseller_id = %(reseller)s))"
-        " ORDER BY sku, effective_at, id",
-        {"tenant": tenant_id, "reseller": reseller_id},
-    )
-    skus: dict[str, list[PriceVersion]] = {}
+    lists: dict[str, _Versions] = {}
     for price in rows:
-        skus.setdefault(price.sku, []).append(price)
-    return {sku: _grouped(prices) for sku, prices in skus.items()}
+        versions = lists.setdefault(price.sku, {})
+        versions.setdefault((price.level, price.tenant_id, price.reseller_id), []).append(price)
+    return lists
 
 
-def _grouped(rows: list[PriceVersion]) -> _Versions:
-    grouped: _Versions = {}
-    for price in rows:
-        grouped.setdefault((price.level, price.tenant_id, price.reseller_id), []).append(price)
-    return grouped
+def _uncovered(
+    prices: list[PriceVersion], floors: list[PriceVersion], at: datetime, kept_ppm: int = WHOLE_PPM
+) -> list[tuple[PriceVersion, PriceVersion]]:
+    """Return the prices from `at` on that do not cover a floor while both are in force, each with that floor."""
+    upper = _between(prices, at, None)
+    return [
+        (price, floor)
+        for price, later in zip_longest(upper, upper[1:])
+        for floor in _between(floors, max(price.effective_at, at), later.effective_at if later else None)
+        if not covers(price=price, floor=floor, kept_ppm=kept_ppm)
+    ]
+
+
+def _kept(versions: _Versions, shares: dict[int, int], reseller_id: int | None, at: datetime) -> int:
+    """Return how many millionths the platform keeps at least of a wholesale price from `at` on: shares are by reseller.
+
+    A reseller's own price is paid by its tenants; everybody's by those of every reseller that has none of its own yet.
+    """
+    if reseller_id is not None:
+        return max(WHOLE_PPM - shares.get(reseller_id, 0), 0)
+    own = {
+        theirs
+        for (level, _tenant, theirs), prices in versions.items()
+        if level == Level.WHOLESALE and prices[0].effective_at <= at
+    }
+    return max(WHOLE_PPM - max((ppm for payer, ppm in shares.items() if payer not in own), default=0), 0)
+
+
+_SHARES: Final = """
+WITH due AS (
+    SELECT reseller_id, max(own_ppm) AS own, max(parent_ppm) AS parent
+    FROM (SELECT *, lead(effective_at) OVER (PARTITION BY reseller_id ORDER BY effective_at, id) AS ended
+          FROM billing_commissionterms) terms
+    WHERE (ended IS NULL OR ended > greatest(effective_at, %(began)s))
+      AND (%(until)s::timestamptz IS NULL OR effective_at < %(until)s)
+    GROUP BY reseller_id
+)
+SELECT reseller.id, coalesce(mine.own, 0) + coalesce(above.parent, 0)
+FROM tenants_reseller reseller
+LEFT JOIN due mine ON mine.reseller_id = reseller.id
+LEFT JOIN due above ON above.reseller_id = reseller.parent_id
+"""
+
+
+def _slugs() -> dict[tuple[str, int | None], str]:
+    """Return whose prices there can be above the cost."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT 'wholesale', id, slug FROM tenants_reseller UNION ALL SELECT 'retail', id, slug FROM tenants_tenant"
+        )
+        return {(level, owner): slug for level, owner, slug in cursor.fetchall()} | {(Level.WHOLESALE, None): ""}
 
 
 def _between(versions: list[PriceVersion], began: datetime, ended: datetime | None) -> list[PriceVersion]:
@@ -309,8 +399,8 @@ def _between(versions: list[PriceVersion], began: datetime, ended: datetime | No
     return before[-1:] + [version for version in later if ended is None or version.effective_at < ended]
 
 
-def _next_after(versions: list[PriceVersion], price: PriceVersion) -> datetime | None:
-    return min((v.effective_at for v in versions if v.effective_at > price.effective_at), default=None)
+def _next_after(versions: list[PriceVersion], at: datetime) -> datetime | None:
+    return min((version.effective_at for version in versions if version.effective_at > at), default=None)
 
 
 def _tenants(reseller_id: int | None) -> list[tuple[int, str, int | None]]:
@@ -324,18 +414,6 @@ def _tenants(reseller_id: int | None) -> list[tuple[int, str, int | None]]:
         return list(cursor.fetchall())
 
 
-def _versions(
-    *, sku: str, level: str, tenant_id: int | None = None, reseller_id: int | None = None
-) -> list[PriceVersion]:
-    """Return every version of one price, past and to come, as they follow each other; the owner is exact."""
-    return _fetch(
-        "SELECT {columns} FROM billing_priceversion price WHERE sku = %(sku)s AND level = %(level)s"
-        " AND tenant_id IS NOT DISTINCT FROM %(tenant)s AND reseller_id IS NOT DISTINCT FROM %(reseller)s"
-        " ORDER BY effective_at, id",
-        {"sku": sku, "level": str(level), "tenant": tenant_id, "reseller": reseller_id},
-    )
-
-
 def now() -> datetime:
     """Return the database's time."""
     with connection.cursor() as cursor:
@@ -344,10 +422,19 @@ def now() -> datetime:
     return now
 
 
+def lock_terms() -> datetime:
+    """Let nobody else publish commission terms, or prices that they are judged by; return the database's time."""
+    return _lock("commission terms")
+
+
 def _serialise(sku: str) -> datetime:
     """Let one price of a sku be published at a time, so that floors hold; return the database's time."""
+    return _lock(f"price {sku}")
+
+
+def _lock(name: str) -> datetime:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT now() FROM pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"price {sku}"])
+        cursor.execute("SELECT now() FROM pg_advisory_xact_lock(hashtextextended(%s, 0))", [name])
         now: datetime = cursor.fetchone()[0]
     return now
 
@@ -369,7 +456,7 @@ def _in_force(*, tenant_id: int, sku: str) -> dict[str, PriceVersion]:
     return {price.level: price for price in _fetch(_IN_FORCE, {"tenant": tenant_id, "sku": sku})}
 
 
-def _fetch(query: str, parameters: dict[str, str | int | None]) -> list[PriceVersion]:
+def _fetch(query: str, parameters: dict[str, str | int | bool | None]) -> list[PriceVersion]:
     columns = PriceVersion._meta.concrete_fields
     names = [column.attname for column in columns]
     with connection.cursor() as cursor:

@@ -2,7 +2,6 @@
 
     create_order      a user wants a package or a plan; what the client needs to pay it
     ways_to_pay       what a tenant offers, for the client to choose from
-    take_callback     a provider's notification: verified, then settled
     settle_payment    the one place where a payment becomes credit: by notification, poll or re-check
     check_order       ask the provider: lost notifications are found so, and expired orders closed
     poll_orders       `check_order` for every order that is due, of all tenants

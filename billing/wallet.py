@@ -10,28 +10,24 @@
 A tenant's wallet is topped up by `ledger.credit_tenant_wallet`. A wallet is named by `tenant_id` or `reseller_id`.
 """
 
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Final
 
 import structlog
-from django.conf import settings
-from django.core.mail import send_mail
 from django.db import IntegrityError, transaction
 from django.db.models import F, OuterRef, Q, QuerySet, Subquery, Value
 from django.db.models.functions import Coalesce, Now
-from django.utils import translation
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from billing import ledger
+from billing import ledger, notices
 from billing.ledger import Movement
 from billing.models import Account, AccountKind, Transfer, WalletNotice, WalletTopUp
-from billing.notices import MAIL_FAULTS
 from billing.yuan import show_yuan
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
-from tenants.models import Membership, PlatformMembership, StaffUser, Tenant
+from tenants.models import StaffUser, Tenant
 
 log = structlog.get_logger(__name__)
 
@@ -174,12 +170,12 @@ def balance_of(*, tenant_id: int | None = None, reseller_id: int | None = None) 
     return wallet.available if wallet else 0
 
 
-def with_balance(notices: QuerySet[WalletNotice]) -> QuerySet[Any]:
+def with_balance(rows: QuerySet[WalletNotice]) -> QuerySet[Any]:
     """Add to each notice the `balance` of its wallet, micro-yuan, as the scope shows it."""
     available = F("posted") - F("pending")
     of_tenant = Account.objects.filter(kind=AccountKind.TENANT_WHOLESALE, tenant=OuterRef("tenant"))
     of_reseller = Account.objects.filter(kind=AccountKind.RESELLER_WALLET, reseller=OuterRef("reseller"), tenant=None)
-    return notices.annotate(
+    return rows.annotate(
         balance=Coalesce(
             Subquery(of_tenant.values(left=available)[:1]), Subquery(of_reseller.values(left=available)[:1]), Value(0)
         )
@@ -189,16 +185,16 @@ def with_balance(notices: QuerySet[WalletNotice]) -> QuerySet[Any]:
 def notify_low_wallets() -> int:
     """Mail the people of each wallet that fell below its threshold, once until it is filled; return how many wallets.
 
-    That it was told is committed before the mail goes out, and taken back where the mail server refuses: the next
-    sweep tries again.
+    That it was told is committed before the mails go out, and taken back where the mail server takes none: the next
+    sweep tries again. One that takes some of them is not asked for more, or those would be told at each sweep.
     """
     told = 0
     with scope.platform("every tenant's and reseller's wallet"):
-        notices = with_balance(WalletNotice.objects.all())
+        rows = with_balance(WalletNotice.objects.all())
         WalletNotice.objects.filter(
-            pk__in=notices.filter(notified_at__isnull=False, balance__gte=F("threshold")).values("pk")
+            pk__in=rows.filter(notified_at__isnull=False, balance__gte=F("threshold")).values("pk")
         ).update(notified_at=None)
-        for notice in notices.filter(notified_at=None, balance__lt=F("threshold")).select_related("tenant", "reseller"):
+        for notice in rows.filter(notified_at=None, balance__lt=F("threshold")).select_related("tenant", "reseller"):
             told += _tell(notice, notice.balance)
     return told
 
@@ -255,43 +251,39 @@ def _decided(topup_id: int, state: WalletTopUp.State, decided_by_id: int, note: 
 
 
 def _tell(notice: WalletNotice, balance: int) -> bool:
-    """Mail everybody whose business a wallet is; False if another sweep does, or the mail server refuses."""
+    """Mail everybody whose business a wallet is; False if another sweep does, or the mail server takes none."""
     armed = WalletNotice.objects.filter(pk=notice.pk)
     if armed.filter(notified_at=None).update(notified_at=Now()) != 1:
         return False
     name = notice.tenant.name if notice.tenant else notice.reseller.name if notice.reseller else ""
-    people = list(_people(notice))
+    people = _people(notice)
     if not people:
         log.warning("low wallet, nobody to tell", notice=notice.pk, balance=balance)
-    try:
-        for staff in people:
-            _mail(staff, name=name, balance=balance, threshold=notice.threshold)
-    except MAIL_FAULTS:
-        log.exception("low wallet not mailed", notice=notice.pk)
+    told = notices.mail(
+        staff=people,
+        language=notice.tenant.language if notice.tenant else "",
+        write=partial(_runs_low, name=name, balance=balance, threshold=notice.threshold),
+    )
+    if people and not told:
         armed.update(notified_at=None)
         return False
-    log.info("low_wallet_told", notice=notice.pk, balance=balance, people=len(people))
+    log.info("low_wallet_told", notice=notice.pk, balance=balance, people=told)
     return True
 
 
-def _people(notice: WalletNotice) -> Iterator[StaffUser]:
-    """Yield the owners and finance of the tenant, or the reseller's people, who have an address."""
-    reachable = StaffUser.objects.filter(is_active=True).exclude(email="").order_by("pk")
+def _people(notice: WalletNotice) -> list[StaffUser]:
+    """Return the owners and finance of the tenant, or the reseller's people, who have an address."""
     if notice.tenant_id is not None:
-        roles = [Membership.Role.OWNER, Membership.Role.FINANCE]
-        members = Membership.objects.filter(tenant_id=notice.tenant_id, role__in=roles)
-        yield from reachable.filter(pk__in=members.values("staff"))
-    else:
-        of_reseller = PlatformMembership.objects.filter(reseller=notice.reseller_id)
-        yield from reachable.filter(pk__in=of_reseller.values("staff"))
+        return notices.treasurers(tenant_id=notice.tenant_id)
+    return notices.people_of(reseller_id=notice.reseller_id or 0)
 
 
-def _mail(staff: StaffUser, *, name: str, balance: int, threshold: int) -> None:
-    """Write to one person, in their language."""
-    with translation.override(staff.language or settings.LANGUAGE_CODE):
-        subject = gettext("The wholesale wallet of %(name)s runs low") % {"name": name}
-        body = gettext(
+def _runs_low(*, name: str, balance: int, threshold: int) -> notices.Letter:
+    return notices.Letter(
+        gettext("The wholesale wallet of %(name)s runs low") % {"name": name},
+        gettext(
             "%(name)s has ¥%(balance)s left in its wholesale wallet, less than ¥%(threshold)s.\n"
             "Without credit its answers stop. Please top it up."
-        ) % {"name": name, "balance": show_yuan(balance), "threshold": show_yuan(threshold)}
-    send_mail(subject, body, None, [staff.email])
+        )
+        % {"name": name, "balance": show_yuan(balance), "threshold": show_yuan(threshold)},
+    )

@@ -3,7 +3,7 @@
     request          the amount leaves the reseller's balance and waits
     approve, reject  the operator's decision, never the asker's own
     make_batch       approved withdrawals that are paid out together
-    batch_csv        the batch's file for the bank
+    batch_rows       the lines of the batch's file for the bank
     mark_sent        the file is at the bank
     paid, failed     what the bank did: the money is gone, or returned to the reseller
 
@@ -11,17 +11,14 @@ State by conditional UPDATE whose row count is checked: of two who decide at onc
 Lock order: the withdrawal, then as in `billing.ledger`.
 """
 
-import csv
-import io
 import uuid
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
-from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from billing import ledger, pricing
@@ -111,16 +108,10 @@ def make_batch(*, withdrawal_ids: Sequence[uuid.UUID] | None = None, actor: str)
     return batch
 
 
-def batch_csv(*, batch_id: int) -> str:
-    """Return the batch's file: a line for each withdrawal, with what the payee gets, in yuan."""
-    file = io.StringIO()
-    sheet = csv.writer(file)
-    head = (gettext("withdrawal"), gettext("payee"), gettext("bank"), gettext("account number"), gettext("yuan"))
-    sheet.writerow(head)
-    for row in Withdrawal.objects.filter(batch_id=batch_id).order_by("pk"):
-        typed = (row.payee, row.bank, row.bank_account)
-        sheet.writerow([row.pk, *(_cell(text) for text in typed), show_yuan(row.payout)])
-    return file.getvalue()
+def batch_rows(*, batch_id: int) -> list[tuple[str, ...]]:
+    """Return a line of the bank's file for each withdrawal: its number, where to, and what the payee gets, in yuan."""
+    rows = Withdrawal.objects.filter(batch_id=batch_id).order_by("pk")
+    return [(str(row.pk), row.payee, row.bank, row.bank_account, show_yuan(row.payout)) for row in rows]
 
 
 def mark_sent(*, batch_id: int, actor: str) -> bool:
@@ -234,8 +225,3 @@ def _give_back(row: Withdrawal, actor: str) -> None:
 
 def _move(row: Withdrawal, kind: Transfer.Kind, actor: str, *movements: Movement) -> None:
     ledger.move(tenant_id=None, kind=kind, ref=str(row.pk), reason=row.note, actor=actor, movements=movements)
-
-
-def _cell(text: Any) -> str:
-    """Keep a spreadsheet from taking what a person typed for a formula."""
-    return f"'{text}" if str(text)[:1] in "=+-@" else str(text)

@@ -24,3 +24,8 @@ def show_yuan(amount: int) -> str:
     whole, part = divmod(abs(amount), MICRO)
     decimals = f"{part:06d}".rstrip("0").ljust(2, "0")
     return f"{'-' if amount < 0 else ''}{whole}.{decimals}"
+
+
+def show_money(amount: int) -> str:
+    """Return micro-yuan as people read a sum of money, the sign before the currency: -20500000 is "-¥20.50"."""
+    return f"{'-' if amount < 0 else ''}¥{show_yuan(abs(amount))}"

@@ -195,6 +195,7 @@ WHITENOISE_USE_FINDERS = True
 # The admin's theme: nothing from foreign hosts, our own icon.
 UNFOLD = {
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda _request: static("banyan/icon.svg")}],
+    "STYLES": [lambda _request: static("banyan/admin.css")],
 }
 
 # People.

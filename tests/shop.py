@@ -7,7 +7,7 @@ from billing import ledger, pricing
 from billing.models import Account, Entry, Hold, Transfer, UsageRecord
 from chat.models import Message, ModelOffer, UpstreamAccount
 from tenants import scope
-from tenants.models import EndUser, Tenant
+from tenants.models import EndUser, Reseller, Tenant
 from tests.factories import make_tenant, make_token, make_user, set_free_quota, unique
 
 YUAN = 1_000_000
@@ -100,10 +100,17 @@ class Shop:
             return list(UsageRecord.objects.order_by("pk"))
 
 
-def open_shop(upstream_url: str, *, cash: int = 20 * YUAN, wallet: int = 1000 * YUAN, name: str = "shop") -> Shop:
+def open_shop(
+    upstream_url: str,
+    *,
+    cash: int = 20 * YUAN,
+    wallet: int = 1000 * YUAN,
+    name: str = "shop",
+    reseller: Reseller | None = None,
+) -> Shop:
     """Open a tenant that can chat at once; commits, so that servers see it."""
     host = f"{unique(name)}.example.com"
-    tenant = make_tenant(host=host)
+    tenant = make_tenant(host=host, reseller=reseller)
     sku = unique("sku")
     with scope.platform("test prices"):
         account = UpstreamAccount.objects.create(name=sku, base_url=upstream_url, api_key="sk-test-upstream-key")

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.chaos.rows import ROWS
+from tests.chaos.table import ROWS
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -1,5 +1,6 @@
 """Chinese is complete, true to its source, and what Django serves; no page of either admin shows English beside it."""
 
+import ast
 import re
 from collections.abc import Iterator
 from datetime import timedelta
@@ -48,7 +49,7 @@ from billing.tests.conftest import open_shop
 from chat.models import Conversation, ModelOffer, Role, UpstreamAccount
 from chat.models import Message as ChatMessage
 from chat.moderation.models import ModerationHit, ModerationSettings, ModerationWord
-from saas.local.messages import forms, texts_of_source, update
+from saas.local.messages import OURS, ROOT, forms, texts_of_source, update
 from saas.local.translations import LOCALE
 from tenants import scope
 from tenants.adminsite import tenant_site
@@ -77,7 +78,7 @@ SAME_IN_CHINESE: Final = {"Banyan", "CSV", "Stripe", "%(account)s: %(fault)s.", 
 
 # What may stand in Latin letters on a Chinese page: names that Chinese has no other word for, and the rows' own data.
 IN_CHINESE: Final = re.compile(
-    r"\b(?:Banyan|CSV|Stripe|API(?:v3)?|(?:App|Open|Union)?ID|AppSecret|tokens?)\b"
+    r"\b(?:Banyan|CSV|Stripe|API(?:v3)?|(?:App|Offer|Open|Union)?ID|AppSecret|tokens?)\b"
     r"|/chat/completions|/v1"
     r"|\bOpenAI\b|/moderations"
     r"|https://\S+/notify|\bacct_"  # where a provider tells of payments; how Stripe's account ids begin
@@ -137,6 +138,17 @@ def test_the_chinese_keeps_every_placeholder(catalogue: Catalog) -> None:
     ]
     assert different == []
     assert len([text for text in texts(catalogue) if PLACEHOLDER.search(forms(text.id)[0])]) > 1
+
+
+def test_no_text_is_marked_where_it_is_not_found() -> None:
+    """`make messages` does not look into f-strings: a text there would never come into the catalogue."""
+    hidden = []
+    for app in OURS[:-1]:
+        for file in (ROOT / app).rglob("*.py"):
+            strings = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.JoinedStr)]
+            calls = [node.func for text in strings for node in ast.walk(text) if isinstance(node, ast.Call)]
+            hidden += [file for call in calls if isinstance(call, ast.Name) and call.id in {"_", "gettext", "ngettext"}]
+    assert hidden == []
 
 
 def test_django_serves_the_catalogue_as_it_is(catalogue: Catalog) -> None:
@@ -422,6 +434,24 @@ def test_no_page_of_an_admin_speaks_english_to_a_chinese_reader(
     english = {path: english_on(page.content.decode()) for path, page in pages.items()}
     assert {path: texts for path, texts in english.items() if texts} == {}
     assert sorted(page.status_code for page in pages.values() if page.status_code != 200) == other_statuses
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("site", [admin.site, tenant_site], ids=["operator", "tenant"])
+@pytest.mark.parametrize(("language", "units"), [("en", r"micro-yuan|millionths"), ("zh-hans", "微元|百万分之")])
+def test_no_page_of_an_admin_speaks_of_micro_yuan(
+    site: AdminSite, language: str, units: str, settings: Settings
+) -> None:
+    settings.ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
+    rows = rows_of_every_kind()
+    tenant: Any = rows[0]
+    staff = make_staff(tenant) if site is tenant_site else StaffUser.objects.create_superuser("2", password=PASSWORD)
+    StaffUser.objects.filter(pk=staff.pk).update(language=language)
+    client = Client(headers={"host": host_of(tenant) if site is tenant_site else "localhost"})
+    client.force_login(staff)
+    pages = {path: client.get(path).content.decode() for path in pages_of(site, rows)}
+    found = {path: re.findall(units, page) for path, page in pages.items()}
+    assert {path: texts for path, texts in found.items() if texts} == {}
 
 
 @pytest.mark.django_db

@@ -1,7 +1,7 @@
 """Billing's rows, to look at. None is edited by hand: the ledger changes balances, a new version changes a price."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from django.contrib import admin
 from django.db import models
@@ -24,7 +24,7 @@ from billing.models import (
     UsageAdjustment,
     UsageRecord,
 )
-from billing.yuan import show_yuan
+from billing.yuan import show_money, show_yuan
 from tenants.adminsite import ReadOnlyOperatorModelAdmin, ReadOnlyTenantModelAdmin, register
 from tenants.models import Membership
 
@@ -44,12 +44,50 @@ def yuan_column(field: str, label: "_StrOrPromise") -> Callable[[models.Model], 
 
     @admin.display(description=label, ordering=field)
     def column(row: models.Model) -> str:
-        return f"¥{show_yuan(getattr(row, field))}"
+        return show_money(getattr(row, field))
 
     return column
 
 
-class MoneyAdmin(ReadOnlyTenantModelAdmin):
+class ShowsYuan:
+    """Pages of rows that the person may not change: amounts in yuan, and shares in percent.
+
+    A column says by its name that it holds micro-yuan, or millionths; people read neither.
+    """
+
+    def get_fieldsets(self, request: HttpRequest, obj: models.Model | None = None) -> Any:
+        """Put what people read in the place of such columns."""
+        groups = super().get_fieldsets(request, obj)  # type: ignore[misc]  # the admin class's
+        if obj is None or self.has_change_permission(request, obj):  # type: ignore[attr-defined]  # as above
+            return groups
+        columns = {column.name: column for column in obj._meta.concrete_fields}
+        return [
+            (title, {**group, "fields": [_as_read(columns.get(name), name) for name in group["fields"]]})
+            for title, group in groups
+        ]
+
+
+def _as_read(column: "models.Field[Any, Any] | None", name: Any) -> Any:
+    """Return what shows a column: its name, or for an amount or a share a function of its row."""
+    called = "" if column is None else str(column.verbose_name)
+    for stored, read, step in ((_("micro-yuan"), _("yuan"), 1), (_("millionths"), _("percent"), 100)):
+        if str(stored) in called:
+            return _reader(name, called.replace(str(stored), str(read)), step)
+    return name
+
+
+def _reader(name: str, label: str, step: int) -> Callable[[models.Model], str]:
+    @admin.display(description=label)
+    def reader(row: models.Model) -> str:
+        value = getattr(row, name)
+        if value is None:
+            return ""
+        return " ".join(show_yuan(amount * step) for amount in (value if isinstance(value, list) else [value]))
+
+    return reader
+
+
+class MoneyAdmin(ShowsYuan, ReadOnlyTenantModelAdmin):  # type: ignore[misc]  # unfold's mix-ins
     """Rows about money: for owners and finance."""
 
     visible_to: ClassVar[frozenset[str]] = frozenset({Role.OWNER, Role.FINANCE})

@@ -178,7 +178,8 @@ class PlanAdmin(RuleAdmin):
         """Ask for yuan where the price may be edited, and show them elsewhere."""
         tenant = ("tenant",) if self._on_platform else ()
         price = "yuan" if self.may_edit(request) else "price"
-        return (*tenant, "slug", "name", price, "days", "badge", "limit_per_user", "position", "is_enabled")
+        asked = ("days", "badge", "limit_per_user", "position", "virtual_product_id", "is_enabled")
+        return (*tenant, "slug", "name", price, *asked)
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: Any) -> None:
         """Give the allowances to the plan's tenant."""

@@ -29,8 +29,9 @@ from billing import commission_terms, notices, pricing
 from billing.admin.books import MoneyAdmin, yuan_column
 from billing.models import PriceVersion
 from billing.models.price import MAX_MULTIPLIER_PPM, MAX_PER_CALL, MAX_RATE, MAX_TOKENS
+from billing.models.resale import WHOLE_PPM
 from billing.pricing import Quantities
-from billing.yuan import MICRO, parse_yuan, show_yuan
+from billing.yuan import MICRO, parse_yuan, show_money, show_yuan
 from tenants.adminsite import register
 from tenants.errors import ProductError
 from tenants.models import Membership, Tenant
@@ -78,9 +79,9 @@ class PriceForm(_PriceForm):
         help_text=_("Empty: at once. A version that was published can only be followed by another."),
     )
     accept = forms.BooleanField(
-        label=_("Publish it although tenants come under water"), required=False, widget=UnfoldBooleanWidget()
+        label=_("Publish it although others come under water"), required=False, widget=UnfoldBooleanWidget()
     )
-    # Whom the person was told of: a tick counts for these tenants and no others.
+    # Whom the person was told of: a tick counts for these and no others.
     told = forms.CharField(required=False, widget=forms.HiddenInput())
 
     class Meta:
@@ -88,7 +89,7 @@ class PriceForm(_PriceForm):
         fields: ClassVar[list[str]] = ["level", "tenant", "reseller", "sku"]
 
     def clean(self) -> dict[str, Any]:
-        """Refuse what cannot be published, with the field and the floor; ask about tenants under water."""
+        """Refuse what cannot be published, with the field and the floor; ask about what comes under water."""
         cleaned = super().clean() or self.cleaned_data
         amounts = {name: self._amount(name) for name in (*RATES, "multiplier")}
         if self.errors or None in amounts.values():
@@ -105,8 +106,8 @@ class PriceForm(_PriceForm):
         self._check_owner(price)
         if not self.errors:
             self._check_floors(price)
-        if not self.errors and price.level == Level.WHOLESALE:
-            self._ask_about(pricing.tenants_under_water(wholesale=price))
+        if not self.errors:
+            self._ask_about(price)
         return cleaned
 
     def _post_clean(self) -> None:
@@ -153,38 +154,44 @@ class PriceForm(_PriceForm):
             reseller_id=price.reseller_id,
             at=price.effective_at,
         )
-        if not floors or floors[0].effective_at > price.effective_at:
+        if not floors or floors[0].price.effective_at > price.effective_at:
             self.add_error("sku", _("Publish the price below this one first: cost, then wholesale, then retail."))
         for floor in floors:
             for name, (column, _label) in RATES.items():
                 if least := _uncovered(price, floor, column):
                     self.add_error(name, _floor_text(price, floor, least))
 
-    def _ask_about(self, tenants: list[str]) -> None:
-        names = ", ".join(tenants)
-        if not tenants or (self.cleaned_data.get("accept") and self.cleaned_data.get("told") == names):
+    def _ask_about(self, price: PriceVersion) -> None:
+        under = pricing.under_water(price=price)
+        if price.level == Level.WHOLESALE:
+            names = ", ".join(slug for _level, slug in under)
+            text = _("With this price these tenants sell below what they pay, until they raise theirs: %(tenants)s.")
+        else:
+            names = notices.named(under)
+            text = _("With this cost these prices bring less than the platform pays, until they rise: %(prices)s.")
+        if not under or (self.cleaned_data.get("accept") and self.cleaned_data.get("told") == names):
             return
         self.data = {**self.data.dict(), "told": names}  # type: ignore[attr-defined]  # a form of this site gets a query
-        text = _("With this price these tenants sell below what they pay, until they raise theirs: %(tenants)s.")
-        self.add_error("accept", text % {"tenants": names})
+        self.add_error("accept", text % {"tenants": names, "prices": names})
 
 
-def _uncovered(price: PriceVersion, floor: PriceVersion, column: str) -> int:
+def _uncovered(price: PriceVersion, floor: pricing.Floor, column: str) -> int:
     """Return the least that a column would have to be, micro-yuan; 0 where it is enough."""
-    if column == "per_call":
-        return floor.per_call if price.per_call < floor.per_call else 0
-    wanted: int = getattr(floor, column) * floor.multiplier_ppm
-    if getattr(price, column) * price.multiplier_ppm >= wanted:
+    ours, theirs = (1, 1) if column == "per_call" else (price.multiplier_ppm, floor.price.multiplier_ppm)
+    kept, wanted = ours * floor.kept_ppm, int(getattr(floor.price, column)) * theirs * WHOLE_PPM
+    if getattr(price, column) * kept >= wanted:
         return 0
-    return -(-wanted // price.multiplier_ppm) if price.multiplier_ppm else wanted
+    return -(-wanted // kept) if kept else wanted
 
 
-def _floor_text(price: PriceVersion, floor: PriceVersion, least: int) -> str:
-    if floor.effective_at <= price.effective_at:
-        return str(_("At least %(least)s is wanted: less is below what the item costs.") % {"least": show_yuan(least)})
-    moment = timezone.localtime(floor.effective_at).strftime("%Y-%m-%d %H:%M")
-    text = _("At least %(least)s is wanted: from %(moment)s on less is below what the item costs.")
-    return str(text % {"least": show_yuan(least), "moment": moment})
+def _floor_text(price: PriceVersion, floor: pricing.Floor, least: int) -> str:
+    began, facts = floor.price.effective_at, {"least": show_yuan(least)}
+    if began <= price.effective_at:
+        text = str(_("At least %(least)s is wanted: less is below what the item costs.") % facts)
+    else:
+        facts["moment"] = timezone.localtime(began).strftime("%Y-%m-%d %H:%M")
+        text = str(_("At least %(least)s is wanted: from %(moment)s on less is below what the item costs.") % facts)
+    return text if floor.kept_ppm == WHOLE_PPM else f"{text} {_('Resellers get their shares of this price.')}"
 
 
 class PriceVersionAdmin(MoneyAdmin):
@@ -209,7 +216,7 @@ class PriceVersionAdmin(MoneyAdmin):
     ordering = ("sku", "level", "-effective_at", "-id")
     list_before_template = "prices/before_list.html"  # type: ignore[assignment]  # unfold says None, and takes a name
     shown: ClassVar[tuple[str, ...]] = (
-        *("level", "reseller", "sku", "prompt_rate", "cached_rate", "completion_rate", "per_call", "multiplier_ppm"),
+        *("level", "reseller", "sku", "prompt_rate", "cached_rate", "completion_rate", "per_call", "multiplier"),
         *("effective_at", "created_at", "created_by"),
     )
 
@@ -254,9 +261,9 @@ class PriceVersionAdmin(MoneyAdmin):
         return Bound
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
-        """Publish it, and tell the tenants that it puts under water."""
+        """Publish it, and tell those whom it puts under water."""
         moment: datetime | None = form.cleaned_data.get("from_moment")
-        under = pricing.tenants_under_water(wholesale=obj) if obj.level == Level.WHOLESALE else []
+        under = pricing.under_water(price=obj)
         made = pricing.publish_price(
             level=obj.level,
             tenant_id=obj.tenant_id,
@@ -273,7 +280,7 @@ class PriceVersionAdmin(MoneyAdmin):
         obj.pk = made.pk
         logger.info("price_published", staff=request.user.pk, price=made.pk, sku=made.sku, level=str(made.level))
         # After the commit: no mail of a price that was not published, and no lock held while a mail server is slow.
-        transaction.on_commit(lambda: notices.under_water(price=made, slugs=under))
+        transaction.on_commit(lambda: notices.under_water(price=made, under=under))
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: Any) -> None:
         """Save nothing: a version has no other rows."""
@@ -351,11 +358,12 @@ class PriceVersionAdmin(MoneyAdmin):
 
 def _skus_with_floors(tenant: Tenant) -> Iterator[tuple[str, str]]:
     """Yield what the tenant could price, each with what it pays for it now."""
+    you_pay = _("you pay")
     for sku, floor in pricing.paid_now(tenant_id=tenant.pk).items():
         rates = " / ".join(show_yuan(getattr(floor, column)) for column, _label in list(RATES.values())[:3])
         more = f" + {show_yuan(floor.per_call)}" if floor.per_call else ""
         times = f" × {show_yuan(floor.multiplier_ppm)}" if floor.multiplier_ppm != MICRO else ""
-        yield sku, f"{sku}  ({_('you pay')}: ¥{rates}{times}{more})"
+        yield sku, f"{sku}  ({you_pay}: ¥{rates}{times}{more})"
 
 
 class CalculatorForm(forms.Form):
@@ -414,11 +422,11 @@ class CalculatorForm(forms.Form):
             kept.append((_("wholesale"), wholesale, "#9ca3af"))
         whole = sum(max(amount, 0) for _name, amount, _color in kept) or 1
         return {
-            "sides": [(name, show_yuan(amount)) for name, amount in sides],
+            "sides": [(name, show_money(amount)) for name, amount in sides],
             "kept": [
                 {
                     "name": name,
-                    "amount": show_yuan(amount),
+                    "amount": show_money(amount),
                     "color": color,
                     "percent": max(amount, 0) * 1000 // whole / 10,
                 }

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import structlog
+from django import forms
 from django.contrib import admin, messages
 from django.db import models
 from django.db.models import QuerySet
@@ -10,9 +11,11 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from billing import recharge
-from billing.admin.books import CostAdmin, MoneyAdmin, yuan_column
+from billing.admin.books import CostAdmin, MoneyAdmin, ShowsYuan, yuan_column
+from billing.admin.fields import YuanField
 from billing.admin.money import RefundingAdmin
 from billing.models import Bill, BillLine, Channel, MerchantAccount, Order, Package, PaymentEvent
+from billing.models.recharge import FEN, MAX_PRICE
 from billing.payments import try_settings
 from billing.payments.provider import PaymentError, ProviderRefusedError
 from tenants.adminsite import SecretField, SecretsForm, SecretsModelAdmin, TenantModelAdmin, register
@@ -21,14 +24,35 @@ from tenants.models import Domain, Membership
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
 
+    _PackageForm = forms.ModelForm[Package]
+else:
+    _PackageForm = forms.ModelForm  # cannot be subscripted at run time
+
 log = structlog.get_logger(__name__)
 
 Role = Membership.Role
 
 
-class PackageAdmin(TenantModelAdmin):
-    """What users can buy."""
+class PackageForm(_PackageForm):
+    """Takes amounts in yuan, as people write them."""
 
+    price = YuanField(label=_("price, yuan"), least=FEN, most=MAX_PRICE)
+    credits = YuanField(label=_("balance bought, yuan"), most=MAX_PRICE)
+    bonus = YuanField(label=_("bonus, yuan"), initial="0", least=0, most=MAX_PRICE)
+
+    class Meta:
+        model = Package
+        fields: ClassVar[list[str]] = [
+            *("tenant", "slug", "name", "price", "credits", "bonus"),
+            *("badge", "limit_per_user", "position", "virtual_product_id", "is_enabled"),
+        ]
+
+
+class PackageAdmin(ShowsYuan, TenantModelAdmin):  # type: ignore[misc]  # unfold's mix-ins
+    """What users can buy: a tenant sets its own, since it collects for them itself."""
+
+    form = PackageForm
+    editable_by = frozenset({Role.OWNER, Role.FINANCE})
     list_display = (
         "slug",
         "name",
@@ -144,8 +168,8 @@ class MerchantAccountAdmin(SecretsModelAdmin):
         """Show a new account every channel's fields, and a known one its own."""
         channels = {obj.channel} if isinstance(obj, MerchantAccount) else set(Channel)
         about = _(
-            "The merchant id is WeChat Pay's merchant number, Alipay's seller id (2088…), or Stripe's account id"
-            " (acct_…), which has no app id."
+            "The merchant id is WeChat Pay's merchant number, virtual payment's offer id, Alipay's seller id (2088…),"
+            " or Stripe's account id (acct_…), which has no app id."
         )
         first = ("tenant", "channel", "merchant_id", "app_id", "is_enabled", *(("notify_address",) if obj else ()))
         groups: list[Any] = [(None, {"fields": first, "description": about})]

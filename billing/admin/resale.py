@@ -15,13 +15,15 @@ from unfold.forms import ActionForm
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWidget
 
 from billing import commission, withdrawal
-from billing.admin.books import yuan_column
+from billing.admin.books import ShowsYuan, yuan_column
+from billing.admin.fields import YuanField
 from billing.commission_terms import publish_terms
 from billing.models import Commission, CommissionBack, CommissionTerms, PayoutBatch, Withdrawal
 from billing.models.resale import MAX_FREEZE_DAYS, WHOLE_PPM
 from billing.yuan import MICRO, parse_yuan, show_yuan
 from tenants.adminsite import OperatorModelAdmin, ReadOnlyOperatorModelAdmin, ReadOnlyTenantModelAdmin
 from tenants.errors import ProductError
+from tenants.sheets import csv_response
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
@@ -100,22 +102,6 @@ class PercentField(forms.CharField):
         return ppm
 
 
-class YuanField(forms.CharField):
-    """Takes an amount in yuan; gives micro-yuan, at least one."""
-
-    widget = UnfoldAdminTextInputWidget(attrs={"inputmode": "decimal"})
-
-    def clean(self, value: Any) -> int:
-        """Return micro-yuan."""
-        try:
-            amount = parse_yuan(super().clean(value))
-        except ValueError:
-            amount = 0
-        if not amount:
-            raise forms.ValidationError(_("An amount such as 10 or 0.50 is wanted."))
-        return amount
-
-
 class CommissionTermsForm(_TermsForm):
     """Takes shares in percent and the smallest withdrawal in yuan, as people write them."""
 
@@ -164,7 +150,7 @@ class CommissionTermsForm(_TermsForm):
 
 
 @admin.register(CommissionTerms)
-class CommissionTermsAdmin(OperatorModelAdmin):
+class CommissionTermsAdmin(ShowsYuan, OperatorModelAdmin):  # type: ignore[misc]  # unfold's mix-ins
     """What resellers get: a new version is added, and none is changed."""
 
     form = CommissionTermsForm
@@ -209,7 +195,7 @@ class CommissionTermsAdmin(OperatorModelAdmin):
 
 
 @admin.register(Commission)
-class CommissionAdmin(ReadOnlyTenantModelAdmin):
+class CommissionAdmin(ShowsYuan, ReadOnlyTenantModelAdmin):  # type: ignore[misc]  # as above
     """Commissions; the operator may hold a frozen one back."""
 
     list_display = (
@@ -264,7 +250,7 @@ class CommissionAdmin(ReadOnlyTenantModelAdmin):
 
 
 @admin.register(CommissionBack)
-class CommissionBackAdmin(ReadOnlyTenantModelAdmin):
+class CommissionBackAdmin(ShowsYuan, ReadOnlyTenantModelAdmin):  # type: ignore[misc]  # as above
     """What refunds took back of commissions."""
 
     list_display = ("id", "created_at", "reseller", "ref", yuan_column("amount", _("amount")), "reason", "posted_at")
@@ -276,7 +262,7 @@ class CommissionBackAdmin(ReadOnlyTenantModelAdmin):
 
 
 @admin.register(Withdrawal)
-class WithdrawalAdmin(ReadOnlyOperatorModelAdmin):
+class WithdrawalAdmin(ShowsYuan, ReadOnlyOperatorModelAdmin):  # type: ignore[misc]  # as above
     """Withdrawals: decided by someone else than who asked, batched, and ended as the bank did."""
 
     list_display = (
@@ -415,11 +401,11 @@ class PayoutBatchAdmin(ReadOnlyOperatorModelAdmin):
         (batch,) = chosen
         self.log_change(request, batch, str(_("The batch was exported.")))
         logger.info("payout_batch_exported", staff=request.user.pk, row=batch.pk)
-        response = HttpResponse(content_type="text/csv; charset=utf-8")
-        response["Content-Disposition"] = f'attachment; filename="payout-{batch.pk}.csv"'
-        # The mark without which spreadsheets take the Chinese for another encoding.
-        response.write("\ufeff" + withdrawal.batch_csv(batch_id=batch.pk))
-        return response
+        return csv_response(
+            name=f"payout-{batch.pk}",
+            head=(_("withdrawal"), _("payee"), _("bank"), _("account number"), _("yuan")),
+            rows=withdrawal.batch_rows(batch_id=batch.pk),
+        )
 
     @admin.action(description=_("Sent to the bank"), permissions=["decide"])
     def mark_sent(self, request: HttpRequest, rows: QuerySet[PayoutBatch]) -> None:

@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from billing.admin.books import CostAdmin, MoneyAdmin, yuan_column
+from billing.admin.fields import YuanField
 from billing.models import AdTicket, Invitation, InvitationReward, RewardDebt, RewardRules, SignIn
 from billing.models.rewards import MAX_REWARD, MAX_STREAK
 from billing.yuan import parse_yuan, show_yuan
@@ -46,18 +47,6 @@ def _micro(text: str) -> int:
     return amount
 
 
-class YuanField(forms.CharField):
-    """An amount as people write it, in yuan; micro-yuan once it is clean."""
-
-    def __init__(self, *, label: "_StrOrPromise", help_text: "_StrOrPromise" = "") -> None:
-        widget = UnfoldAdminTextInputWidget(attrs={"inputmode": "decimal"})
-        super().__init__(label=label, help_text=help_text, max_length=16, widget=widget)
-
-    def clean(self, value: Any) -> int:
-        """Return micro-yuan."""
-        return _micro(super().clean(value))
-
-
 class YuanListField(forms.CharField):
     """Amounts in yuan with blanks between; a list of micro-yuan once it is clean."""
 
@@ -82,9 +71,9 @@ class RewardRulesForm(_RulesForm):
             "Amounts with blanks between, such as 0.1 0.1 0.2 0.5. After the last one it begins anew. Empty: off."
         ),
     )
-    inviter_yuan = YuanField(label=_("for the inviter, yuan"), help_text=_("0: off."))
-    invitee_yuan = YuanField(label=_("for the invited user, yuan"), help_text=_("0: off."))
-    ad_yuan = YuanField(label=_("for an advertisement, yuan"), help_text=_("0: off."))
+    inviter_yuan = YuanField(label=_("for the inviter, yuan"), help_text=_("0: off."), least=0, most=MAX_REWARD)
+    invitee_yuan = YuanField(label=_("for the invited user, yuan"), help_text=_("0: off."), least=0, most=MAX_REWARD)
+    ad_yuan = YuanField(label=_("for an advertisement, yuan"), help_text=_("0: off."), least=0, most=MAX_REWARD)
 
     class Meta:
         model = RewardRules

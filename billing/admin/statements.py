@@ -1,5 +1,6 @@
 """Monthly statements in the admin: a page to print and a file, of months that are over and of the present one."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
@@ -21,7 +22,7 @@ from billing.admin.books import MoneyAdmin
 from billing.models import AccountKind, Statement, Transfer
 from billing.models.account import USER_KINDS
 from billing.statements import Figures, Period, StatementError
-from billing.yuan import show_yuan
+from billing.yuan import show_money, show_yuan
 from tenants.adminsite import register
 from tenants.models import Reseller, Tenant
 from tenants.sheets import csv_response
@@ -102,14 +103,14 @@ class _Page:
             for row in self.figures.usage
         ]
 
-    def accounts(self) -> list[dict[str, Any]]:
-        """Return each account with its movements, in words and yuan."""
+    def accounts(self, show: Callable[[int], str]) -> list[dict[str, Any]]:
+        """Return each account with its movements, in words and as `show` writes amounts."""
         return [
             {
                 "label": " · ".join(filter(None, (str(AccountKind(row.kind).label), row.channel))),
-                "opening": show_yuan(row.opening),
-                "movements": [(str(Kind(kind).label), show_yuan(amount)) for kind, amount in row.movements.items()],
-                "closing": show_yuan(row.closing),
+                "opening": show(row.opening),
+                "movements": [(str(Kind(kind).label), show(amount)) for kind, amount in row.movements.items()],
+                "closing": show(row.closing),
             }
             for row in self.figures.accounts
         ]
@@ -215,13 +216,13 @@ class StatementAdmin(MoneyAdmin):
             "began": show_moment(shown.period.began, shown.period.zone),
             "ended": show_moment(shown.period.ended, shown.period.zone),
             "summary": [
-                {"label": label, "amount": show_yuan(amount), "percent": abs(amount) * 100 // most}
+                {"label": label, "amount": show_money(amount), "percent": abs(amount) * 100 // most}
                 for label, amount in summary
             ],
             "usage_title": _("By tenant") if isinstance(shown.owner, Reseller) else _("By model"),
             "usage_head": shown.usage_head(),
             "usage": shown.usage(),
-            "accounts": shown.accounts(),
+            "accounts": shown.accounts(show_money),
             "back": self._url("changelist"),
         }
         return render(request, "statements/statement.html", context)
@@ -240,7 +241,7 @@ def _file(shown: _Page) -> HttpResponse:
     lines: list[tuple[object, ...]] = [(_("Summary"), label, show_yuan(amount)) for label, amount in shown.summary()]
     for row in shown.usage():
         lines += [(row[0], name, value) for name, value in zip(shown.usage_head()[1:], row[1:], strict=True)]
-    for account in shown.accounts():
+    for account in shown.accounts(show_yuan):
         lines.append((account["label"], _("opening balance"), account["opening"]))
         lines += [(account["label"], label, amount) for label, amount in account["movements"]]
         lines.append((account["label"], _("closing balance"), account["closing"]))

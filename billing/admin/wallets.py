@@ -11,10 +11,11 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from billing import wallet
-from billing.admin.books import MoneyAdmin, yuan_column
-from billing.admin.resale import ReasonActionForm, YuanField, act_on_each, reason_of
+from billing.admin.books import MoneyAdmin, ShowsYuan, yuan_column
+from billing.admin.fields import YuanField
+from billing.admin.resale import ReasonActionForm, act_on_each, reason_of
 from billing.models import WalletNotice, WalletTopUp
-from billing.yuan import show_yuan
+from billing.yuan import show_money, show_yuan
 from tenants.adminsite import TenantModelAdmin, register
 from tenants.models import Membership
 
@@ -54,7 +55,7 @@ class WalletTopUpForm(_TopUpForm):
         return self.cleaned_data
 
 
-class WalletTopUpAdmin(TenantModelAdmin):
+class WalletTopUpAdmin(ShowsYuan, TenantModelAdmin):  # type: ignore[misc]  # unfold's mix-ins
     """Top-up requests: made on both sites, decided on the operator's by someone else."""
 
     form = WalletTopUpForm
@@ -188,7 +189,7 @@ class WalletNoticeAdmin(TenantModelAdmin):
     @admin.display(description=_("in the wallet"), ordering="balance")
     def balance(self, row: Any) -> str:
         """Show what the wallet has now."""
-        return f"¥{show_yuan(row.balance)}"
+        return show_money(row.balance)
 
     @admin.display(description=_("low"), boolean=True)
     def is_low(self, row: Any) -> bool:

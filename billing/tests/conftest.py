@@ -12,6 +12,9 @@ from tenants import scope
 from tenants.models import EndUser, Tenant
 from tests.factories import fill_wallet, hold_request, make_sku, make_tenant, make_user
 
+# So that a failure there says what was compared, as it does in a test's own file.
+pytest.register_assert_rewrite("billing.tests.machine")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shop:

@@ -9,6 +9,7 @@ from django.urls import reverse
 from billing import usage
 from billing.models import Account, DailyUsage, Entry, Hold, PriceVersion, QuotaUse, Transfer, UsageRecord
 from billing.tests.conftest import Shop, open_shop
+from billing.yuan import show_yuan
 from tenants import scope
 from tenants.models import Membership
 from tenants.scope import TenantOwned
@@ -96,7 +97,7 @@ def test_the_ledger_is_not_for_support(ours: Shop, model: Model) -> None:
 def test_the_platform_s_cost_is_the_platform_s(ours: Shop, model: Costed) -> None:
     with scope.tenant(ours.tenant.pk):
         row = model.objects.earliest("pk")
-    cost = str(row.cost)
+    cost = show_yuan(row.cost)
     assert row.cost > 0
     operator = Client(HTTP_HOST="localhost")
     operator.force_login(make_operator())

@@ -163,7 +163,7 @@ def test_a_mail_that_fails_does_not_lose_the_run(shop: Shop, ops: str, no_mail: 
     assert (kept.breaches, kept.ended_at is None) == (1, False)
     assert [(line["event"], line["run"]) for line in logs] == [
         ("ledger_broken", kept.pk),
-        ("alert_not_mailed", kept.pk),
+        ("notice_not_mailed", kept.pk),
     ]
 
 

@@ -54,6 +54,7 @@ def plan_form(*allowances: tuple[str, int, str], **changes: object) -> dict[str,
         "badge": "",
         "limit_per_user": 0,
         "position": 0,
+        "virtual_product_id": "month",
         "is_enabled": "on",
         "allowances-TOTAL_FORMS": len(allowances),
         "allowances-INITIAL_FORMS": 0,
@@ -93,6 +94,7 @@ def test_finance_makes_a_plan_in_yuan_with_its_allowances(ours: Shop) -> None:
         plan = Plan.objects.get()
         rows = list(plan.allowances.order_by("pk").values_list("tenant_id", "quota_group", "answers", "period"))
     assert (plan.tenant_id, plan.price, plan.days) == (ours.tenant.pk, 19_900_000, 30)
+    assert plan.virtual_product_id == "month"
     assert rows == [(ours.tenant.pk, "default", 100, "day"), (ours.tenant.pk, "big", 9, "term")]
     assert [log["kind"] for log in logs if log["event"] == "rule_added"] == ["plan"]
     assert LogEntry.objects.filter(object_id=str(plan.pk)).count() == 1

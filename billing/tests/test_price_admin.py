@@ -24,11 +24,13 @@ from tests.factories import (
     YUAN,
     host_of,
     make_operator,
+    make_partner,
     make_price,
     make_reseller,
     make_sku,
     make_staff,
     make_tenant,
+    make_terms,
     unique,
 )
 
@@ -108,6 +110,16 @@ def test_a_price_below_the_floor_names_the_field_and_the_floor(tenant: Tenant) -
     assert publish(staff_of(tenant), "admin", **fields) == (302, [], "")
 
 
+def test_what_resellers_get_counts_for_the_floor_of_wholesale(tenant: Tenant) -> None:
+    sku, reseller = make_sku(tenant), make_reseller()  # ¥0.50, ¥0.25 and ¥1.50 cost
+    make_terms(reseller, own_ppm=100_000)
+    fields = {"level": "wholesale", "sku": sku, "reseller": str(reseller.pk), "cached": "0.3"}
+    status, faults, _told = publish(operator(), "platform", prompt="0.555555", **fields)
+    floor = "At least 0.555556 is wanted: less is below what the item costs."
+    assert (status, faults) == (200, [f"prompt: {floor} Resellers get their shares of this price."])
+    assert publish(operator(), "platform", prompt="0.555556", **fields) == (302, [], "")
+
+
 @pytest.mark.parametrize("typed", ["", "-1", "1e3", "1,5", "0.0000001", "abc"])
 def test_what_is_no_amount_is_refused(tenant: Tenant, typed: str) -> None:
     status, faults, _told = publish(staff_of(tenant), "admin", sku=make_sku(tenant), prompt=typed)
@@ -155,6 +167,32 @@ def test_tenants_under_water_are_named_before_it_happens_and_told(
     assert "is below what you pay" not in staff_of(other).get("/admin/billing/priceversion/").content.decode()
 
 
+def test_a_cost_that_is_not_covered_is_named_before_it_happens_and_the_operator_told(
+    tenant: Tenant, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+) -> None:
+    reseller = make_reseller()
+    sku, colleague, partner = make_sku(tenant), make_operator(), make_partner(reseller)
+    make_price("wholesale", sku=sku, rates=(YUAN, YUAN, 6 * YUAN), reseller_id=reseller.pk)
+    for staff in (colleague, partner, make_staff(tenant)):
+        StaffUser.objects.filter(pk=staff.pk).update(email=f"{staff.pk}@example.com", language="en")
+    client, fields = operator(), {"level": "cost", "sku": sku, "prompt": "1.5"}
+    status, faults, told = publish(client, "platform", **fields)
+    names = f"wholesale: tenant to platform, {reseller.slug} (wholesale: tenant to platform)"
+    complaint = "accept: With this cost these prices bring less than the platform pays, until they rise"
+    assert (status, told, faults) == (200, names, [f"{complaint}: {names}."])
+    assert publish(client, "platform", accept="on", told="another", **fields)[0] == 200
+    with django_capture_on_commit_callbacks() as held:
+        assert publish(client, "platform", accept="on", told=told, **fields) == (302, [], "")
+    with scope.platform("the operator's admin"):
+        for tell in held:
+            tell()
+    (letter,) = mail.outbox
+    assert (letter.to, letter.subject) == ([f"{colleague.pk}@example.com"], f"{sku} will cost more than it brings")
+    assert f"than these prices bring: {names}. Please" in str(letter.body)
+    falls = {"level": "cost", "sku": sku, "prompt": "0.5", "cached": "0", "completion": "0"}
+    assert publish(client, "platform", **falls)[0] == 302
+
+
 def test_prices_that_begin_later_can_be_under_water_too(tenant: Tenant) -> None:
     sku = unique("sku")
     make_price("cost", sku=sku, rates=(1, 1, 1))
@@ -199,10 +237,16 @@ def test_naming_them_takes_as_many_queries_for_many_tenants_as_for_one(
         completion_rate=0,
         effective_at=timezone.now(),
     )
+    costly = PriceVersion(
+        level="cost", sku=sku, prompt_rate=9 * YUAN, cached_rate=0, completion_rate=0, effective_at=timezone.now()
+    )
     named = {tenant.slug}
     for _ in range(3):
         with django_assert_num_queries(2):
             assert set(pricing.tenants_under_water(wholesale=dear)) == named
+        with django_assert_num_queries(3):
+            under = pricing.under_water(price=costly)
+        assert set(under) == {("wholesale", ""), *(("retail", slug) for slug in named)}
         more = make_tenant(reseller=make_reseller())
         make_price("retail", sku=sku, rates=(2 * YUAN, YUAN, 6 * YUAN), tenant_id=more.pk)
         named.add(more.slug)
@@ -308,11 +352,11 @@ def test_the_calculator_shows_each_partys_part(tenant: Tenant) -> None:
     page = operator().get("/platform/billing/priceversion/calculator/", {**CHAT, "sku": sku, "tenant": tenant.slug})
     # ten times ¥0.005 retail, half of it wholesale, a quarter of it cost
     sides, kept = told(page)
-    assert sides == {"the user pays": "0.05", "the tenant pays": "0.025", "the platform pays": "0.0125"}
+    assert sides == {"the user pays": "¥0.05", "the tenant pays": "¥0.025", "the platform pays": "¥0.0125"}
     assert kept == [
-        ("tenant's margin", "0.025", 50.0),
-        ("platform's margin", "0.0125", 25.0),
-        ("provider", "0.0125", 25.0),
+        ("tenant's margin", "¥0.025", 50.0),
+        ("platform's margin", "¥0.0125", 25.0),
+        ("provider", "¥0.0125", 25.0),
     ]
 
 
@@ -320,7 +364,7 @@ def test_a_tenant_sees_its_own_two_sides_only(tenant: Tenant) -> None:
     sku, other = make_sku(tenant), make_tenant()
     page = staff_of(tenant).get("/admin/billing/priceversion/calculator/", {**CHAT, "sku": sku, "tenant": other.slug})
     sides, kept = told(page)
-    assert sides == {"the user pays": "0.05", "the tenant pays": "0.025"}
+    assert sides == {"the user pays": "¥0.05", "the tenant pays": "¥0.025"}
     assert [name for name, _amount, _percent in kept] == ["tenant's margin", "wholesale"]
     assert "0.0125" not in page.content.decode()
     assert staff_of(tenant, "content").get("/admin/billing/priceversion/calculator/").status_code == 403
@@ -332,7 +376,7 @@ def test_the_calculator_says_what_is_wrong(tenant: Tenant) -> None:
     page = client.get("/admin/billing/priceversion/calculator/", {**CHAT, "sku": sku, "cached": "1001"})
     assert "Not more can be cached than there are." in page.content.decode()
     make_price("cost", sku="unpriced", rates=(1, 1, 1))
-    make_price("wholesale", sku="unpriced", rates=(1, 1, 1))
+    make_price("wholesale", sku="unpriced", rates=(2, 2, 2))
     page = client.get("/admin/billing/priceversion/calculator/", {**CHAT, "sku": "unpriced"})
     assert "This model is not on sale at the moment." in page.content.decode()
 
@@ -343,12 +387,21 @@ def test_the_calculator_says_what_is_wrong(tenant: Tenant) -> None:
 def test_the_command_publishes_and_names_whom_it_would_harm(tenant: Tenant) -> None:
     sku, out = make_sku(tenant), StringIO()
     rates = ["--prompt", "2.5", "--cached", "1", "--completion", "6"]
-    with pytest.raises(CommandError, match=f"under water: {tenant.slug};"):
+    with pytest.raises(CommandError, match=f"under water: retail {tenant.slug};"):
         call_command("publish_price", "wholesale", sku, *rates, stdout=out)
     call_command("publish_price", "wholesale", sku, *rates, "--under-water", stdout=out)
     assert out.getvalue() == f"wholesale {sku}: 2.50 / 6.00\n"
     with translation.override("en"), pytest.raises(CommandError, match="below what the item costs"):
         call_command("publish_price", "retail", sku, *rates[:1], "1", *rates[2:], "--tenant", tenant.slug)
+
+
+def test_the_command_names_whose_prices_a_cost_would_leave_below(tenant: Tenant) -> None:
+    sku, out = make_sku(tenant), StringIO()
+    rates = ["--prompt", "2.5", "--cached", "0", "--completion", "0"]
+    with pytest.raises(CommandError, match=f"under water: retail {tenant.slug}, wholesale;"):
+        call_command("publish_price", "cost", sku, *rates, stdout=out)
+    call_command("publish_price", "cost", sku, *rates, "--under-water", stdout=out)
+    assert out.getvalue() == f"cost {sku}: 2.50 / 0.00\n"
 
 
 @pytest.mark.parametrize(

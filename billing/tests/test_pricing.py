@@ -17,11 +17,12 @@ from billing.pricing import (
     current_prices,
     publish_price,
     tenants_under_water,
+    under_water,
 )
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import Tenant
-from tests.factories import YUAN, make_price, make_reseller, make_sku, make_tenant, unique
+from tests.factories import YUAN, make_price, make_reseller, make_sku, make_tenant, make_terms, unique
 
 BIGINT = 2**63 - 1
 
@@ -113,13 +114,14 @@ def refused(level: str, **fields: Any) -> ProductError:
     return refusal.value
 
 
-def test_the_floors_are_kept(tenant: Tenant) -> None:
-    sku = unique("sku")
+def test_the_floors_are_kept(db: None) -> None:
+    reseller = make_reseller()  # without terms, where others' tests may have promised shares of everybody's price
+    tenant, theirs, sku = make_tenant(reseller=reseller), {"reseller_id": reseller.pk}, unique("sku")
     assert refused("wholesale", sku=sku, rates=(9, 9, 9)).type == "price_without_floor"
     make_price("cost", sku=sku, rates=(10, 5, 20))
     assert refused("retail", sku=sku, rates=(90, 90, 90), tenant_id=tenant.pk).type == "price_without_floor"
     assert refused("wholesale", sku=sku, rates=(100, 4, 100)).type == "price_below_floor"
-    make_price("wholesale", sku=sku, rates=(10, 5, 20), per_call=3)
+    make_price("wholesale", sku=sku, rates=(10, 5, 20), per_call=3, **theirs)
     below = refused("retail", sku=sku, rates=(100, 100, 100), tenant_id=tenant.pk, per_call=2)
     assert (below.code, below.type) == (ErrorCode.INVALID, "price_below_floor")
     make_price("retail", sku=sku, rates=(10, 5, 20), tenant_id=tenant.pk, per_call=3)
@@ -127,12 +129,12 @@ def test_the_floors_are_kept(tenant: Tenant) -> None:
         assert PriceVersion.objects.count() == 1
 
 
-def test_a_multiplier_counts_for_the_floor(tenant: Tenant) -> None:
-    sku = unique("sku")
+def test_a_multiplier_counts_for_the_floor(db: None) -> None:
+    sku, theirs = unique("sku"), {"reseller_id": make_reseller().pk}
     make_price("cost", sku=sku, rates=(10, 10, 10))
-    half = refused("wholesale", sku=sku, rates=(10, 10, 10), multiplier_ppm=999_999)
+    half = refused("wholesale", sku=sku, rates=(10, 10, 10), multiplier_ppm=999_999, **theirs)
     assert half.type == "price_below_floor"
-    assert make_price("wholesale", sku=sku, rates=(5, 5, 5), multiplier_ppm=2_000_000).prompt_rate == 5
+    assert make_price("wholesale", sku=sku, rates=(5, 5, 5), multiplier_ppm=2_000_000, **theirs).prompt_rate == 5
 
 
 def test_a_reseller_s_tenants_pay_the_reseller_s_price(tenant: Tenant) -> None:
@@ -194,6 +196,41 @@ def test_a_rise_of_wholesale_names_the_tenants_under_water() -> None:
     special = make_price("wholesale", sku=sku, rates=(17, 17, 17), reseller_id=reseller.pk)
     assert tenants_under_water(wholesale=everybody) == [cheap.slug]
     assert tenants_under_water(wholesale=special) == [theirs.slug]
+
+
+@pytest.mark.django_db
+def test_a_rise_of_the_cost_names_whose_prices_it_leaves_below() -> None:
+    dear, cheap = make_reseller(), make_reseller()
+    tenant, theirs = make_tenant(), make_tenant(reseller=cheap)
+    sku, rise = unique("sku"), timezone.now() + timedelta(days=2)
+    make_price("cost", sku=sku, rates=(5, 5, 5))
+    make_price("wholesale", sku=sku, rates=(20, 20, 20))
+    make_price("wholesale", sku=sku, rates=(40, 40, 40), reseller_id=dear.pk)
+    make_price("wholesale", sku=sku, rates=(10, 10, 10), reseller_id=cheap.pk)
+    make_price("retail", sku=sku, rates=(40, 40, 20), tenant_id=tenant.pk)
+    make_price("retail", sku=sku, rates=(10, 10, 10), tenant_id=theirs.pk)
+
+    def named(rate: int, **fields: Any) -> list[tuple[str, str]]:
+        cost = PriceVersion(level="cost", sku=sku, effective_at=rise, **fields)
+        cost.prompt_rate, cost.cached_rate, cost.completion_rate = rate, 0, rate
+        return under_water(price=cost)
+
+    assert named(10) == []
+    assert named(11) == [("retail", theirs.slug), ("wholesale", cheap.slug)]
+    assert named(21) == sorted(
+        [("retail", tenant.slug), ("retail", theirs.slug), ("wholesale", ""), ("wholesale", cheap.slug)]
+    )
+    make_terms(dear, own_ppm=500_000)
+    assert ("wholesale", dear.slug) not in named(20)
+    assert ("wholesale", dear.slug) in named(21)
+    # What is over before the rise, or begins when the cost has fallen again, is not under water.
+    make_price("wholesale", sku=sku, rates=(20, 20, 20), reseller_id=cheap.pk, effective_at=rise)
+    assert named(11) == [("retail", theirs.slug)]
+    make_price("retail", sku=sku, rates=(20, 20, 20), tenant_id=theirs.pk, effective_at=rise)
+    make_price("retail", sku=sku, rates=(20, 20, 20), tenant_id=theirs.pk, effective_at=rise + timedelta(days=2))
+    make_price("cost", sku=sku, rates=(5, 5, 5), effective_at=rise + timedelta(days=1))
+    make_price("wholesale", sku=sku, rates=(6, 6, 6), reseller_id=cheap.pk, effective_at=rise + timedelta(days=1))
+    assert named(11) == []
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 from django.core.mail import EmailMessage
 from pytest_django import Settings
+from structlog.testing import capture_logs
 
 from billing import ledger, tasks, wallet
 from billing.models import WalletNotice, WalletTopUp
@@ -16,7 +17,7 @@ from billing.tests.test_concurrency import together
 from tenants import scope
 from tenants.errors import ProductError
 from tenants.models import Membership, Reseller, StaffUser
-from tests.doubles.mail import refusing_mail_server
+from tests.doubles.mail import picky_mail_server, refusing_mail_server
 from tests.factories import YUAN, fill_wallet, make_operator, make_partner, make_reseller, make_staff, unique
 
 
@@ -178,9 +179,8 @@ def reachable(staff: StaffUser, **fields: object) -> str:
 
 
 @pytest.fixture
-def people(grove: Grove, settings: Settings) -> list[str]:
+def people(grove: Grove) -> list[str]:
     """Those who are to be told of the shop's wallet, among others who are not."""
-    settings.LANGUAGE_CODE = "en"
     told = [reachable(make_staff(grove.shop.tenant, role=role)) for role in ("owner", "finance")]
     reachable(make_staff(grove.shop.tenant, role=Membership.Role.SUPPORT))
     reachable(make_staff(grove.shop.tenant), is_active=False)
@@ -241,3 +241,15 @@ def test_a_mail_server_that_is_away_loses_no_notice(
         settings.EMAIL_BACKEND = kept
     assert tasks.notify_low_wallets() == 1
     assert len(mailoutbox) == 2
+
+
+def test_an_address_that_is_refused_keeps_the_notice_from_nobody_else(
+    grove: Grove, people: list[str], settings: Settings
+) -> None:
+    wallet.set_threshold(tenant_id=grove.shop.tenant.pk, threshold=2000 * YUAN)
+    with picky_mail_server(unknown=people[0]) as (port, taken), capture_logs() as logs:
+        settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+        settings.EMAIL_HOST, settings.EMAIL_PORT, settings.EMAIL_TIMEOUT = "127.0.0.1", port, 5
+        assert [tasks.notify_low_wallets() for _ in range(2)] == [1, 0]
+    assert taken == people[1:]
+    assert [line["event"] for line in logs] == ["notice_not_mailed", "low_wallet_told"]

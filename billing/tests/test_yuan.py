@@ -1,6 +1,6 @@
 import pytest
 
-from billing.yuan import parse_yuan, show_yuan
+from billing.yuan import parse_yuan, show_money, show_yuan
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,10 @@ def test_anything_else_is_no_amount(text: str) -> None:
 )
 def test_yuan_are_shown_exactly(amount: int, text: str) -> None:
     assert show_yuan(amount) == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"), [(20_500_000, "¥20.50"), (-1, "-¥0.000001"), (0, "¥0.00"), (-1_230_000, "-¥1.23")]
+)
+def test_the_sign_of_money_stands_before_the_currency(amount: int, text: str) -> None:
+    assert show_money(amount) == text

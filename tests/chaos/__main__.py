@@ -19,7 +19,7 @@ def main() -> int:
         import django  # noqa: PLC0415  the rig has put the settings' variables into the environment
 
         django.setup()
-        from tests.chaos.rows import ROWS  # noqa: PLC0415  needs the app registry
+        from tests.chaos.table import ROWS  # noqa: PLC0415  needs the app registry
 
         chosen = [row for row in ROWS if not options.rows or row.__name__ in options.rows]
         broken, table = 0, list[tuple[str, str, str]]()

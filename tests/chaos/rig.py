@@ -129,6 +129,18 @@ class Rig:
         with psycopg.connect(re.sub(r"/[^/]*$", "/postgres", self._postgres.url), autocommit=True) as owner:
             owner.execute(statement.encode())
 
+    @contextmanager
+    def blocking(self, statement: str, *values: Any) -> Iterator[Callable[[], None]]:
+        """Yield what runs a statement from outside the product; its locks are held until the block ends."""
+        import psycopg  # noqa: PLC0415  as above
+
+        with psycopg.connect(self._postgres.url) as holder:
+
+            def run() -> None:
+                holder.execute(statement.encode(), values)
+
+            yield run
+
     def flush_valkey(self) -> None:
         """Empty the broker, as a wrong command or a lost disk would."""
         import redis  # noqa: PLC0415  as above

@@ -78,6 +78,7 @@ class AlipayDouble:
     trouble: deque[str] = field(default_factory=deque)  # of the next answers: "down", "forged", "unsigned", "changed"
     pays_before_close: set[str] = field(default_factory=set)  # orders that are paid just before they are closed
     slow_refunds: bool = False  # refunds are taken, and not done at once
+    refund_requests: list[Mapping[str, str]] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
     def open(self, pay_url: str) -> Trade:
@@ -226,6 +227,7 @@ class AlipayDouble:
         trade = self._trade(merchant, asked)
         if trade is None:
             return _failed("ACQ.TRADE_NOT_EXIST")
+        self.refund_requests.append(asked)
         request, is_new = asked["out_request_no"], asked["out_request_no"] not in trade.refunds
         if is_new and _fen(asked["refund_amount"]) > _fen(trade.asked["total_amount"]) - sum(
             map(_fen, trade.refunds.values())

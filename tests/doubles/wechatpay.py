@@ -12,7 +12,7 @@ import re
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -116,6 +116,7 @@ class WeChatPayDouble:
     # Of the next answers: "away" (nothing was done), "down" (done, and the answer lost), "forged", "unsigned", "old".
     trouble: deque[str] = field(default_factory=deque)
     pays_before_close: set[str] = field(default_factory=set)  # orders that are paid just before they are closed
+    on_refund: Callable[[], None] | None = None  # called when a refund was made, before the answer that says so
     requests: list[tuple[str, str]] = field(default_factory=list)
     nonces: set[str] = field(default_factory=set)
     lock: Lock = field(default_factory=Lock)
@@ -379,6 +380,8 @@ class WeChatPayDouble:
             refund_id = f"50300{secrets.randbelow(10**23):023d}"
             self.refunds[number] = Refund(trade=trade, asked=asked, refund_id=refund_id, state=self.refunds_end)
             trade.state = "REFUND"
+            if self.on_refund is not None:
+                self.on_refund()
         return 200, json.dumps(self.refund(number), ensure_ascii=False).encode()
 
     def _bill(self, path: str, query: dict[str, list[str]]) -> tuple[int, bytes]:

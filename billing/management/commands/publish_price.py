@@ -55,7 +55,7 @@ class Command(BaseCommand):
         parser.add_argument("--tenant", help="slug: whose retail price it is")
         parser.add_argument("--reseller", help="slug: whose tenants pay this wholesale price")
         parser.add_argument("--from", dest="since", help="such as 2026-12-01T00:00, in TIME_ZONE; at once by default")
-        parser.add_argument("--under-water", action="store_true", help="publish although tenants come under water")
+        parser.add_argument("--under-water", action="store_true", help="publish although others come under water")
 
     def handle(self, *_args: Any, level: str, sku: str, tenant: str | None, reseller: str | None, **more: Any) -> None:
         """Publish, or say what is in the way."""
@@ -89,9 +89,10 @@ class Command(BaseCommand):
         **owners: int | None,
     ) -> None:
         wanted = PriceVersion(level=level, sku=sku, effective_at=since or pricing.now(), **rates, **owners)
-        under = pricing.tenants_under_water(wholesale=wanted) if level == Level.WHOLESALE else []
+        under = pricing.under_water(price=wanted)
         if under and not accept:
-            raise CommandError(f"under water: {', '.join(under)}; --under-water publishes it all the same")
+            names = ", ".join(f"{level} {slug}".strip() for level, slug in under)
+            raise CommandError(f"under water: {names}; --under-water publishes it all the same")
         try:
             made = pricing.publish_price(
                 level=level,
@@ -105,5 +106,5 @@ class Command(BaseCommand):
             raise CommandError(str(refusal.msg)) from None
         except IntegrityError as refusal:
             raise CommandError(str(refusal).splitlines()[0]) from None
-        notices.under_water(price=made, slugs=under)
+        notices.under_water(price=made, under=under)
         self.stdout.write(f"{level} {sku}: {show_yuan(made.prompt_rate)} / {show_yuan(made.completion_rate)}")

@@ -193,6 +193,13 @@ def test_a_refund_is_asked_for_once_and_found(shop: Counter, alipay: AlipayDoubl
         again = provider.refund(refund, notify_url="")
         found = provider.query_refund(refund)
     assert alipay.trades[number].refunds == {"refund-1": "3.00"}
+    assert (
+        alipay.refund_requests
+        == [  # no reason: its payer would read it
+            {"out_trade_no": number, "refund_amount": "3.00", "out_request_no": "refund-1"}
+        ]
+        * 2
+    )
     for notice in (first, again, found):
         assert notice is not None
         assert (notice.state, notice.amount, notice.out_trade_no, notice.out_refund_no, notice.forced) == (
