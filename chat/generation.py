@@ -181,8 +181,7 @@ class Generation:
             # Whatever broke in here, the user's money is freed and the readers are told.
             log.exception("pump_broke", message_id=str(self.turn.message_id))
             self._failure = FailureKind.PROTOCOL
-        if self._guard is not None:
-            await self._guard.close()
+        await self._close_guard()
         self.answer.end(await self._close())
 
     async def _dispatch(self) -> bool:
@@ -192,6 +191,15 @@ class Generation:
         except DatabaseError:
             log.warning("dispatch_failed", message_id=str(self.turn.message_id), exc_info=True)
             return await in_thread(lambda: dispatch_turn(self.turn))
+
+    async def _close_guard(self) -> None:
+        """Have moderation decide what it still holds; where it breaks, that stays unseen, and the turn ends."""
+        if self._guard is None:
+            return
+        try:
+            await self._guard.close()
+        except Exception:
+            log.exception("moderation_broke", message_id=str(self.turn.message_id))
 
     async def _pump_with_checkpoints(self) -> None:
         if self._stopped:

@@ -127,7 +127,9 @@ def _is_opening(known: Sequence[str], end: str) -> bool:
 
 def _begins_word(folded: Folded, start: int) -> bool:
     """Whether no letter stands directly before position `start`, or none at it that could go on with it."""
-    if start in {0, len(folded.text)} or folded.gaps[start]:
+    if start == 0:
+        return not folded.is_cut
+    if start == len(folded.text) or folded.gaps[start]:
         return True
     return not (is_alphabetic(folded.text[start - 1]) and is_alphabetic(folded.text[start]))
 

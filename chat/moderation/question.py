@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chat.moderation import evidence
-from chat.moderation.checkers import Subject
+from chat.moderation.checkers import Subject, WeChatChecker
 from chat.moderation.evidence import Evidence
 from chat.moderation.lists import Hit, Lists
 from chat.moderation.refusals import question_refused
@@ -73,7 +73,7 @@ def screen_messages(
 def _screened(rules: Rules, user: EndUser, text: str, found: list[Evidence]) -> Screened:
     return Screened(
         rules=rules,
-        subject=_subject(user) if rules.checkers else Subject(user_id=user.pk),
+        subject=_subject(user, rules),
         text=text,
         # What had a text refused comes first: of many hits not all are kept.
         found=tuple(sorted(found, key=lambda one: one.action != "block")),
@@ -84,7 +84,7 @@ def _texts(message: Mapping[str, Any]) -> list[str]:
     """Return the texts of a message: its content, or its content's parts of type text."""
     content = message.get("content")
     parts: list[Any] = content if isinstance(content, list) else [{"text": content}]
-    return [part["text"] for part in parts if _is_text(part)]
+    return [str(part["text"]) for part in parts if _is_text(part)]
 
 
 def _is_text(part: Any) -> bool:
@@ -147,8 +147,10 @@ def _evidence(text: str, places: list[Place]) -> list[Evidence]:
     return list(first.values())
 
 
-def _subject(user: EndUser) -> Subject:
-    """Return the person as WeChat knows them in one of the tenant's mini-programs, where it does."""
+def _subject(user: EndUser, rules: Rules) -> Subject:
+    """Return the person as WeChat knows them in one of the tenant's mini-programs, where it does and is asked."""
+    if not any(isinstance(checker, WeChatChecker) for checker in rules.checkers):
+        return Subject(user_id=user.pk)
     programs = {program.app_id: program for program in MiniProgram.objects.all()}
     known = WeChatIdentity.objects.filter(user=user, app_id__in=programs).order_by("-pk").first()
     if known is None:

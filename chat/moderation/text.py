@@ -40,6 +40,8 @@ class Folded:
     gaps: list[bool] = field(default_factory=list)
     # Of what ended the text, for what is folded behind it.
     in_gap: bool = False
+    # Whether a part of the text that stood before this one was dropped.
+    is_cut: bool = False
 
 
 def fold(text: str, *, start: int = 0, in_gap: bool = False) -> Folded:

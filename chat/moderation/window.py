@@ -47,7 +47,11 @@ class _Channel:
         more = fold(text, start=self.length, in_gap=self._tail.in_gap)
         self.length += len(text)
         self._tail = Folded(
-            self._tail.text + more.text, self._tail.at + more.at, self._tail.gaps + more.gaps, more.in_gap
+            self._tail.text + more.text,
+            self._tail.at + more.at,
+            self._tail.gaps + more.gaps,
+            more.in_gap,
+            self._tail.is_cut,
         )
         return self._look(is_whole=False)
 
@@ -65,7 +69,8 @@ class _Channel:
         spans = [span for hit in found.hits if (span := self._span(hit)) is not None]
         self._held_at = self._position(found.held_at)
         self.safe = max(self.safe, self._position(found.open_at), min(self._held_at, self.length - MOST_HELD))
-        self._forget(min(found.open_at, max(0, len(tail.text) - self._lists.longest - 1)))
+        # One more stays, for what comes first to be known for the beginning of a word, or not.
+        self._forget(min(found.open_at, len(tail.text) - self._lists.longest) - 1)
         return spans
 
     def _span(self, hit: Hit) -> Span | None:
@@ -87,7 +92,7 @@ class _Channel:
         """Drop characters that no hit can reach back into."""
         if count > 0:
             tail = self._tail
-            self._tail = Folded(tail.text[count:], tail.at[count:], tail.gaps[count:], tail.in_gap)
+            self._tail = Folded(tail.text[count:], tail.at[count:], tail.gaps[count:], tail.in_gap, is_cut=True)
             first = self._tail.at[0] if self._tail.at else self.length
             self._done = {key for key in self._done if key[0] >= first}
 

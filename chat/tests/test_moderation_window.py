@@ -46,6 +46,16 @@ def shown(parts: list[str], found_by: Lists = LISTS) -> tuple[list[str], bool]:
     return out, window.blocked
 
 
+def cut(text: str, chance: random.Random) -> list[str]:
+    """Return a text in pieces."""
+    parts = []
+    while text:
+        size = chance.randint(1, 4)
+        parts.append(text[:size])
+        text = text[size:]
+    return parts
+
+
 def test_what_cannot_be_a_hit_goes_out_at_once_and_byte_for_byte() -> None:
     window = Window(LISTS, chunk_of=chunk)
     batch = [delta("你好"), Delta(text="", raw=b"opening"), delta("，世界")]
@@ -64,6 +74,13 @@ def test_nothing_of_a_blocked_word_goes_out_nor_anything_after_it() -> None:
 
 def test_an_exception_goes_out_whole() -> None:
     assert shown(list("大麻烦了")) == (["", "", "大麻烦", "了", ""], False)
+
+
+def test_a_words_end_is_no_word_however_long_ago_its_beginning_was() -> None:
+    found_by = lists(sex="block", se="block")
+    text = "Essex. Obsess the asexual, dose it."
+    assert ("".join(shown(list(text), found_by)[0]), shown(list(text), found_by)[1]) == (text, False)
+    assert shown(list("Essex. a sex. b"), found_by)[1]
 
 
 def test_a_word_at_the_very_end_is_a_hit() -> None:
@@ -110,14 +127,19 @@ def test_a_whole_word_that_may_be_an_exception_is_never_let_go() -> None:
     assert [one.text for one in window.take([delta("烦")], now=0.0)] == ["大麻", "烦"]
 
 
-@given(st.text(alphabet="大麻烦屏蔽词留意sex 。a", max_size=40), st.randoms(use_true_random=False))
+@given(
+    st.lists(st.sampled_from([*"大麻烦屏蔽词sex 。a", "大麻烦", "sex", "屏蔽", "asex.", " s e x"])).map("".join),
+    st.randoms(use_true_random=False),
+)
+def test_whatever_the_cuts_what_is_masked_is_the_same(text: str, chance: random.Random) -> None:
+    found_by = lists(大麻="mask", 大麻烦="allow", 屏蔽词="mask", sex="mask", es="mask")
+    out, blocked = shown(cut(text, chance), found_by)
+    assert ("".join(out), blocked) == (masked(text, find(found_by, text)), False)
+
+
+@given(st.text(alphabet="大麻烦屏蔽词留意sex 。a", max_size=60), st.randoms(use_true_random=False))
 def test_whatever_the_cuts_the_end_is_the_same(text: str, chance: random.Random) -> None:
-    parts, left = [], text
-    while left:
-        size = chance.randint(1, 4)
-        parts.append(left[:size])
-        left = left[size:]
-    out, blocked = shown(parts)
+    out, blocked = shown(cut(text, chance))
     places = find(LISTS, text)
     assert blocked == any(place.hit.word.action == "block" for place in places)
     if blocked:
