@@ -214,7 +214,7 @@ def _place(user: EndUser, ask: Ask) -> Ask:
     """
     name = "regenerate" if ask.regenerate else "edit" if ask.edit else "parent"
     named = ask.regenerate or ask.edit or ask.parent
-    if named in {"", ROOT}:
+    if not named or ask.parent == ROOT:
         return ask
     known = find_message(user_id=user.pk, message_id=parse_id(named), parameter=name)
     if parse_id(ask.conversation) not in {None, known.conversation_id}:

@@ -158,6 +158,7 @@ def test_only_ones_own_messages_of_that_conversation_are_followed_or_replaced(sh
         (shop.alice.user, foreign.message_id, {}),
         (shop.alice.user, elsewhere.message_id, {"conversation": str(mine.conversation_id)}),
         (shop.alice.user, "nonsense", {}),
+        *([] if parameter == "parent" else [(shop.alice.user, "root", {})]),
     ):
         text = "" if parameter == "regenerate" else "x"
         asked = Ask(message=text, **{parameter: str(target)}, **more)
