@@ -46,6 +46,10 @@ _EXPIRE_BATCH: Final = 1000
 _REASON_LENGTH: Final = 64  # of the column
 
 
+class BudgetShortError(Exception):
+    """The request's `budget`, not the user's balance, pays for less than the shortest answer."""
+
+
 class DuplicateKeyError(Exception):
     """The key has a hold already: `hold_id`, open or ended."""
 
@@ -61,7 +65,8 @@ class HoldRequest:
     `key` is unique in the tenant, so it names the user too. `hold_id` lets the caller give the hold the id of what it
     pays for. `prompt_tokens` is an upper bound; `max_completion_tokens` is what the caller would like,
     `min_completion_tokens` what makes it worth starting (ValueError where these make no sense). `free_per_day` answers
-    of `quota_group` cost the user nothing; `paid_way` tells whether more of them can be bought at all.
+    of `quota_group` cost the user nothing; `paid_way` tells whether more of them can be bought at all. `budget`,
+    micro-yuan, is what may be spent on the answer at most, whatever the balance is.
     """
 
     tenant_id: int
@@ -75,6 +80,7 @@ class HoldRequest:
     free_per_day: int
     paid_way: bool
     is_guest: bool
+    budget: int | None = None
     hold_id: uuid.UUID = field(default_factory=uuid7)
 
     def __post_init__(self) -> None:
@@ -175,9 +181,9 @@ def admit(request: HoldRequest) -> Hold:
     """Freeze what the answer may cost at most: of the user's quota, gift or cash, and of the tenant's wallet.
 
     Part of the caller's transaction, and best the last thing in it: the tenant's wallet stays locked until the commit.
-    The hold's `max_completion_tokens` is what is affordable, at most what was asked for. Raises DuplicateKeyError, and
-    ProductError 101 (the user can go on by paying), 102 (paying does not help now) or 404 (no price); then nothing
-    of this call remains, even if the caller's transaction goes on.
+    The hold's `max_completion_tokens` is what is affordable, at most what was asked for. Raises DuplicateKeyError,
+    BudgetShortError, and ProductError 101 (the user can go on by paying), 102 (paying does not help now) or 404 (no
+    price); then nothing of this call remains, even if the caller's transaction goes on.
     """
     with scope.tenant(request.tenant_id), transaction.atomic():
         clock = _clock(request.tenant_id)
@@ -372,13 +378,16 @@ def _fund(request: HoldRequest, clock: _Clock, prices: Prices, accounts: UserAcc
         return _Funding(free=True, gift=0, cash=0, max_completion=request.max_completion_tokens)
     if request.is_guest or not request.paid_way:
         raise _quota_used_up(request, clock)
+    available = accounts.available if request.budget is None else min(accounts.available, request.budget)
     completion = pricing.affordable_completion(
         price=prices.retail,
-        available=accounts.available,
+        available=available,
         prompt=request.prompt_tokens,
         wanted=request.max_completion_tokens,
     )
     if completion < request.min_completion_tokens:
+        if available < accounts.available:
+            raise BudgetShortError
         raise _balance_short(request, prices, accounts)
     held = pricing.amount(prices.retail, Quantities(prompt=request.prompt_tokens, completion=completion))
     gift = min(held, accounts.gift.available)

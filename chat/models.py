@@ -8,8 +8,11 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
+from chat.keyring import ApiKey
 from tenants.scope import SameTenant, TenantOrPlatformOwned, TenantOwned, WrongScopeError
 from tenants.secrets import EncryptedTextField
+
+__all__ = ["ApiKey", "Conversation", "Message", "ModelOffer", "Role", "UpstreamAccount"]
 
 
 class UpstreamAccount(TenantOrPlatformOwned):
@@ -60,6 +63,11 @@ class ModelOffer(TenantOwned):
         default=120,
         validators=[MinValueValidator(100), MaxValueValidator(1000)],
         help_text=_("Estimates count with a common tokenizer; a model with a smaller vocabulary needs more."),
+    )
+    image_tokens = models.PositiveIntegerField(
+        _("tokens that an image takes at most"),
+        default=2000,
+        help_text=_("For images that come by the API: so much is frozen for each. 0: the model takes none."),
     )
     quota_group = models.CharField(_("quota group"), max_length=40, default="default")
     free_per_day = models.PositiveIntegerField(_("free answers per user and day"), default=0)
@@ -173,6 +181,9 @@ class Message(TenantOwned):
 
     The answer is empty while `state` is RUNNING, and then final: whole, cut short by a stated reason, or absent
     because the turn failed, in which case `failure` keeps the error object that was sent, for a repeated request.
+
+    A call of the OpenAI-compatible API is a row with an `api_key`, in no conversation and without any text: of what was
+    said there only a keyed digest is kept, by which a repeated call is known (docs/adr, "Calls are billed, not kept").
     """
 
     class State(models.TextChoices):
@@ -190,8 +201,21 @@ class Message(TenantOwned):
         db_constraint=False,
         db_index=False,
         related_name="messages",
+        null=True,
+        blank=True,
         verbose_name=_("conversation"),
     )
+    api_key = models.ForeignKey(
+        ApiKey,
+        on_delete=models.PROTECT,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+        null=True,
+        blank=True,
+        verbose_name=_("API key"),
+    )
+    request_digest = models.CharField(_("digest of the request"), max_length=64, default="", editable=False)
     user = models.ForeignKey(
         "tenants.EndUser",
         on_delete=models.PROTECT,
@@ -233,6 +257,12 @@ class Message(TenantOwned):
             SameTenant(field="conversation", name="chat_message_conversation_fk"),
             SameTenant(field="user", name="chat_message_user_fk"),
             SameTenant(field="parent", name="chat_message_parent_fk"),
+            SameTenant(field="api_key", name="chat_message_api_key_fk"),
+            models.CheckConstraint(
+                condition=models.Q(api_key__isnull=True, conversation__isnull=False)
+                | models.Q(api_key__isnull=False, conversation__isnull=True, question="", answer=""),
+                name="chat_message_calls_keep_no_text",
+            ),
             models.UniqueConstraint(fields=["tenant", "user", "client_msg_id"], name="chat_message_client_id"),
         ]
         indexes: ClassVar = [
@@ -246,5 +276,10 @@ class Message(TenantOwned):
                 fields=["tenant", "user"],
                 condition=models.Q(state="running"),
                 name="chat_message_running",
+            ),
+            models.Index(
+                fields=["tenant", "user", "request_digest", "created_at"],
+                condition=models.Q(api_key__isnull=False),
+                name="chat_message_calls",
             ),
         ]

@@ -10,6 +10,7 @@ from billing.api_recharge import router as recharge
 from billing.api_rewards import router as rewards
 from chat.answers import router as answers
 from chat.history import router as history
+from chat.key_api import router as keys
 from chat.receipts import router as receipts
 from saas.health import healthz
 from saas.openapi import openapi
@@ -19,6 +20,7 @@ from tenants.api import api
 
 api.add_router("/chat", answers)
 api.add_router("/chat", history)
+api.add_router("/keys", keys)
 api.add_router("/billing", billing)
 api.add_router("/billing", recharge)
 api.add_router("/billing", ledger)

@@ -1,5 +1,7 @@
 """A turn's transactions: how many queries they cost, what they keep, what they send upstream."""
 
+from typing import Any
+
 import pytest
 from pytest_django import DjangoAssertNumQueries
 
@@ -21,7 +23,7 @@ def shop(committed_db: None) -> Shop:
     return shop
 
 
-def ask(shop: Shop, message: str = "hi", **fields: str) -> Turn:
+def ask(shop: Shop, message: str = "hi", **fields: Any) -> Turn:
     with scope.tenant(shop.tenant.pk):
         return open_turn(tenant=shop.tenant, user=shop.alice.user, ask=Ask(message=message, **fields), language="en")
 
