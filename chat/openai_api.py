@@ -165,7 +165,8 @@ async def _complete(door: _Door, receive: Receive) -> None:
     speaker = _Speaker(door, answer, wanted)
     with answer.read():
         is_done = await attend(door.send, receive, answer, speaker.stream if wanted.stream else speaker.say_whole)
-    if idempotency_key or (tries and not is_done):
+    # Of a program that has asked before nobody knows whether it was still there for the last word.
+    if idempotency_key or (tries and not is_done) or wanted.call.is_retry:
         replies.keep_when_done(answer)
 
 

@@ -1,6 +1,6 @@
 """OpenAI's own Python library, unmodified, against the real server: the API is what it understands."""
 
-import time
+import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -9,67 +9,32 @@ import openai
 import pytest
 from django.utils import timezone
 
-from billing import audit
 from chat import keys
 from chat.models import ApiKey, Message
 from tenants import scope
 from tenants.models import EndUser
+from tests.programs import clients_at, expect_right_books, make_key, say, wait_for
 from tests.recordings import recording
-from tests.servers import web_server
-from tests.shop import RETAIL, YUAN, Person, Shop, entries_sum_to_zero, open_shop
+from tests.servers import web_process, web_server
+from tests.shop import RETAIL, YUAN, Shop, open_shop
 
 pytestmark = pytest.mark.usefixtures("committed_db")
 
 Client = Callable[..., openai.OpenAI]
 
 
-def make_key(person: Person, **fields: Any) -> tuple[ApiKey, str]:
-    with scope.tenant(person.user.tenant_id):
-        return keys.make_key(user=person.user, name="test", **fields)
-
-
 @pytest.fixture
 def shop(upstream_url: str) -> Iterator[Shop]:
-    """Whatever was asked for, the books are right at the end, and nothing stays frozen."""
     shop = open_shop(upstream_url)
     yield shop
-    for _ in range(200):
-        if all(hold.state != "held" for hold in shop.holds()):
-            break
-        time.sleep(0.05)
-    assert [hold.state for hold in shop.holds() if hold.state == "held"] == []
-    assert audit.audit_tenant(tenant_id=shop.tenant.pk) == []
-    assert entries_sum_to_zero(shop)
+    expect_right_books(shop)
 
 
 @pytest.fixture
 def client(shop: Shop, chat_port: int) -> Iterator[Client]:
     """Make clients of the shop's; they do not ask again by themselves unless told to."""
-    yield from clients_at(shop, chat_port)
-
-
-def clients_at(shop: Shop, port: int) -> Iterator[Client]:
-    made: list[openai.OpenAI] = []
-
-    def make(secret: str = "", *, host: str = shop.host, **options: Any) -> openai.OpenAI:
-        settings = {"max_retries": 0, "timeout": 30.0, **options}
-        headers = {"Host": host, "Accept-Language": "en"}
-        client = openai.OpenAI(
-            api_key=secret or make_key(shop.alice)[1],
-            base_url=f"http://127.0.0.1:{port}/v1",
-            default_headers=headers,
-            **settings,
-        )
-        made.append(client)
-        return client
-
-    yield make
-    for client in made:
-        client.close()
-
-
-def say(text: str) -> list[Any]:
-    return [{"role": "user", "content": text}]
+    with clients_at(shop, chat_port) as make:
+        yield make
 
 
 def charge_of(usage: Any) -> int:
@@ -273,3 +238,254 @@ def test_refusals_raise_what_the_library_has_for_them(client: Client, shop: Shop
     )
     assert refusal(ask(good, "http-500", stream=True), openai.InternalServerError)[3] == "upstream_failed"
     assert spent(shop) == 0
+
+
+# --- asking again ---
+
+
+@pytest.fixture(scope="module")
+def port(django_db_setup: None, django_db_blocker: Any) -> Iterator[int]:
+    with django_db_blocker.unblock(), web_server("uvicorn") as port:
+        yield port
+
+
+def test_a_library_that_loses_patience_asks_again_and_is_charged_once(shop: Shop, port: int) -> None:
+    shop.offer("slow:2500")
+    with clients_at(shop, port) as make:
+        program = make(timeout=1.0, max_retries=3)
+        answer = program.chat.completions.create(model="slow-2500", messages=say("x"))
+    assert answer.choices[0].message.content == "1 2 3 "
+    assert [(hold.state, hold.charge) for hold in shop.holds()] == [("posted", spent(shop))]
+    [message] = shop.messages()
+    assert answer.id == str(message.pk)
+
+
+def test_an_answer_that_its_program_left_is_there_when_it_asks_again_and_only_then(shop: Shop, port: int) -> None:
+    shop.offer("slow:1200")
+    secret = make_key(shop.alice)[1]
+    with clients_at(shop, port) as make:
+        impatient = make(secret, timeout=0.6)
+        with pytest.raises(openai.APITimeoutError):
+            impatient.chat.completions.create(model="slow-1200", messages=say("x"))
+        wait_for(lambda: [hold for hold in shop.holds() if hold.state == "posted"])
+        again: Any = {"extra_headers": {"x-stainless-retry-count": "1"}}
+        kept = make(secret).chat.completions.create(model="slow-1200", messages=say("x"), **again)
+        assert (kept.id, kept.choices[0].message.content) == (str(shop.messages()[0].pk), "1 2 3 ")
+        assert len(shop.holds()) == 1
+        # Another request, another key's, and one that is no second try are questions of their own.
+        other_secret = make_key(shop.alice)[1]
+        for secret_, text, more in ((secret, "y", again), (other_secret, "x", again), (secret, "x", {})):
+            make(secret_).chat.completions.create(model="slow-1200", messages=say(text), **more)
+    assert len(shop.holds()) == 4
+
+
+def test_a_second_try_of_what_was_read_to_its_end_is_a_new_question(shop: Shop, port: int) -> None:
+    shop.offer("plain")
+    with clients_at(shop, port) as make:
+        program = make()
+        first = program.chat.completions.create(model="plain", messages=say("x"))
+        again: Any = {"extra_headers": {"x-stainless-retry-count": "1"}}
+        second = program.chat.completions.create(model="plain", messages=say("x"), **again)
+    assert first.id != second.id
+    assert len(shop.holds()) == 2
+
+
+def test_what_failed_upstream_is_tried_anew_and_costs_nothing(shop: Shop, port: int) -> None:
+    shop.offer("http-500")
+    key: Any = {"extra_headers": {"Idempotency-Key": "a"}}
+    with clients_at(shop, port) as make, pytest.raises(openai.InternalServerError):
+        make(max_retries=1).chat.completions.create(model="http-500", messages=say("x"), **key)
+    assert [hold.state for hold in shop.holds()] == ["voided", "voided"]
+    assert spent(shop) == 0
+
+
+def test_an_idempotency_key_is_one_answer(shop: Shop, port: int) -> None:
+    shop.offer("slow:500")
+    secret, others = make_key(shop.alice)[1], make_key(shop.person(cash=YUAN))[1]
+    key: Any = {"extra_headers": {"Idempotency-Key": "order-17"}}
+    answers: list[Any] = []
+    with clients_at(shop, port) as make:
+        program = make(secret)
+
+        def ask() -> None:
+            answers.append(program.chat.completions.create(model="slow-500", messages=say("x"), **key))
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        ask()
+        assert refusal(
+            lambda: program.chat.completions.create(model="slow-500", messages=say("y"), **key), openai.BadRequestError
+        ) == (400, "invalid_request_error", 10001, "client_msg_id_reused")
+        assert len(shop.holds()) == 1
+        make(others).chat.completions.create(model="slow-500", messages=say("x"), **key)
+    assert [answer.choices[0].message.content for answer in answers] == ["1 2 3 "] * 5
+    assert {answer.id for answer in answers} == {str(shop.messages()[0].pk)}
+    assert len(shop.holds()) == 2
+
+
+def test_a_second_try_at_another_process_gets_the_first_ones_answer(shop: Shop, port: int) -> None:
+    shop.offer("slow:2000")
+    secret = make_key(shop.alice)[1]
+    again: Any = {"extra_headers": {"x-stainless-retry-count": "1"}}
+    with web_process("uvicorn") as (other, _process), clients_at(shop, port) as here, clients_at(shop, other) as there:
+        with pytest.raises(openai.APITimeoutError):
+            here(secret, timeout=0.7).chat.completions.create(model="slow-2000", messages=say("x"))
+        answer = there(secret).chat.completions.create(model="slow-2000", messages=say("x"), **again)
+    assert answer.choices[0].message.content == "1 2 3 "
+    assert [hold.state for hold in shop.holds()] == ["posted"]
+
+
+# --- limits and isolation ---
+
+
+def test_a_keys_limit_holds_against_many_at_once(shop: Shop, port: int) -> None:
+    shop.offer("slow:300", max_output_tokens=1000)
+    # Each may cost 8,000 micro-yuan and a little for its question: the limit has room for three.
+    key, secret = make_key(shop.alice, spend_limit=27_000)
+    codes: list[int] = []
+    with clients_at(shop, port) as make:
+        program = make(secret)
+
+        def ask() -> None:
+            try:
+                program.chat.completions.create(model="slow-300", messages=say("x"), max_tokens=1000)
+            except openai.RateLimitError as refused:
+                codes.append(int(refused.code or 0))
+            else:
+                codes.append(1)
+
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert set(codes) <= {1, 102}
+    assert max(hold.max_completion_tokens for hold in shop.holds()) == 1000
+    frozen = sum(hold.amount for hold in shop.holds())
+    assert 0 < frozen <= 27_000
+    with scope.tenant(shop.tenant.pk):
+        assert ApiKey.objects.get(pk=key.pk).spent == spent(shop) == sum(hold.charge for hold in shop.holds())
+
+
+def test_a_limit_that_is_used_up_refuses_until_it_is_raised(shop: Shop, port: int) -> None:
+    shop.offer("plain")
+    key, secret = make_key(shop.alice, spend_limit=YUAN)
+    with clients_at(shop, port) as make:
+        program = make(secret)
+        program.chat.completions.create(model="plain", messages=say("x"))
+        with scope.tenant(shop.tenant.pk):
+            key = ApiKey.objects.get(pk=key.pk)
+            assert key.spent == spent(shop) > 0
+            assert key.last_used_at is not None
+            keys.change_key(key, spend_limit=key.spent)
+        with pytest.raises(openai.RateLimitError) as refused:
+            program.chat.completions.create(model="plain", messages=say("x"))
+        body: Any = refused.value.body
+        assert (body["reason"], body["used"], body["limit"]) == ("api_key_limit_reached", *[str(key.spent)] * 2)
+        assert refused.value.response.headers["x-should-retry"] == "false"
+        with scope.tenant(shop.tenant.pk):
+            keys.change_key(key, spend_limit=None)
+        program.chat.completions.create(model="plain", messages=say("x"))
+    with scope.tenant(shop.tenant.pk):
+        assert ApiKey.objects.get(pk=key.pk).spent == spent(shop)
+
+
+def test_a_key_is_good_at_its_own_tenant_only_and_ends_at_once(shop: Shop, port: int, upstream_url: str) -> None:
+    shop.offer("plain")
+    theirs = open_shop(upstream_url)
+    theirs.offer("plain")
+    key, secret = make_key(shop.alice)
+    bad_key = (401, "invalid_api_key", -1, "api_key_invalid")
+    with clients_at(shop, port) as make:
+        for program in (make(secret, host=theirs.host), make(make_key(theirs.alice)[1])):
+            assert refusal(lambda p=program: p.models.list(), openai.AuthenticationError) == bad_key  # type: ignore[misc]
+            assert (
+                refusal(
+                    lambda p=program: p.chat.completions.create(model="plain", messages=say("x")),  # type: ignore[misc]
+                    openai.AuthenticationError,
+                )
+                == bad_key
+            )
+        assert refusal(make(secret, host="nobody.example.com").models.list, openai.NotFoundError) == (
+            *(404, "invalid_request_error", 404, "tenant_not_found"),
+        )
+        program = make(secret)
+        assert [model.id for model in program.models.list()] == ["plain"]
+        with scope.tenant(shop.tenant.pk):
+            assert keys.revoke_key(key)
+            assert not keys.revoke_key(key)
+        assert refusal(program.models.list, openai.AuthenticationError) == bad_key
+    assert shop.holds() == theirs.holds() == []
+
+
+def test_every_answer_says_how_many_calls_are_left_and_one_too_many_when_to_come_again(shop: Shop) -> None:
+    shop.offer("plain")
+    with web_server("uvicorn", API_CALLS_PER_MINUTE="2") as port, clients_at(shop, port) as make:
+        program = make()
+        raw = program.chat.completions.with_raw_response.create(model="plain", messages=say("x"))
+        assert (raw.headers["x-ratelimit-limit-requests"], raw.headers["x-ratelimit-remaining-requests"]) == ("2", "1")
+        assert raw.request_id == raw.headers["x-request-id"] != ""
+        stream = program.chat.completions.with_raw_response.create(model="plain", messages=say("x"), stream=True)
+        assert stream.headers["x-ratelimit-remaining-requests"] == "0"
+        list(stream.parse())
+        with pytest.raises(openai.RateLimitError) as refused:
+            program.chat.completions.create(model="plain", messages=say("x"))
+    told = refused.value.response.headers
+    assert (refused.value.type, refused.value.code) == ("rate_limit_exceeded", "102")
+    assert told["x-ratelimit-remaining-requests"] == "0"
+    assert 0 <= int(told["retry-after"]) <= 60
+    assert told["x-ratelimit-reset-requests"] == f"{told['retry-after']}s"
+    assert "x-should-retry" not in told
+    assert len(shop.holds()) == 2
+
+
+# --- what goes wrong upstream, and who leaves ---
+
+
+def test_an_answer_that_breaks_off_is_given_as_far_as_it_was_charged(shop: Shop, port: int) -> None:
+    shop.offer("reset:3")
+    with clients_at(shop, port) as make:
+        program = make(max_retries=2)
+        whole = program.chat.completions.create(model="reset-3", messages=say("x"))
+        stream = program.chat.completions.create(model="reset-3", messages=say("x"), stream=True)
+        texts: list[str] = []
+        with pytest.raises(openai.APIError) as broken:
+            texts.extend(chunk.choices[0].delta.content or "" for chunk in stream)
+    assert (whole.choices[0].message.content, whole.choices[0].finish_reason) == ("1 2 3 ", "length")
+    assert "".join(texts) == "1 2 3 "
+    body: Any = broken.value.body
+    assert (body["code"], body["reason"]) == (0, "answer_cut_short")
+    assert [(hold.state, hold.reason) for hold in shop.holds()] == [("posted", "upstream_broken")] * 2
+
+
+def test_an_answer_is_as_long_as_asked_for_whatever_the_model_does(shop: Shop, port: int) -> None:
+    shop.offer("ignores-max-tokens")
+    with clients_at(shop, port) as make:
+        answer = make().chat.completions.create(model="ignores-max-tokens", messages=say("x"), max_tokens=5)
+    assert answer.choices[0].finish_reason == "length"
+    [hold] = shop.holds()
+    assert hold.max_completion_tokens == 5
+    assert hold.shortfall == 0
+
+
+@pytest.mark.parametrize(("policy", "reason"), [("finish", "stop"), ("stop", "client_left")])
+def test_a_program_that_leaves_is_charged_what_the_tenants_policy_says(
+    upstream_url: str, port: int, policy: str, reason: str
+) -> None:
+    shop = open_shop(upstream_url)
+    shop.tenant.on_disconnect = policy
+    shop.tenant.save(update_fields=["on_disconnect"])
+    shop.offer("pace:30:100")
+    with clients_at(shop, port) as make:
+        stream = make().chat.completions.create(model="pace-30-100", messages=say("x"), stream=True)
+        next(stream)
+        next(stream)
+        stream.close()
+        wait_for(lambda: [hold for hold in shop.holds() if hold.state == "posted"])
+    [hold] = shop.holds()
+    assert hold.reason == reason
+    assert hold.posted_completion == 30 if policy == "finish" else 0 < hold.posted_completion < 30
+    expect_right_books(shop)
