@@ -1,10 +1,12 @@
 """OpenAI's own Python library, unmodified, against the real server: the API is what it understands."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from django.utils import timezone
@@ -489,3 +491,65 @@ def test_a_program_that_leaves_is_charged_what_the_tenants_policy_says(
     assert hold.reason == reason
     assert hold.posted_completion == 30 if policy == "finish" else 0 < hold.posted_completion < 30
     expect_right_books(shop)
+
+
+# --- beside the libraries ---
+
+
+def raw(port: int, shop: Shop, method: str, path: str, **more: Any) -> httpx.Response:
+    headers = {"Host": shop.host, "Accept-Language": "en", **more.pop("headers", {})}
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        return client.request(method, path, headers=headers, **more)
+
+
+def test_other_addresses_and_a_body_that_is_too_large_are_refused_in_openais_form(shop: Shop) -> None:
+    secret = make_key(shop.alice)[1]
+    bearer = {"Authorization": f"Bearer {secret}"}
+    with web_server("uvicorn", API_BODY_BYTES="1000") as port:
+        lost = [
+            raw(port, shop, method, path, headers=bearer)
+            for method, path in (("GET", "/v1/chat/completions"), ("POST", "/v1/embeddings"), ("GET", "/v1/"))
+        ]
+        large = raw(port, shop, "POST", "/v1/chat/completions", headers=bearer, content=b" " * 1001)
+        # Without a key nothing of the body is read.
+        unknown = raw(port, shop, "POST", "/v1/chat/completions", content=b" " * 1001)
+    assert [(answer.status_code, answer.json()["error"]["reason"]) for answer in lost] == [(404, "no_such_path")] * 3
+    assert (large.status_code, large.json()["error"]["param"]) == (400, "body")
+    assert (unknown.status_code, unknown.json()["error"]["type"]) == (401, "invalid_api_key")
+    assert large.json() == {
+        "error": {
+            "message": "The request is too large. Please shorten the message.",
+            "type": "invalid_request_error",
+            "param": "body",
+            "code": 10001,
+            "reason": "invalid_parameter",
+            "action": "correct",
+            "reset_at": None,
+            "request_id": large.headers["x-request-id"],
+        }
+    }
+
+
+def test_a_browser_is_allowed_the_libraries_headers(shop: Shop, port: int) -> None:
+    asked = {"Access-Control-Request-Headers": "authorization,x-stainless-lang", "Origin": "https://page.example"}
+    answer = raw(port, shop, "OPTIONS", "/v1/chat/completions", headers=asked)
+    names = ("access-control-allow-origin", "access-control-allow-headers", "access-control-allow-methods")
+    assert (answer.status_code, [answer.headers[name] for name in names]) == (
+        204,
+        ["*", "authorization,x-stainless-lang", "GET, POST, OPTIONS"],
+    )
+
+
+def test_a_stream_is_events_and_nothing_else(shop: Shop, port: int) -> None:
+    shop.offer("plain")
+    bearer = {"Authorization": f"Bearer {make_key(shop.alice)[1]}"}
+    asked = {"model": "plain", "messages": say("x"), "stream": True, "stream_options": {"include_usage": True}}
+    answer = raw(port, shop, "POST", "/v1/chat/completions", headers=bearer, json=asked)
+    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    *events, last, rest = answer.text.split("\n\n")
+    assert (last, rest) == ("data: [DONE]", "")
+    chunks = [json.loads(event.removeprefix("data: ")) for event in events]
+    assert {key for chunk in chunks for key in chunk} == {"id", "object", "created", "model", "choices", "usage"}
+    assert [chunk["usage"] is None for chunk in chunks] == [True] * (len(chunks) - 1) + [False]
+    assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert "chatcmpl" not in answer.text

@@ -42,6 +42,7 @@ from billing.models import (
 )
 from billing.payments.provider import PaymentNotice
 from billing.tests.conftest import open_shop
+from chat.keys import make_key as make_api_key
 from chat.models import Conversation, ModelOffer, Role, UpstreamAccount
 from chat.models import Message as ChatMessage
 from saas.local.messages import forms, texts_of_source, update
@@ -235,6 +236,7 @@ def rows_of_every_kind() -> list[Model]:
             tenant=tenant, slug="1", name="模型", sku=shop.sku, account=account, upstream_model="1"
         )
         Role.objects.create(tenant=tenant, slug="1", name="助手", instructions="请")
+        make_api_key(user=user, name="脚本", spend_limit=1)
         conversation = Conversation.objects.create(tenant=tenant, user=user, title="你好")
         ChatMessage.objects.create(
             tenant=tenant, conversation=conversation, user=user, offer_slug="1", question="你好", state="done"
