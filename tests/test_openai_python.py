@@ -42,7 +42,7 @@ def client(shop: Shop, chat_port: int) -> Iterator[Client]:
 def charge_of(usage: Any) -> int:
     cached = usage.prompt_tokens_details.cached_tokens or 0
     rated = (usage.prompt_tokens - cached) * RETAIL[0] + cached * RETAIL[1] + usage.completion_tokens * RETAIL[2]
-    return -(-rated // 1_000_000)
+    return int(-(-rated // 1_000_000))
 
 
 def spent(shop: Shop) -> int:

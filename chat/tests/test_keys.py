@@ -117,7 +117,7 @@ def test_use_is_noted_at_most_once_a_minute() -> None:
         assert ApiKey.objects.get(pk=key.pk).last_used_at == first is not None
         ApiKey.objects.filter(pk=key.pk).update(last_used_at=first - timedelta(seconds=61))
         keys.key_of(tenant_id=tenant.pk, secret=secret)
-        assert ApiKey.objects.get(pk=key.pk).last_used_at >= first
+        assert (ApiKey.objects.get(pk=key.pk).last_used_at or first - timedelta(days=1)) >= first
 
 
 @pytest.mark.django_db
