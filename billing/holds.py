@@ -45,6 +45,10 @@ _EXPIRE_BATCH: Final = 1000
 _REASON_LENGTH: Final = 64  # of the column
 
 
+class BudgetShortError(Exception):
+    """The request's `budget`, not the user's balance, pays for less than the shortest answer."""
+
+
 class DuplicateKeyError(Exception):
     """The key has a hold already: `hold_id`, open or ended."""
 
@@ -61,6 +65,7 @@ class HoldRequest:
     pays for. `prompt_tokens` is an upper bound; `max_completion_tokens` is what the caller would like,
     `min_completion_tokens` what makes it worth starting (ValueError where these make no sense). What of `quota_group`
     costs the user nothing is in the terms; `paid_way` tells whether more of it can be bought answer by answer at all.
+    `budget`, micro-yuan, is what may be spent on the answer at most, whatever the balance is.
     """
 
     tenant_id: int
@@ -73,6 +78,7 @@ class HoldRequest:
     quota_group: str
     paid_way: bool
     is_guest: bool
+    budget: int | None = None
     hold_id: uuid.UUID = field(default_factory=uuid7)
 
     def __post_init__(self) -> None:
@@ -164,9 +170,9 @@ def admit(request: HoldRequest) -> Hold:
     """Freeze what the answer may cost at most: of the user's plan, free quota, gift or cash, and the tenant's wallet.
 
     Part of the caller's transaction, and best the last thing in it: the tenant's wallet stays locked until the commit.
-    The hold's `max_completion_tokens` is what is affordable, at most what was asked for. Raises DuplicateKeyError, and
-    ProductError 101 (the user can go on by paying), 102 (paying does not help now) or 404 (no price); then nothing
-    of this call remains, even if the caller's transaction goes on.
+    The hold's `max_completion_tokens` is what is affordable, at most what was asked for. Raises DuplicateKeyError,
+    BudgetShortError, and ProductError 101 (the user can go on by paying), 102 (paying does not help now) or 404 (no
+    price); then nothing of this call remains, even if the caller's transaction goes on.
     """
     owner = {"tenant_id": request.tenant_id, "user_id": request.user_id}
     with scope.tenant(request.tenant_id), transaction.atomic():
@@ -338,13 +344,16 @@ def _fund(request: HoldRequest, terms: Terms, prices: Prices, accounts: UserAcco
         return taken
     if request.is_guest or not request.paid_way:
         raise _quota_used_up(request, terms)
+    available = accounts.available if request.budget is None else min(accounts.available, request.budget)
     completion = pricing.affordable_completion(
         price=prices.retail,
-        available=accounts.available,
+        available=available,
         prompt=request.prompt_tokens,
         wanted=request.max_completion_tokens,
     )
     if completion < request.min_completion_tokens:
+        if available < accounts.available:
+            raise BudgetShortError
         raise _not_affordable(request, terms, prices, accounts)
     held = pricing.amount(prices.retail, Quantities(prompt=request.prompt_tokens, completion=completion))
     gift = min(held, accounts.gift.available)

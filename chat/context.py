@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from django.db import connection
 
 from chat.models import ChatRules, Conversation, Message, ModelOffer, Role
-from chat.refusals import too_long
+from chat.refusals import no_images, too_long
 from chat.upstream import tokens
+from chat.upstream.base import ChatRequest
 
 # Turns of a conversation that are looked at; the model's window usually ends it earlier.
 MAX_TURNS = 50
@@ -35,6 +36,21 @@ class Said(NamedTuple):
 def estimate_tokens(messages: Iterable[dict[str, Any]], offer: ModelOffer) -> int:
     """Return how many of the model's tokens `messages` take at most, counted offline and scaled to the model."""
     return -(-tokens.count_messages(list(messages)) * offer.token_ratio_percent // 100)
+
+
+def check_call(request: ChatRequest, offer: ModelOffer) -> int:
+    """Return how many of the model's tokens a program's request takes at most: text as above, images as the offer says.
+
+    Raises ProductError 10001 where it leaves no room for the shortest answer, or has images that the model cannot take.
+    """
+    images = tokens.count_images(request.messages)
+    if images and not offer.image_tokens:
+        raise no_images()
+    text = tokens.count_messages(request.messages) + tokens.count_extra(request.extra)
+    prompt = -(-text * offer.token_ratio_percent // 100) + images * offer.image_tokens
+    if offer.context_window - prompt < min(offer.min_output_tokens, request.max_tokens):
+        raise too_long()
+    return prompt
 
 
 def build_context(

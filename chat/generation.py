@@ -47,7 +47,9 @@ class Answer:
     Appended to by one writer on the event loop; read with cursors (`chunks` and `texts` run in step).
     """
 
-    def __init__(self, *, message_id: uuid.UUID, conversation_id: uuid.UUID, model: str, language: str = "") -> None:
+    def __init__(
+        self, *, message_id: uuid.UUID, conversation_id: uuid.UUID | None, model: str, language: str = ""
+    ) -> None:
         self.message_id = message_id
         self.conversation_id = conversation_id
         self.model = model

@@ -12,6 +12,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
+from chat.keyring import ApiKey
 from chat.library import Announcement, AnnouncementRead, ChatRules, PlatformAnnouncement, RoleCategory
 from chat.marks import Feedback, Report, SearchEntry, ShareLink
 from chat.moderation import models as moderation_models  # noqa: F401  Django finds an app's models from here
@@ -23,6 +24,7 @@ from tenants.secrets import EncryptedTextField
 __all__ = [
     "Announcement",
     "AnnouncementRead",
+    "ApiKey",
     "ChatRules",
     "Conversation",
     "Feedback",
@@ -150,6 +152,11 @@ class ModelOffer(TenantOwned):
         default=120,
         validators=[MinValueValidator(100), MaxValueValidator(1000)],
         help_text=_("Estimates count with a common tokenizer; a model with a smaller vocabulary needs more."),
+    )
+    image_tokens = models.PositiveIntegerField(
+        _("tokens that an image takes at most"),
+        default=2000,
+        help_text=_("For images that come by the API: so much is frozen for each. 0: the model takes none."),
     )
     quota_group = models.CharField(_("quota group"), max_length=40, default="default")
     paid_way = models.BooleanField(_("may be paid for"), default=True)
@@ -361,6 +368,9 @@ class Message(TenantOwned):
 
     The answer is empty while `state` is RUNNING, and then final: whole, cut short by a stated reason, or absent
     because the turn failed, in which case `failure` keeps the error object that was sent, for a repeated request.
+
+    A call of the OpenAI-compatible API is a row with an `api_key`, in no conversation and without any text: of what was
+    said there only a keyed digest is kept, by which a repeated call is known (docs/adr, "Calls are billed, not kept").
     """
 
     class State(models.TextChoices):
@@ -378,8 +388,21 @@ class Message(TenantOwned):
         db_constraint=False,
         db_index=False,
         related_name="messages",
+        null=True,
+        blank=True,
         verbose_name=_("conversation"),
     )
+    api_key = models.ForeignKey(
+        ApiKey,
+        on_delete=models.PROTECT,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+        null=True,
+        blank=True,
+        verbose_name=_("API key"),
+    )
+    request_digest = models.CharField(_("digest of the request"), max_length=64, default="", editable=False)
     user = models.ForeignKey(
         "tenants.EndUser",
         on_delete=models.PROTECT,
@@ -423,6 +446,12 @@ class Message(TenantOwned):
             SameTenant(field="conversation", name="chat_message_conversation_fk"),
             SameTenant(field="user", name="chat_message_user_fk"),
             SameTenant(field="parent", name="chat_message_parent_fk"),
+            SameTenant(field="api_key", name="chat_message_api_key_fk"),
+            models.CheckConstraint(
+                condition=models.Q(api_key__isnull=True, conversation__isnull=False)
+                | models.Q(api_key__isnull=False, conversation__isnull=True, question="", answer=""),
+                name="chat_message_calls_keep_no_text",
+            ),
             models.UniqueConstraint(fields=["tenant", "user", "client_msg_id"], name="chat_message_client_id"),
         ]
         indexes: ClassVar = [
@@ -442,5 +471,10 @@ class Message(TenantOwned):
                 fields=["tenant", "user"],
                 condition=models.Q(indexed_at__isnull=True),
                 name="chat_message_to_index",
+            ),
+            models.Index(
+                fields=["tenant", "user", "request_digest", "created_at"],
+                condition=models.Q(api_key__isnull=False),
+                name="chat_message_calls",
             ),
         ]

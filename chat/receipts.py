@@ -21,10 +21,14 @@ router = Router(tags=["billing"], auth=signed_in)
 
 
 class ReceiptOut(Schema):
-    """An answer's receipt; what it holds is described in docs/protocol.md."""
+    """An answer's receipt; what it holds is described in docs/protocol.md.
+
+    A call of the OpenAI-compatible API has a key in place of a conversation.
+    """
 
     message_id: uuid.UUID = Field(alias="id")
-    conversation_id: uuid.UUID
+    conversation_id: uuid.UUID | None
+    api_key_id: int | None
     asked_at: datetime = Field(alias="created_at")
     receipt: dict[str, Any]
 

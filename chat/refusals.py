@@ -40,6 +40,17 @@ def too_long() -> ProductError:
     )
 
 
+def no_images() -> ProductError:
+    """10001: the model takes text only."""
+    return ProductError(
+        ErrorCode.INVALID,
+        _("This model takes no images. Please choose another one."),
+        type="images_not_taken",
+        scope="messages",
+        action="choose_model",
+    )
+
+
 def cut_short() -> ProductError:
     """0: the upstream broke off after its first output; what came is kept and charged (docs/adr/0003)."""
     return ProductError(
@@ -128,4 +139,50 @@ def announcement_not_found() -> ProductError:
         type="announcement_not_found",
         scope="announcement",
         action="reload",
+    )
+
+
+def model_not_found() -> ProductError:
+    """404: no such model is offered here, or not to this API key."""
+    return ProductError(
+        ErrorCode.NOT_FOUND,
+        _("This model is not available. Please choose another one."),
+        type="model_not_found",
+        scope="model",
+        action="choose_model",
+    )
+
+
+def request_refused() -> ProductError:
+    """10001: the provider refuses a program's request for what is in it; its own words name the provider."""
+    return ProductError(
+        ErrorCode.INVALID,
+        _("The model refused this request: it may not support one of the parameters. Nothing was charged."),
+        type="request_refused",
+        scope="model",
+        action="correct",
+    )
+
+
+def api_key_invalid() -> ProductError:
+    """-1: no API key that is good here."""
+    return ProductError(
+        ErrorCode.LOGIN,
+        _("This API key is not valid. Please check it, or make a new one."),
+        type="api_key_invalid",
+        scope="api_key",
+    )
+
+
+def api_key_limit_reached(*, used: int, limit: int) -> ProductError:
+    """102: the key's spending limit does not cover the call; amounts in micro-yuan, running calls included."""
+    return ProductError(
+        ErrorCode.QUOTA,
+        _("The spending limit of this API key does not cover this request. Please raise it, or use another key."),
+        type="api_key_limit_reached",
+        scope="api_key",
+        action="raise_limit",
+        reset_at=None,
+        used=str(used),
+        limit=str(limit),
     )

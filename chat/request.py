@@ -92,7 +92,7 @@ def read_parameters(values: Mapping[str, Any]) -> ChatParameters:
     if len(text["client_msg_id"]) > MAX_KEY_CHARACTERS:
         raise invalid("client_msg_id", _("client_msg_id may have at most 64 characters."))
     return ChatParameters(
-        ask=Ask(**{name: text[name] for name in _ASKED}),
+        ask=Ask(call=None, **{name: text[name] for name in _ASKED}),
         resume=text["message_id"],
         offset=_number(values, "offset"),
         token=text["token"],

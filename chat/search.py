@@ -58,7 +58,7 @@ def find(*, user: EndUser, query: str, before: str = "", limit: int) -> list[Hit
 
 
 def _candidates(user: EndUser, query: str) -> QuerySet[Message]:
-    mine = Message.objects.filter(user=user, conversation__deleted_at__isnull=True)
+    mine = Message.objects.filter(user=user, api_key=None, conversation__deleted_at__isnull=True)
     terms = terms_of(query, tenant_id=user.tenant_id, user_id=user.pk)
     if not terms:
         return mine  # a single character: most messages have a common one, so the latest are soon found
@@ -85,7 +85,8 @@ def index(message: Message) -> bool:
             return False
         # Read after the row was taken: nobody can change the text now.
         said = Message.objects.select_related("conversation").get(pk=message.pk)
-        if said.conversation.deleted_at is None:
+        # Of a call of the API nothing is kept that could be searched.
+        if said.conversation is not None and said.conversation.deleted_at is None:
             text = f"{said.question}\n{said.answer}"
             terms = terms_of(text, tenant_id=said.tenant_id, user_id=said.user_id)
             entry = SearchEntry(tenant_id=said.tenant_id, user_id=said.user_id, message=said, terms=terms)

@@ -40,14 +40,16 @@ def keep(turn: Turn, outcome: Outcome) -> None:
         "tenant_id": turn.tenant_id,
         "user_id": turn.user_id,
         "message_id": str(turn.message_id),
-        "conversation_id": str(turn.conversation_id),
+        "conversation_id": str(turn.conversation_id) if turn.conversation_id else None,
+        "api_key_id": turn.api_key_id,
         "language": turn.language,
         "model": turn.model,
         "cut_to_balance": turn.cut_to_balance,
         # Reckoned now: what was sent upstream is not kept.
         "usage": asdict(usage_of(turn, outcome)),
         "outcome": {
-            "text": outcome.text,
+            # Nothing of what a program was answered is kept.
+            "text": outcome.text if turn.api_key_id is None else "",
             "had_output": outcome.had_output,
             "finish_reason": outcome.finish_reason,
             "stopped": outcome.stopped,
@@ -102,7 +104,8 @@ def _settle(path: Path) -> None:
         tenant_id=entry["tenant_id"],
         user_id=entry["user_id"],
         message_id=uuid.UUID(entry["message_id"]),
-        conversation_id=uuid.UUID(entry["conversation_id"]),
+        conversation_id=uuid.UUID(entry["conversation_id"]) if entry["conversation_id"] else None,
+        api_key_id=entry.get("api_key_id"),
         language=entry["language"],
         model=entry["model"],
         targets=(),

@@ -12,7 +12,7 @@ time, and one that has taken nothing for `STUCK_AFTER` is left.
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -110,8 +110,15 @@ async def stream(send: Send, receive: Receive, reader: Reader, answer: Answer) -
 async def _stream(send: Send, receive: Receive, reader: Reader, answer: Answer) -> None:
     await send(_head(reader, answer))
     write = _write_h5 if reader.framing is Framing.H5 else _write_mini_program
+    await attend(send, receive, answer, lambda outlet: write(outlet, reader, answer))
+
+
+async def attend(
+    send: Send, receive: Receive, answer: Answer, write: Callable[[Send], Coroutine[Any, Any, None]]
+) -> bool:
+    """Run `write` until it is done, or the reader leaves or takes nothing; return whether it was done."""
     outlet = _Outlet(send)
-    writer = asyncio.ensure_future(write(outlet.send, reader, answer))
+    writer = asyncio.ensure_future(write(outlet.send))
     # Nothing tells a writer that its client has left, unless someone waits for it.
     watcher = asyncio.ensure_future(_departure(receive))
     try:
@@ -127,6 +134,7 @@ async def _stream(send: Send, receive: Receive, reader: Reader, answer: Answer) 
         # A connection that broke while we wrote has left, like one that said so.
         if isinstance(result, Exception) and not isinstance(result, OSError):
             raise result
+    return results[0] is None
 
 
 class _Outlet:

@@ -11,8 +11,9 @@ from django.utils import timezone, translation
 
 from billing import holds
 from billing.models import Hold
-from chat import refusals, search
+from chat import keys, refusals, search
 from chat.models import Conversation, Feedback, Message, SearchEntry
+from chat.turn import note_charge
 from tenants import scope
 
 log = structlog.get_logger(__name__)
@@ -36,11 +37,15 @@ def close_orphans() -> int:
 def _close(message: Message) -> bool:
     receipt = holds.receipt_of(tenant_id=message.tenant_id, hold_id=message.pk)
     failure = refusals.cut_short() if receipt else refusals.expired()
-    with scope.tenant(message.tenant_id), translation.override(message.tenant.language):
+    with scope.tenant(message.tenant_id), translation.override(message.tenant.language), transaction.atomic():
+        told = {"model": message.offer_slug, **receipt.as_json()} if receipt else None
+        if message.api_key_id is not None:
+            keys.lock(message.api_key_id)
+            note_charge(Message.objects.filter(pk=message.pk, state=Message.State.RUNNING).first(), told)
         closed = Message.objects.filter(pk=message.pk, state=Message.State.RUNNING).update(
             state=Message.State.CUT if receipt else Message.State.FAILED,
             answer=message.answer if receipt else "",
-            receipt={"model": message.offer_slug, **receipt.as_json()} if receipt else None,
+            receipt=told,
             failure=failure.body(""),
             ended_at=timezone.now(),
         )

@@ -7,26 +7,28 @@ Both run in a thread (chat.threads), inside the tenant's scope, and between them
 """
 
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone, translation
 from django.utils.translation import gettext_lazy as _
 
 from billing import adjustments, holds
 from billing.tasks import enqueue_record
-from chat import refusals
-from chat.context import branch_to, build_context, estimate_tokens
+from chat import keys, refusals
+from chat.context import branch_to, build_context, check_call, estimate_tokens
 from chat.events import FailureKind
 from chat.models import Conversation, Message, ModelOffer, Role
 from chat.moderation import evidence
 from chat.moderation.evidence import Evidence
-from chat.moderation.question import Screened, screen
+from chat.moderation.question import Screened, screen, screen_messages
 from chat.moderation.refusals import Refused, refusal
 from chat.routes import available, targets_of
 from chat.upstream import tokens
@@ -50,8 +52,26 @@ ROOT: Final = "root"
 # Why an answer ended before its upstream did, as its receipt says.
 STOPPED: Final = "stopped"
 EXPIRED: Final = "expired"
+# For how long a repeated call of the API is taken for a try of the first one, where no key says so.
+RETRY_WINDOW: Final = timedelta(minutes=10)
 # When it is worth asking again where too many answers are running: they take seconds.
 BUSY_SECONDS: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What a program asks for by an API key: all of it, in OpenAI's words, and none of it is kept.
+
+    `extra` is passed upstream as it is; `max_tokens` is None where the program leaves it open. `digest` tells equal
+    calls; `is_retry`: the program's library says that it has asked before.
+    """
+
+    key_id: int
+    messages: Sequence[Mapping[str, Any]] = field(repr=False)
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    max_tokens: int | None = None
+    digest: str = ""
+    is_retry: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +79,11 @@ class Ask:
     """What a user asks for, parsed and of the right types, not yet checked against anything stored.
 
     At most one of `parent` (the message that the question follows), `regenerate` (the message whose question is asked
-    again) and `edit` (the message whose question this one replaces) is given; "" where not.
+    again) and `edit` (the message whose question this one replaces) is given; "" where not. A `call` takes the place of
+    the text and of everything about conversations.
     """
 
-    message: str
+    message: str = ""
     conversation: str = ""
     parent: str = ""
     regenerate: str = ""
@@ -70,6 +91,15 @@ class Ask:
     model: str = ""
     role: str = ""
     client_msg_id: str = ""
+    call: Call | None = None
+
+
+class _Prompt(NamedTuple):
+    """What is sent upstream for a question, how many tokens it takes at most, and how long an answer is wanted."""
+
+    request: ChatRequest
+    tokens: int
+    budget: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +109,8 @@ class Turn:
     tenant_id: int
     user_id: int
     message_id: uuid.UUID
-    conversation_id: uuid.UUID
+    # None for a call of the API, which is in no conversation.
+    conversation_id: uuid.UUID | None
     language: str
     model: str
     targets: tuple[UpstreamTarget, ...]
@@ -90,6 +121,9 @@ class Turn:
     stop_when_left: bool = False
     # What the tenant's moderation knows of the question; None where the tenant has none.
     screened: Screened | None = field(default=None, repr=False)
+    # The key of a call of the API, whose text is kept nowhere; and the tokens that are reckoned for an image in it.
+    api_key_id: int | None = None
+    image_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,8 +172,7 @@ def open_turn(*, tenant: Tenant, user: EndUser, ask: Ask, language: str, is_full
     Raises ProductError (404, 10001, 101, 102, 11000) and AlreadyAskedError. Must run in the tenant's scope.
     """
     ask = _place(user, ask)
-    screened = screen(tenant, user, ask.message)
-    ask = replace(ask, message=screened.text) if screened else ask
+    screened, ask = _screen(tenant, user, ask)
     _refuse_repeated(user, ask)
     if is_full:
         raise too_many("process", settings.MAX_ANSWERS)
@@ -150,6 +183,8 @@ def open_turn(*, tenant: Tenant, user: EndUser, ask: Ask, language: str, is_full
         with transaction.atomic():
             turn = _admit(tenant=tenant, user=user, ask=ask, offer=offer, language=language)
             return replace(turn, screened=screened) if screened else turn
+    except holds.BudgetShortError:
+        raise keys.limit_reached(ask.call.key_id) from None  # type: ignore[union-attr]  # only calls have budgets
     except IntegrityError:
         # Two requests with one key at once: the other one's row stands now, and this one attaches to it.
         _refuse_repeated(user, ask)
@@ -158,53 +193,89 @@ def open_turn(*, tenant: Tenant, user: EndUser, ask: Ask, language: str, is_full
 
 def _admit(*, tenant: Tenant, user: EndUser, ask: Ask, offer: ModelOffer, language: str) -> Turn:
     _refuse_too_many(user)
-    conversation, is_new = _find_conversation(user, ask)
-    branch = [] if is_new or ask.parent == ROOT else branch_to(parse_id(ask.parent), conversation=conversation)
-    messages = build_context(conversation.role, branch=branch, question=ask.message, offer=offer)
-    prompt_tokens = estimate_tokens(messages, offer)
     message = Message(
         tenant_id=tenant.pk,
-        conversation=conversation,
         user=user,
-        parent_id=branch[0].id if branch else None,
         served_by=PROCESS,
         client_msg_id=ask.client_msg_id or None,
         offer_slug=offer.slug,
-        question=ask.message,
     )
-    # Before the hold, so that a second request with this key waits here and takes no money.
-    message.save(force_insert=True)
-    if not is_new:
-        Conversation.objects.filter(pk=conversation.pk).update(updated_at=timezone.now())
-    longest = min(offer.max_output_tokens, offer.context_window - prompt_tokens)
+    prompt = _write_question(message, ask, offer) if ask.call is None else _write_call(message, ask, ask.call, offer)
+    longest = min(prompt.request.max_tokens, offer.context_window - prompt.tokens)
     # Last: from here to the commit the tenant's other turns wait for its wallet's row.
     hold = holds.admit(
         holds.HoldRequest(
             hold_id=message.id,
             tenant_id=tenant.pk,
             user_id=user.pk,
-            key=f"{user.pk}:{ask.client_msg_id or message.id}",
+            # What failed of a call may be tried anew under its key, so a call's hold goes by the message.
+            key=f"{user.pk}:{(not ask.call and ask.client_msg_id) or message.id}",
             sku=offer.sku,
-            prompt_tokens=prompt_tokens,
+            prompt_tokens=prompt.tokens,
             max_completion_tokens=longest,
             min_completion_tokens=min(offer.min_output_tokens, longest),
             quota_group=offer.quota_group,
             paid_way=offer.paid_way and not user.is_guest,
             is_guest=user.is_guest,
+            budget=prompt.budget,
         )
     )
     return Turn(
         tenant_id=tenant.pk,
         user_id=user.pk,
         message_id=message.id,
-        conversation_id=conversation.id,
+        conversation_id=message.conversation_id,
         language=language,
         model=offer.slug,
         targets=targets_of(offer),
-        request=ChatRequest(messages=messages, max_tokens=hold.max_completion_tokens),
+        request=replace(prompt.request, max_tokens=hold.max_completion_tokens),
         cut_to_balance=hold.max_completion_tokens < longest,
         stop_when_left=tenant.on_disconnect == Tenant.OnDisconnect.STOP,
+        api_key_id=message.api_key_id,
+        image_tokens=offer.image_tokens,
     )
+
+
+def _write_question(message: Message, ask: Ask, offer: ModelOffer) -> _Prompt:
+    """Put a person's question into its conversation, and return it with as much of that as fits."""
+    conversation, is_new = _find_conversation(message.user, ask)
+    branch = [] if is_new or ask.parent == ROOT else branch_to(parse_id(ask.parent), conversation=conversation)
+    messages = build_context(conversation.role, branch=branch, question=ask.message, offer=offer)
+    message.conversation = conversation
+    message.parent_id = branch[0].id if branch else None
+    message.question = ask.message
+    # Before the hold, so that a second request with this key waits here and takes no money.
+    message.save(force_insert=True)
+    if not is_new:
+        Conversation.objects.filter(pk=conversation.pk).update(updated_at=timezone.now())
+    request = ChatRequest(messages=messages, max_tokens=offer.max_output_tokens)
+    return _Prompt(request, estimate_tokens(messages, offer))
+
+
+def _write_call(message: Message, ask: Ask, call: Call, offer: ModelOffer) -> _Prompt:
+    """Note a program's call, without what it says, and return that with what its key may still spend."""
+    if call.is_retry:
+        # Once more, now that the user's other requests are over.
+        _refuse_repeated(message.user, ask)
+    request = ChatRequest(
+        messages=call.messages,
+        max_tokens=min(call.max_tokens or offer.max_output_tokens, offer.max_output_tokens),
+        extra=call.extra,
+    )
+    prompt_tokens = check_call(request, offer)
+    message.api_key_id = call.key_id
+    message.request_digest = call.digest
+    message.save(force_insert=True)
+    return _Prompt(request, prompt_tokens, keys.budget_of(call.key_id))
+
+
+def _screen(tenant: Tenant, user: EndUser, ask: Ask) -> tuple[Screened | None, Ask]:
+    """Return what the tenant's moderation knows of what is asked, and that with what it masks masked."""
+    if ask.call is None:
+        screened = screen(tenant, user, ask.message)
+        return screened, replace(ask, message=screened.text) if screened else ask
+    screened, messages = screen_messages(tenant, user, ask.call.messages)
+    return screened, replace(ask, call=replace(ask.call, messages=messages)) if screened else ask
 
 
 def _place(user: EndUser, ask: Ask) -> Ask:
@@ -259,13 +330,12 @@ def too_many(whose: str, limit: int) -> ProductError:
 
 def _refuse_repeated(user: EndUser, ask: Ask) -> None:
     """Raise AlreadyAskedError for a known key, or the refusal that the key now carries another text."""
-    if not ask.client_msg_id:
-        return
-    known = Message.objects.filter(user=user, client_msg_id=ask.client_msg_id).first()
+    known = _known(user, ask)
     if known is None:
         return
     # One that moderation refused is not kept: its question is empty.
-    if known.question not in {ask.message, ""}:
+    is_other = known.question not in {ask.message, ""}
+    if is_other or known.request_digest != (ask.call.digest if ask.call else ""):
         raise ProductError(
             ErrorCode.INVALID,
             _("This message id was already used for another text. Send it again with a new id."),
@@ -276,18 +346,37 @@ def _refuse_repeated(user: EndUser, ask: Ask) -> None:
     raise AlreadyAskedError(known)
 
 
+def _known(user: EndUser, ask: Ask) -> Message | None:
+    """Return the message of which a request is a repetition, if it is one.
+
+    A call of the API that failed, and so cost nothing, may be tried anew: programs' libraries do that by themselves.
+    Those that send no key are known by an equal call of the same API key before.
+    """
+    mine = Message.objects.filter(user=user)
+    known: Message | None = None
+    if ask.client_msg_id:
+        known = mine.filter(client_msg_id=ask.client_msg_id).first()
+    elif ask.call and ask.call.is_retry:
+        before = timezone.now() - RETRY_WINDOW
+        calls = mine.filter(api_key_id=ask.call.key_id, request_digest=ask.call.digest, created_at__gt=before)
+        known = calls.exclude(state=Message.State.FAILED).order_by("-created_at").first()
+    if known and ask.call and known.state == Message.State.FAILED:
+        mine.filter(pk=known.pk, state=Message.State.FAILED).update(client_msg_id=None)
+        return None
+    return known
+
+
+def offers_on_sale() -> QuerySet[ModelOffer]:
+    """Return the tenant's offers that may be asked. Must run in the tenant's scope."""
+    return available(ModelOffer.objects.all())
+
+
 def _find_offer(slug: str) -> ModelOffer:
     """Return the offer named, or the tenant's default one."""
-    enabled = available(ModelOffer.objects.all())
+    enabled = offers_on_sale()
     offer = enabled.filter(slug=slug).first() if slug else enabled.order_by("-is_default", "pk").first()
     if offer is None:
-        raise ProductError(
-            ErrorCode.NOT_FOUND,
-            _("This model is not available. Please choose another one."),
-            type="model_not_found",
-            scope="model",
-            action="choose_model",
-        )
+        raise refusals.model_not_found()
     return offer
 
 
@@ -340,7 +429,8 @@ def find_conversation(*, user_id: int, conversation_id: str) -> Conversation:
 
 def find_message(*, user_id: int, message_id: uuid.UUID | None, parameter: str = "message_id") -> Message:
     """Return the user's own message; raise ProductError 404, of that parameter. Must run in the tenant's scope."""
-    mine = Message.objects.filter(user_id=user_id, conversation__deleted_at__isnull=True)
+    # Calls of the API are no messages of a conversation, and have no text to come back to.
+    mine = Message.objects.filter(user_id=user_id, api_key=None, conversation__deleted_at__isnull=True)
     message = mine.filter(pk=message_id).first() if message_id else None
     if message is None:
         raise message_not_found(parameter)
@@ -389,13 +479,15 @@ def checkpoint_turn(turn: Turn, outcome: Outcome) -> str:
         if not holds.checkpoint(tenant_id=turn.tenant_id, hold_id=turn.message_id, quantities=usage.quantities):
             return EXPIRED
         wanted = Message.objects.filter(pk=turn.message_id, state=Message.State.RUNNING, stop_asked_at=None)
-        return "" if wanted.update(answer=outcome.text) else STOPPED
+        return "" if wanted.update(answer=_kept(turn, outcome)) else STOPPED
 
 
 def close_turn(turn: Turn, outcome: Outcome) -> Ending:
     """End the turn in one transaction: settle what was generated, or void; then hand the usage to Celery."""
     with scope.tenant(turn.tenant_id), translation.override(turn.language):
         with transaction.atomic():
+            if turn.api_key_id is not None:
+                keys.lock(turn.api_key_id)  # before the user's rows, as when the call was admitted
             ending = _settle(turn, outcome) if outcome.had_output else _void(turn, outcome)
             if _store(turn, outcome, ending) and outcome.found:
                 evidence.keep(
@@ -443,6 +535,8 @@ def _void(turn: Turn, outcome: Outcome) -> Ending:
         return Ending(failure=refusals.stopped())
     kind = outcome.failure or FailureKind.EMPTY
     holds.void(tenant_id=turn.tenant_id, hold_id=turn.message_id, reason=f"upstream_{kind}")
+    if turn.api_key_id is not None and kind is FailureKind.REQUEST:
+        return Ending(failure=refusals.request_refused())
     return Ending(failure=refusals.upstream_failed(kind))
 
 
@@ -458,9 +552,12 @@ def _store(turn: Turn, outcome: Outcome, ending: Ending) -> bool:
     open_states = {Message.State.RUNNING, *([Message.State.CUT] if ending.is_late else [])}
     if outcome.refused is Refused.QUESTION:
         _forget_question(turn)
-    stored = Message.objects.filter(pk=turn.message_id, state__in=open_states).update(
+    row = Message.objects.filter(pk=turn.message_id, state__in=open_states)
+    if turn.api_key_id is not None:
+        note_charge(row.first(), ending.receipt)
+    stored = row.update(
         state=state,
-        answer=outcome.text if ending.receipt else "",
+        answer=_kept(turn, outcome) if ending.receipt else "",
         finish_reason=ending.finish_reason[:32],
         receipt=ending.receipt,
         failure=ending.failure.body("") if ending.failure else None,
@@ -473,9 +570,27 @@ def _store(turn: Turn, outcome: Outcome, ending: Ending) -> bool:
 def _forget_question(turn: Turn) -> None:
     """Take a refused question out of the history, and out of the title of the conversation that it began."""
     Message.objects.filter(pk=turn.message_id).update(question="")
+    if turn.conversation_id is None:
+        return
     others = Message.objects.filter(conversation_id=turn.conversation_id).exclude(pk=turn.message_id)
     if not others.exists():
         Conversation.objects.filter(pk=turn.conversation_id).update(title="")
+
+
+def _kept(turn: Turn, outcome: Outcome) -> str:
+    """Return what is stored of an answer's text: of a call of the API nothing."""
+    return outcome.text if turn.api_key_id is None else ""
+
+
+def note_charge(message: Message | None, receipt: Mapping[str, Any] | None) -> None:
+    """Add what a call of the API is charged to its key, less what an earlier receipt of it said.
+
+    Part of the transaction that ends the call; `message` is None where that has nothing to write any more.
+    """
+    if message is None or message.api_key_id is None or receipt is None:
+        return
+    before = int(message.receipt["charge"]) if message.receipt else 0
+    keys.note_spent(message.api_key_id, int(receipt["charge"]) - before)
 
 
 def usage_of(turn: Turn, outcome: Outcome) -> holds.Usage:
@@ -487,7 +602,7 @@ def _estimate_usage(turn: Turn, outcome: Outcome) -> holds.Usage:
     """Count offline what the upstream did not report; never above what is held."""
     completion = tokens.count(outcome.text) + tokens.count(outcome.hidden)
     return holds.Usage(
-        prompt=tokens.count_messages(turn.request.messages),
+        prompt=tokens.count_request(turn.request, image_tokens=turn.image_tokens),
         cached=0,
         completion=min(completion, turn.request.max_tokens),
         source="estimate",

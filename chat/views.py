@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from django.utils.translation import gettext_lazy as _
 
-from chat.door import enter, headers_of, our_fault, visit_of
+from chat.door import ClientLeftError, enter, headers_of, our_fault, read_body, visit_of
 from chat.request import (
     MAX_BODY_BYTES,
     ChatParameters,
@@ -25,10 +25,6 @@ from tenants.errors import ProductError
 log = structlog.get_logger(__name__)
 
 CHAT_PATH = "/api/chat/stream"
-
-
-class ClientLeftError(Exception):
-    """The client closed the connection before its request was whole."""
 
 
 async def chat_stream(asgi_scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -69,23 +65,10 @@ async def _read(
     if asgi_scope["method"] not in {"GET", "POST"}:
         raise invalid("method", _("Please use GET or POST."))
     if asgi_scope["method"] == "POST":
-        values |= parse_body(await _read_body(receive), headers.get("content-type", ""))
+        values |= parse_body(await read_body(receive, most=MAX_BODY_BYTES), headers.get("content-type", ""))
         reader.framing = _framing(values)
     return read_parameters(values)
 
 
 def _framing(values: Mapping[str, Any]) -> Framing:
     return Framing.MINI_PROGRAM if wants_mini_program(values) else Framing.H5
-
-
-async def _read_body(receive: Receive) -> bytes:
-    body = bytearray()
-    while True:
-        event = await receive()
-        if event["type"] == "http.disconnect":
-            raise ClientLeftError
-        body += event.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
-            raise invalid("body", _("The request is too large. Please shorten the message."))
-        if not event.get("more_body", False):
-            return bytes(body)

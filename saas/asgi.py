@@ -1,4 +1,4 @@
-"""The ASGI application: the chat's two doors go to their own callables, everything else to Django.
+"""The ASGI application: the chat's three doors go to their own callables, everything else to Django.
 
 The same under uvicorn and daphne. Under a server that speaks the lifespan protocol, shutdown waits for the answers
 that are being generated.
@@ -22,6 +22,7 @@ from chat import relay, spool  # noqa: E402
 from chat.consumers import SOCKET_PATH, ChatConsumer  # noqa: E402
 from chat.generation import drain  # noqa: E402
 from chat.moderation import checkers  # noqa: E402
+from chat.openai_api import API_PREFIX, openai_api  # noqa: E402
 from chat.threads import in_thread  # noqa: E402
 from chat.upstream import client, pool, tokens  # noqa: E402
 from chat.views import CHAT_PATH, chat_stream  # noqa: E402
@@ -41,6 +42,8 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await _lifespan(receive, send)
     elif scope["type"] == "http" and scope["path"] == CHAT_PATH:
         await chat_stream(scope, receive, send)
+    elif scope["type"] == "http" and scope["path"].startswith(API_PREFIX):
+        await openai_api(scope, receive, send)
     elif scope["type"] == "websocket" and scope["path"] == SOCKET_PATH:
         await chat_socket(scope, receive, send)
     elif scope["type"] == "websocket":

@@ -232,6 +232,12 @@ DRAIN_SECONDS = env.float("DRAIN_SECONDS", default=30.0)
 MAX_ANSWERS = env.int("MAX_ANSWERS", default=2000)
 MAX_ANSWER_BYTES = env.int("MAX_ANSWER_BYTES", default=16 * 1024 * 1024)
 MAX_ANSWERS_PER_USER = env.int("MAX_ANSWERS_PER_USER", default=0)
+# The OpenAI-compatible API: calls of a key in a minute (0: no limit), keys of a user, bytes of a request, and for how
+# many seconds an answer that its program left is kept, should the program ask again.
+API_CALLS_PER_MINUTE = env.int("API_CALLS_PER_MINUTE", default=600)
+API_KEYS_PER_USER = env.int("API_KEYS_PER_USER", default=20)
+API_BODY_BYTES = env.int("API_BODY_BYTES", default=8 * 1024 * 1024)
+API_REPLY_SECONDS = env.int("API_REPLY_SECONDS", default=300)
 # Origins of pages that may open WebSockets, beside each tenant's own and mini-programs; "*" for any.
 WEBSOCKET_ORIGINS: list[str] = env.list("WEBSOCKET_ORIGINS", default=[])
 # How long a hold lives without a sign of life; then it is charged at its checkpoint, or freed.

@@ -11,6 +11,7 @@ from billing.api_recharge import router as recharge
 from billing.api_rewards import router as rewards
 from chat.answers import router as answers
 from chat.history import router as history
+from chat.key_api import router as keys
 from chat.opinions import router as opinions
 from chat.receipts import router as receipts
 from chat.shares import router as shares
@@ -26,6 +27,7 @@ api.add_router("/chat", history)
 api.add_router("/chat", shares)
 api.add_router("/chat", opinions)
 api.add_router("/chat", shelf)
+api.add_router("/keys", keys)
 api.add_router("/billing", billing)
 api.add_router("/billing", recharge)
 api.add_router("/billing", ledger)

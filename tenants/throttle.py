@@ -6,6 +6,7 @@ so.
 
 import hashlib
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import structlog
 from django.core.cache import cache
@@ -18,10 +19,19 @@ from tenants.errors import ErrorCode, ProductError
 logger = structlog.get_logger(__name__)
 
 
-def count(*, what: str, who: str, limit: int, seconds: int) -> None:
+class Counted(NamedTuple):
+    """How a window stands."""
+
+    used: int
+    limit: int
+    reset_at: datetime
+
+
+def count(*, what: str, who: str, limit: int, seconds: int) -> Counted | None:
     """Count one `what` of `who`; raise ProductError QUOTA "too_many_tries" beyond `limit` in a window of `seconds`.
 
-    `who` goes into Redis as a digest: it may be a phone number or an address.
+    `who` goes into Redis as a digest: it may be a phone number or an address. Returns how the window stands; None
+    where Redis is away.
     """
     window, ends_at = _window(seconds)
     key = f"throttle:{what}:{window}:{hashlib.sha256(who.encode()).hexdigest()}"
@@ -30,7 +40,7 @@ def count(*, what: str, who: str, limit: int, seconds: int) -> None:
         used = cache.incr(key)
     except (RedisError, ValueError) as away:  # ValueError: it expired between the two
         logger.warning("throttle_away", what=what, fault=type(away).__name__)
-        return
+        return None
     if used > limit:
         raise ProductError(
             ErrorCode.QUOTA,
@@ -42,6 +52,7 @@ def count(*, what: str, who: str, limit: int, seconds: int) -> None:
             used=limit,
             limit=limit,
         )
+    return Counted(used, limit, ends_at)
 
 
 def _window(seconds: int) -> tuple[int, datetime]:

@@ -352,6 +352,43 @@ def test_a_body_too_large_is_a_wrong_request(pair: Pair) -> None:
     assert (client.status, error["code"], error["msg"]) == (400, 10001, "内容太长。")
 
 
+def test_a_program_is_refused_in_openais_form(pair: Pair) -> None:
+    path = "/v1/chat/completions"
+    with RawConnection(pair.nginx.port) as client:
+        headers = {"Content-Length": str(20 << 20), "Accept-Language": "en", "X-Request-Id": "large-1"}
+        client.send("POST", path, headers=headers)
+        client.read_head()
+        large = json.loads(b"".join(chunk.data for chunk in client.chunks()))
+    assert client.status == 400
+    assert large["error"] == {
+        "message": "The request is too large.",
+        "type": "invalid_request_error",
+        "param": "body",
+        "code": 10001,
+        "reason": "too_large",
+        "request_id": "large-1",
+    }
+    with RawConnection(pair.nginx.port) as client:
+        client.send("POST", path, headers={}, body=b"{}")
+        pair.web.next_request().reply(502, {"Content-Type": "application/json"}, b'{"error":{"reason":"its own"}}')
+        client.read_head()
+        own = b"".join(chunk.data for chunk in client.chunks())
+    assert (client.status, own) == (502, b'{"error":{"reason":"its own"}}')
+    with run_nginx(free_port()) as nginx:
+        status, _headers, body = get(nginx.port, "/v1/models", {"Accept-Language": "en", "X-Request-Id": "away-3"})
+    assert (status, json.loads(body)["error"]) == (
+        503,
+        {
+            "message": "The service is not available for the moment. Please try again soon.",
+            "type": "server_error",
+            "param": None,
+            "code": 0,
+            "reason": "unavailable",
+            "request_id": "away-3",
+        },
+    )
+
+
 def test_a_body_that_does_not_fit_into_memory_still_passes(pair: Pair) -> None:
     body = os.urandom(600_000)
     with RawConnection(pair.nginx.port) as client:

@@ -30,6 +30,7 @@ from tenants.models import MiniProgram, StaffUser, WeChatIdentity
 from tenants.secrets import EncryptedTextField
 from tests.clients.raw import ask
 from tests.factories import make_codes, make_mini_program, make_reseller, make_staff, make_token, make_user, unique
+from tests.programs import make_key
 from tests.servers import database_url_of_this_test, web_server
 from tests.shop import Shop, open_shop
 
@@ -108,7 +109,7 @@ def store_everything(shop: Shop) -> dict[str, str]:
     kept |= {"a code": written.replace("-", ""), "a code as written": written}
     password = f"pw-{secrets.token_urlsafe(24)}"
     user = make_user(shop.tenant, password=password)
-    kept |= {"a user's password": password, "a user's token": make_token(user)}
+    kept |= {"a user's password": password, "a user's token": make_token(user), "an API key": make_key(shop.alice)[1]}
     staff = make_staff(shop.tenant)
     staff.set_password(password[::-1])
     StaffUser.objects.filter(pk=staff.pk).update(password=staff.password)
@@ -158,9 +159,15 @@ def test_no_log_shows_a_secret(key: str, upstream_url: str, tmp_path: Path) -> N
                 client.post("/admin/login/", data={"username": "x", "password": kept["a staff user's password"]}),
                 client.post(recharge.notify_path(tenant=shop.tenant, account=account), content=json.dumps(kept)),
             ]
+            called = client.post(
+                "/v1/chat/completions",
+                json={"model": "plain", "messages": [{"role": "user", "content": "x"}]},
+                headers={"authorization": f"Bearer {kept['an API key']}"},
+            )
         ask(port, shop.host, {"message": "x", "token": token}, method="GET")
         ask(port, shop.host, {"message": "x", "model": "http-401"}, token=shop.alice.token)
     assert [answer.status_code for answer in answers[:5]] == [200, 400, 200, 200, 400]
+    assert called.status_code == 200
     said = log.read_bytes()
     assert said.count(b'"event": "request"') >= len(answers)
     assert b"upstream_failed" in said

@@ -46,6 +46,7 @@ from billing.models import (
 )
 from billing.payments.provider import PaymentNotice
 from billing.tests.conftest import open_shop
+from chat.keys import make_key as make_api_key
 from chat.models import (
     Announcement,
     ChatRules,
@@ -272,6 +273,7 @@ def rows_of_every_kind() -> list[Model]:
         )
         ModelRoute.objects.create(tenant=tenant, offer=ModelOffer.objects.get(), account=account)
         chat_about(tenant, user)
+        make_api_key(user=user, name="脚本", spend_limit=1)
         ModerationWord.objects.create(tenant=tenant, word="词")
         ModerationSettings.objects.create(tenant=tenant)
         ModerationHit.objects.create(

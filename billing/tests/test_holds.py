@@ -12,7 +12,17 @@ from billing.models import Account, Hold, QuotaUse, Transfer
 from billing.tests.conftest import Shop, open_shop
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
-from tests.factories import YUAN, credit, fill_wallet, make_price, make_sku, make_tenant, make_user, unique
+from tests.factories import (
+    YUAN,
+    credit,
+    fill_wallet,
+    hold_request,
+    make_price,
+    make_sku,
+    make_tenant,
+    make_user,
+    unique,
+)
 
 # Of the default price list: 1000 prompt tokens and 1000 completion tokens.
 PROMPT, FULL, WHOLESALE = 2000, 8000, 4000
@@ -106,6 +116,22 @@ def test_a_balance_that_does_not_pay_for_the_shortest_answer_is_101(shop: Shop) 
     assert refused.facts == {"used": "0", "limit": has, "balance": has, "needed": str(PROMPT + 60)}
     assert balance(shop).pending == 0
     assert wallet(shop) == (1000 * YUAN, 0)
+
+
+def test_a_budget_cuts_and_refuses_as_a_balance_does(shop: Shop) -> None:
+    credit(shop.user, 10 * FULL)
+    hold = shop.admit(budget=PROMPT + 605)
+    assert (hold.max_completion_tokens, hold.amount) == (100, PROMPT + 600)
+    with pytest.raises(holds.BudgetShortError):
+        shop.admit(budget=PROMPT + 59)
+    assert balance(shop).pending == PROMPT + 600
+    assert wallet(shop)[1] == hold.wholesale_amount
+    # Where the balance is the shorter of the two, it is the balance that helps.
+    poor = shop.open_more()
+    credit(poor, PROMPT)
+    with pytest.raises(ProductError) as refused:
+        holds.admit(hold_request(poor, shop.sku, budget=PROMPT + 59))
+    assert refused.value.type == "balance_short"
 
 
 def test_what_is_frozen_cannot_be_spent_again(shop: Shop) -> None:

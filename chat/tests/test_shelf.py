@@ -63,12 +63,10 @@ def shop() -> Shop:
     return open_shop("http://127.0.0.1:1/v1")
 
 
-def sent(shop: Shop, **fields: str) -> list[tuple[str, str]]:
+def sent(shop: Shop, **fields: Any) -> list[tuple[str, str]]:
     """Return what a question is sent upstream with."""
     with scope.tenant(shop.tenant.pk):
-        turn = open_turn(
-            tenant=shop.tenant, user=shop.alice.user, ask=Ask(**{"message": "now", **fields}), language="en"
-        )
+        turn = open_turn(tenant=shop.tenant, user=shop.alice.user, ask=Ask(message="now", **fields), language="en")
     return [(message["role"], message["content"]) for message in turn.request.messages]
 
 

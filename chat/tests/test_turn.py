@@ -1,5 +1,7 @@
 """A turn's transactions: how many queries they cost, what they keep, what they send upstream."""
 
+from typing import Any
+
 import pytest
 from pytest_django import DjangoAssertNumQueries
 
@@ -22,7 +24,7 @@ def shop(committed_db: None) -> Shop:
     return shop
 
 
-def ask(shop: Shop, message: str = "hi", **fields: str) -> Turn:
+def ask(shop: Shop, message: str = "hi", **fields: Any) -> Turn:
     with scope.tenant(shop.tenant.pk):
         return open_turn(tenant=shop.tenant, user=shop.alice.user, ask=Ask(message=message, **fields), language="en")
 
@@ -161,7 +163,8 @@ def test_only_ones_own_messages_of_that_conversation_are_followed_or_replaced(sh
         *([] if parameter == "parent" else [(shop.alice.user, "root", {})]),
     ):
         text = "" if parameter == "regenerate" else "x"
-        asked = Ask(message=text, **{parameter: str(target)}, **more)
+        fields: dict[str, Any] = {parameter: str(target), **more}
+        asked = Ask(message=text, **fields)
         with scope.tenant(shop.tenant.pk), pytest.raises(ProductError) as refused:
             open_turn(tenant=shop.tenant, user=user, ask=asked, language="en")
         assert (refused.value.type, refused.value.scope) == ("message_not_found", parameter)
