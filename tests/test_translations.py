@@ -71,7 +71,8 @@ SAME_IN_CHINESE: Final = {"Banyan", "CSV", "Stripe", "%(account)s: %(fault)s.", 
 
 # What may stand in Latin letters on a Chinese page: names that Chinese has no other word for, and the rows' own data.
 IN_CHINESE: Final = re.compile(
-    r"\b(?:Banyan|CSV|Stripe|API(?:v3)?|(?:App|Open|Union)?ID|AppSecret|tokens?)\b"
+    # Chinese letters are letters to \b, so it would find no end between them and a name.
+    r"(?<![a-z])(?:Banyan|CSV|Stripe|API(?:v3)?|(?:App|Open|Union)?ID|AppSecret|tokens?)(?![a-z])"
     r"|/chat/completions|/v1"
     r"|https://\S+/notify|\bacct_"  # where a provider tells of payments; how Stripe's account ids begin
     r"|\b[IR]\d+\b"  # the invariants' names
@@ -79,6 +80,7 @@ IN_CHINESE: Final = re.compile(
     r"|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
     r"|\b[0-9a-f]{32}\b"  # the number of a refund
     r"|\b[a-z]+-[0-9a-f]{12}(?:\.test)?\b"  # names made by tests/factories.py
+    r"|sk-bny-…[\w-]{4}"  # what is shown of an API key
     r"|…[0-9A-Z]{4}\b",  # how a redeem code ends
     re.IGNORECASE,
 )
