@@ -224,11 +224,6 @@ def error_body(failure: ProductError, request_id: str) -> dict[str, Any]:
     }
 
 
-def error_event(failure: ProductError, request_id: str) -> bytes:
-    """Return the event that breaks a stream off; `DONE` may not follow it."""
-    return b"data: %b\n\n" % orjson.dumps(error_body(failure, request_id), default=str)
-
-
 def patience_headers(failure: ProductError, *, is_charged: bool = False) -> dict[str, str]:
     """Return the headers that tell a library whether, and when, to ask again by itself.
 

@@ -95,7 +95,8 @@ SAME_IN_CHINESE: Final = {
 
 # What may stand in Latin letters on a Chinese page: names that Chinese has no other word for, and the rows' own data.
 IN_CHINESE: Final = re.compile(
-    r"\b(?:AI|Banyan|CSV|Stripe|API(?:v3)?|(?:App|Offer|Open|Union)?ID|AppSecret|tokens?)\b"
+    # Chinese letters are letters to \b, so it would find no end between them and a name.
+    r"(?<![a-z])(?:AI|Banyan|CSV|Stripe|API(?:v3)?|(?:App|Offer|Open|Union)?ID|AppSecret|tokens?)(?![a-z])"
     r"|/chat/completions|/messages|/moderations|/v1|\b(?:Azure|OpenAI|Anthropic)\b"
     r'|\{".+\}'  # examples of rules
     r"|https://\S+/notify|\bacct_"  # where a provider tells of payments; how Stripe's account ids begin
@@ -104,6 +105,7 @@ IN_CHINESE: Final = re.compile(
     r"|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
     r"|\b[0-9a-f]{32}\b"  # the number of a refund
     r"|\b[a-z]+-[0-9a-f]{12}(?:\.test)?\b"  # names made by tests/factories.py
+    r"|sk-bny-…[\w-]{4}"  # what is shown of an API key
     r"|…[0-9A-Z]{4}\b",  # how a redeem code ends
     re.IGNORECASE,
 )
