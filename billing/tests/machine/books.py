@@ -140,11 +140,12 @@ class Books(RuleBasedStateMachine):
     def free_wallet(self) -> int:
         return self.wallet - self.wallet_held
 
-    @rule()
-    def midnight(self) -> None:
+    @rule(nights=st.integers(1, 2))
+    def midnight(self, nights: int) -> None:
         """What was yesterday's stays yesterday's, and what is still under way too."""
-        self.pass_night()
-        self.day += 1
+        for _ in range(nights):
+            self.pass_night()
+            self.day += 1
 
     @invariant()
     def the_books_are_right(self) -> None:

@@ -192,7 +192,9 @@ class Refunds(Answers, Recharges):
     @rule(data=st.data(), tenths=TENTHS, times=st.integers(1, 3))
     def charge_back(self, data: st.DataObject, tenths: int, times: int) -> None:
         """The provider has taken money back: it says so, in several messages, and staff books what its letter says."""
-        number = data.draw(st.sampled_from(sorted(self.credited)))
+        self.charged_back(data.draw(st.sampled_from(sorted(self.credited))), tenths, times)
+
+    def charged_back(self, number: str, tenths: int, times: int) -> None:
         amount, refund_id = self.drawn(number, tenths), unique("back")
         fits = amount <= self.left(number).money
         row = self.expected(number, amount, forced=True) if fits else None

@@ -216,6 +216,15 @@ class Resale(Refunds):
                 row.frozen, of_frozen = row.frozen - part, of_frozen - part
         self.lost_shares = []
 
+    @rule(target=Refunds.orders, which=USERS)
+    def lose(self, which: int) -> str:
+        """A user buys, uses it up, and has it charged back: both resellers give back at once."""
+        number = self.bought(which)
+        self.use_up(which, 10)
+        self.charged_back(number, 10, 1)
+        self.post_backs()
+        return number
+
     @invariant()
     def resellers_have_what_they_earned(self) -> None:
         with scope.platform("test"):
@@ -307,9 +316,11 @@ class Withdrawals(Resale):
         for pk in approved:
             self.withdrawals[pk].state = "sent"
 
-    @rule(who=WHO)
-    def cash_out(self, who: int) -> None:
-        """All that is free is on its way to the bank at once."""
+    @rule(who=WHO, much=MONEY)
+    def cash_out(self, who: int, much: int) -> None:
+        """What a day has earned is free, and on its way to the bank at once."""
+        self.earn(0, much)
+        self.mature()
         pk = self.asked_for(self.earners[who], 10)
         if pk is not None:
             assert self.decided(pk, yes=True)
@@ -320,7 +331,8 @@ class Withdrawals(Resale):
     @rule(data=st.data(), pays=st.booleans())
     def bank_answers(self, data: st.DataObject, pays: bool) -> None:  # noqa: FBT001  # drawn
         """The bank pays or not, which is said three times; then the contrary is said."""
-        pk = self.drawn_withdrawal(data)
+        sent = [pk for pk, asked in self.withdrawals.items() if asked.state == "sent"]
+        pk = data.draw(st.sampled_from(sent or list(self.withdrawals)))
         asked = self.withdrawals[pk]
         ended = [self.ended_at_bank(pk, pays=pays) for _ in range(3)]
         assert ended == [asked.state == "sent", False, False]
