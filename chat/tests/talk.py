@@ -20,15 +20,17 @@ def say(user: EndUser, *questions: str, answers: tuple[str, ...] = (), **fields:
 
 
 def go_on(conversation: Conversation, *questions: str, answers: tuple[str, ...] = (), **fields: Any) -> None:
-    """Add turns to a conversation."""
+    """Add turns to a conversation, each after the one before."""
     said = dict(zip(questions, answers, strict=False))
     told: dict[str, Any] = {"offer_slug": "m", "state": Message.State.DONE, "ended_at": timezone.now(), **fields}
     with scope.tenant(conversation.tenant_id):
+        last = Message.objects.filter(conversation=conversation).order_by("-created_at", "-pk").first()
         for question in questions:
-            Message.objects.create(
+            last = Message.objects.create(
                 tenant_id=conversation.tenant_id,
                 user_id=conversation.user_id,
                 conversation=conversation,
+                parent=last,
                 question=question,
                 answer=said.get(question, f"re: {question}"),
                 **told,
