@@ -293,9 +293,12 @@ def _place(user: EndUser, ask: Ask) -> Ask:
     placed = replace(ask, conversation=str(known.conversation_id))
     if name == "parent":
         return placed
+    message = ask.message or known.question
+    if not message:
+        raise message_not_found(name)  # moderation took the question away
     return replace(
         placed,
-        message=ask.message or known.question,
+        message=message,
         parent=str(known.parent_id or ROOT),
         model=ask.model or known.offer_slug,
     )

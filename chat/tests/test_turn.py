@@ -148,6 +148,16 @@ def test_a_key_holds_for_what_is_asked_again_too(shop: Shop) -> None:
     assert len(shop.holds()) == 2
 
 
+def test_a_question_that_was_taken_away_cannot_be_asked_again(shop: Shop) -> None:
+    shop.offer("m")
+    turn = ask(shop, "one")
+    with scope.tenant(shop.tenant.pk):
+        Message.objects.filter(pk=turn.message_id).update(question="")
+    with pytest.raises(ProductError, match="message_not_found"):
+        ask(shop, "", regenerate=str(turn.message_id))
+    assert ask(shop, "two", edit=str(turn.message_id)).conversation_id == turn.conversation_id
+
+
 @pytest.mark.parametrize("parameter", ["regenerate", "edit", "parent"])
 def test_only_ones_own_messages_of_that_conversation_are_followed_or_replaced(shop: Shop, parameter: str) -> None:
     mine, elsewhere = ask(shop, "mine"), ask(shop, "another conversation")
