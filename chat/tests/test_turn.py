@@ -149,7 +149,6 @@ def test_a_key_holds_for_what_is_asked_again_too(shop: Shop) -> None:
 
 
 def test_a_question_that_was_taken_away_cannot_be_asked_again(shop: Shop) -> None:
-    shop.offer("m")
     turn = ask(shop, "one")
     with scope.tenant(shop.tenant.pk):
         Message.objects.filter(pk=turn.message_id).update(question="")
