@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
 
     _TermsForm = forms.ModelForm[CommissionTerms]
+    _WithdrawalForm = forms.ModelForm[Withdrawal]
 else:
-    _TermsForm = forms.ModelForm  # cannot be subscripted at run time
+    _TermsForm = _WithdrawalForm = forms.ModelForm  # cannot be subscripted at run time
 
 logger = structlog.get_logger(__name__)
 
@@ -267,9 +268,37 @@ class CommissionBackAdmin(ShowsYuan, ReadOnlyTenantModelAdmin):  # type: ignore[
     show_full_result_count = False
 
 
+class WithdrawalForm(_WithdrawalForm):
+    """Takes what a reseller wants paid out, in yuan, from who in the operator's house was asked for it."""
+
+    yuan = YuanField(label=_("amount, yuan"))
+
+    class Meta:
+        model = Withdrawal
+        fields: ClassVar[list[str]] = ["reseller", "payee", "bank", "bank_account"]
+
+    maker_id = 0
+
+    def clean(self) -> dict[str, Any]:
+        """Ask, within the view's transaction: only then is it known whether the balance covers it."""
+        given = super().clean() or self.cleaned_data
+        if not self.errors:
+            account = {name: given[name] for name in ("payee", "bank", "bank_account")}
+            try:
+                asked = withdrawal.request(
+                    reseller_id=given["reseller"].pk, amount=given["yuan"], maker_id=self.maker_id, **account
+                )
+            except ProductError as refused:
+                raise forms.ValidationError(str(refused.msg)) from None
+            self.instance.pk = asked.pk
+        return given
+
+
 @admin.register(Withdrawal)
-class WithdrawalAdmin(ShowsYuan, ReadOnlyOperatorModelAdmin):  # type: ignore[misc]  # as above
-    """Withdrawals: decided by someone else than who asked, batched, and ended as the bank did."""
+class WithdrawalAdmin(ShowsYuan, OperatorModelAdmin):  # type: ignore[misc]  # as above
+    """Withdrawals: asked for in a reseller's name, decided by someone else, batched, and ended as the bank did."""
+
+    form = WithdrawalForm
 
     list_display = (
         "id",
@@ -286,25 +315,36 @@ class WithdrawalAdmin(ShowsYuan, ReadOnlyOperatorModelAdmin):  # type: ignore[mi
     list_filter = ("state", "reseller")
     list_select_related = ("reseller", "maker", "checker", "batch")
     ordering = ("-created_at",)
-    fields = (
-        "reseller",
-        "amount",
-        "fee",
-        "payee",
-        "bank",
-        "ending",
-        "state",
-        "maker",
-        "checker",
-        "batch",
-        "note",
-        "created_at",
-        "decided_at",
-        "ended_at",
-    )
     action_form = ReasonActionForm
     actions = ("approve", "reject", "put_in_batch", "mark_paid", "mark_failed")
     show_full_result_count = False
+
+    def get_fields(self, request: HttpRequest, obj: Withdrawal | None = None) -> Any:
+        """Ask for yuan and the whole account where one is asked for, and show what became of one that was."""
+        if obj is None:
+            return ("reseller", "yuan", "payee", "bank", "bank_account")
+        asked = ("reseller", "amount", "fee", "payee", "bank", "ending")
+        return (*asked, "state", "maker", "checker", "batch", "note", "created_at", "decided_at", "ended_at")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Withdrawal | None = None) -> Any:
+        """Show the account's end, which is no column."""
+        return ("ending",) if obj else ()
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: Any = False, **kwargs: Any) -> Any:  # noqa: FBT002
+        """Tell the form who asks."""
+        made = super().get_form(request, obj, change=change, **kwargs)
+        return type(made.__name__, (made,), {"maker_id": _staff_id(request)})
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
+        """Save nothing: the form asked, and the log has it."""
+
+    def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        """Refuse: what was asked was asked."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        """Refuse, as above."""
+        return False
 
     def has_decide_permission(self, request: HttpRequest) -> bool:
         """Let the operator decide."""

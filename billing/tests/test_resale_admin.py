@@ -149,6 +149,23 @@ def ask(grove: Grove, maker: StaffUser | None = None, payee: str = "Grove Ltd") 
     )
 
 
+def test_a_withdrawal_is_asked_for_in_a_resellers_name_and_decided_by_another(grove: Grove, operator: Client) -> None:
+    account = {"payee": "Grove Ltd", "bank": "ICBC", "bank_account": "6222000012345678"}
+    wanted = {"reseller": grove.child.pk, **account}
+    page = operator.post(path("admin", Withdrawal, "add"), {**wanted, "yuan": "1"})
+    assert page.status_code == 200
+    assert "can be withdrawn now" in page.content.decode()
+    assert Withdrawal.objects.count() == 0
+    assert operator.post(path("admin", Withdrawal, "add"), {**wanted, "yuan": "0.0002"}).status_code == 302
+    asked = Withdrawal.objects.get()
+    maker = int(operator.session["_auth_user_id"])
+    assert (asked.reseller_id, asked.amount, asked.maker_id, asked.state) == (grove.child.pk, 200, maker, "requested")
+    assert asked.bank_account == account["bank_account"]
+    (said,) = act(browser("localhost", make_operator()), Withdrawal, "approve", asked.pk)
+    assert said == "The withdrawal was approved. Rows: 1."
+    assert whole_audit() == []
+
+
 def test_a_withdrawal_is_decided_batched_exported_sent_and_paid(grove: Grove, operator: Client) -> None:
     first, second = ask(grove), ask(grove, StaffUser.objects.get(pk=operator.session["_auth_user_id"]))
     page = operator.get(path("admin", Withdrawal, "change", first.pk)).content.decode()
