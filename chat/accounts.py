@@ -91,7 +91,9 @@ def _reports() -> tuple[list[dict[str, Report]], bool]:
     """Return what each process reports; this one alone where Redis is away."""
     try:
         with Redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1) as redis:
-            known, _old = sharing.read_reports(redis.hgetall(sharing.KEY))
+            known, _old = sharing.read_reports(
+                redis.hgetall(sharing.reports_key(settings.DATABASES["default"]["NAME"]))
+            )
     except (RedisError, OSError):
         return [pool.BOARD.report()], False
     return list(known.values()), True

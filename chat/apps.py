@@ -15,4 +15,5 @@ class ChatConfig(AppConfig):
 
     def ready(self) -> None:
         """Share what this process learns of upstream accounts, from its first chat on."""
-        pool.share(settings.REDIS_URL)
+        # Accounts are named by their rows' ids: another database on the same Redis has others under the same names.
+        pool.share(settings.REDIS_URL, realm=settings.DATABASES["default"]["NAME"])

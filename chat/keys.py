@@ -59,6 +59,7 @@ def make_key(
             type="too_many_keys",
             scope="user",
             action="revoke",
+            reset_at=None,
             used=has,
             limit=settings.API_KEYS_PER_USER,
         )

@@ -16,7 +16,7 @@ from pytest_django import Settings
 from redis import Redis
 
 from chat.models import ModelOffer, ModelRoute, UpstreamAccount
-from chat.upstream.sharing import KEY as KEY_OF_REPORTS
+from chat.upstream.sharing import reports_key
 from tenants import scope
 from tenants.models import Membership, Tenant
 from tests.doubles.upstream import ScriptedUpstream
@@ -217,9 +217,9 @@ def test_the_page_of_health_shows_what_processes_report() -> None:
     reports = {"at": at, "accounts": {f"account-{account.pk}": report}}
     with Redis.from_url(django_settings.REDIS_URL) as redis:
         for process in ("test-1", "test-2"):
-            redis.hset(KEY_OF_REPORTS, process, json.dumps(reports))
+            redis.hset(reports_key(django_settings.DATABASES["default"]["NAME"]), process, json.dumps(reports))
         page = operator().get(reverse("admin:chat_upstreamaccount_health"))
-        redis.hdel(KEY_OF_REPORTS, "test-1", "test-2")
+        redis.hdel(reports_key(django_settings.DATABASES["default"]["NAME"]), "test-1", "test-2")
     [row] = [row for row in page.context["rows"] if row["account"].pk == account.pk]
     shown = {name: row[name] for name in ("in_flight", "calls", "failed_percent", "first_token_ms", "is_well")}
     assert shown == {"in_flight": 6, "calls": 18, "failed_percent": 25, "first_token_ms": 250, "is_well": False}

@@ -589,7 +589,8 @@ def test_the_context_keeps_within_the_models_window(
         params = {"message": f"{shop.host} {number} " + "word " * 60, "conversation": conversation}
         reply = ask(chat_port, shop.host, params, token=shop.alice.token)
         conversation = reply.headers["x-conversation-id"]
-    [last] = [b for b in upstream_requests() if b["messages"][-1]["content"].startswith(f"{shop.host} 5 ")]
+    asked = f"{shop.host} 5 "
+    [last] = [b for b in upstream_requests() if str(b["messages"][-1]["content"]).startswith(asked)]
     assert 1 <= len(last["messages"]) < 11
     words = sum(message["content"].count("word") for message in last["messages"])
     assert words + last["max_tokens"] <= 400

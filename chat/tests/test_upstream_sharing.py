@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from chat.events import Failed, FailureKind
 from chat.upstream.base import Limits, UpstreamTarget
 from chat.upstream.health import Board, Call, State, health_of
-from chat.upstream.sharing import KEY, TRIAL_KEY, Sharing, read_reports
+from chat.upstream.sharing import Sharing, read_reports, reports_key, trial_key
 from tests.factories import unique
 from tests.servers import free_port
 
@@ -102,7 +102,7 @@ async def test_only_one_process_tries_an_account_that_is_half_open() -> None:
     for sharing in sharings:
         await sharing.close()
     async with Redis.from_url(settings.REDIS_URL) as redis:
-        await redis.delete(TRIAL_KEY + target.name)
+        await redis.delete(trial_key("", target.name))
 
 
 async def test_a_process_that_ends_takes_its_report_along(pair: tuple[Board, Board]) -> None:
@@ -112,23 +112,23 @@ async def test_a_process_that_ends_takes_its_report_along(pair: tuple[Board, Boa
     await board.admit(target)
     async with Redis.from_url(settings.REDIS_URL) as redis:
         for _ in range(500):
-            known, _old = read_reports(await redis.hgetall(KEY))
+            known, _old = read_reports(await redis.hgetall(reports_key("")))
             if known.get(sharing.process):
                 break
             await asyncio.sleep(0.01)
         assert list(known[sharing.process]) == [target.name]
         await sharing.close()
-        assert await redis.hget(KEY, sharing.process) is None
+        assert await redis.hget(reports_key(""), sharing.process) is None
 
 
 async def test_the_report_of_a_process_that_was_killed_is_swept(pair: tuple[Board, Board]) -> None:
     async with Redis.from_url(settings.REDIS_URL) as redis:
-        await redis.hset(KEY, "killed", b'{"at":1700000000.0,"accounts":{}}')
+        await redis.hset(reports_key(""), "killed", b'{"at":1700000000.0,"accounts":{}}')
         for _ in range(500):
-            if await redis.hget(KEY, "killed") is None:
+            if await redis.hget(reports_key(""), "killed") is None:
                 break
             await asyncio.sleep(0.01)
-        assert await redis.hget(KEY, "killed") is None
+        assert await redis.hget(reports_key(""), "killed") is None
 
 
 async def test_without_redis_a_process_goes_by_what_it_knows() -> None:

@@ -33,9 +33,9 @@ BOARD: Final = Board()
 _shared: list[Sharing] = []
 
 
-def share(redis_url: str) -> None:
-    """Have this process's board shared with other processes. Called once, at start-up."""
-    _shared[:] = [Sharing(BOARD, redis_url)]
+def share(redis_url: str, *, realm: str) -> None:
+    """Have this process's board shared with the other processes of its `realm`. Called once, at start-up."""
+    _shared[:] = [Sharing(BOARD, redis_url, realm=realm)]
 
 
 def keep_sharing() -> None:

@@ -23,8 +23,8 @@ from chat.upstream.health import Board, Report
 logger = structlog.get_logger(__name__)
 
 # The number changes with what a report holds, so that processes of two versions do not misread each other.
-KEY: Final = "banyan:upstreams:1"
-TRIAL_KEY: Final = "banyan:upstreams:trial:"
+_KEY: Final = "banyan:upstreams:1:"
+_TRIAL_KEY: Final = "banyan:upstreams:trial:"
 PERIOD: Final = 0.5  # seconds between reports without news
 SHORTEST_PERIOD: Final = 0.05  # with news
 OLD_SECONDS: Final = 5.0  # a report's age at which its process counts as gone
@@ -32,13 +32,25 @@ TRIAL_SECONDS: Final = 15  # a trial that has no end within so long may be made 
 TIMEOUT: Final = 1.0  # of a call of Redis
 
 
+def reports_key(realm: str) -> str:
+    """Return the name of the hash that the processes of a realm report to."""
+    return _KEY + realm
+
+
+def trial_key(realm: str, name: str) -> str:
+    """Return the key that whoever tries an account takes."""
+    return f"{_TRIAL_KEY}{realm}:{name}"
+
+
 class Sharing:
     """Keeps one board in step with those of other processes, in a task of the loop that uses it."""
 
-    def __init__(self, board: Board, url: str) -> None:
+    def __init__(self, board: Board, url: str, *, realm: str = "") -> None:
         self.process = uuid.uuid4().hex
         self._board = board
         self._url = url
+        self._realm = realm
+        self._key = reports_key(realm)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._redis: Redis | None = None
@@ -71,24 +83,26 @@ class Sharing:
                 self._news.clear()
                 await self._sync(redis)
                 await asyncio.sleep(SHORTEST_PERIOD)
+                # Not wait_for: in Python 3.11 that may lose a cancellation, and closing would wait for ever.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), PERIOD - SHORTEST_PERIOD)
+                    async with asyncio.timeout(PERIOD - SHORTEST_PERIOD):
+                        await self._news.wait()
         finally:
             with contextlib.suppress(RedisError, OSError):
-                await redis.hdel(KEY, self.process)
+                await redis.hdel(self._key, self.process)
             await redis.aclose()
 
     async def _sync(self, redis: Redis) -> None:
         report = orjson.dumps({"at": time.time(), "accounts": self._board.report()})
         try:
             async with redis.pipeline(transaction=False) as pipe:
-                pipe.hset(KEY, self.process, report)
-                pipe.hgetall(KEY)
-                pipe.expire(KEY, 60)
+                pipe.hset(self._key, self.process, report)
+                pipe.hgetall(self._key)
+                pipe.expire(self._key, 60)
                 _, found, _ = await pipe.execute()
             known, old = read_reports(found)
             if old:
-                await redis.hdel(KEY, *old)
+                await redis.hdel(self._key, *old)
         except (RedisError, OSError) as fault:
             self._board.learn([])
             if not self._is_away:
@@ -106,7 +120,7 @@ class Sharing:
         """Return whether this process may try an account; so do all of them while Redis is away."""
         if self._redis is None or self._is_away:
             return True
-        key = TRIAL_KEY + name
+        key = trial_key(self._realm, name)
         try:
             if await self._redis.set(key, self.process, nx=True, ex=TRIAL_SECONDS):
                 return True

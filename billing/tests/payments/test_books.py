@@ -144,20 +144,3 @@ def test_orders_and_events_are_only_looked_at(sold: Till, model: type[Order | Pa
     assert [answer.status_code for answer in refused] == [403, 403, 403]
     assert client.get(page(name, "change", row.pk)).status_code == 200
     assert client.get(page(name, "changelist")).status_code == 200
-
-
-def test_a_package_with_parts_of_a_fen_is_refused_with_a_sentence(sold: Till) -> None:
-    body = {
-        "tenant": str(sold.tenant.pk),
-        "slug": "odd",
-        "name": "Odd",
-        "price": "10001",
-        "credits": "1",
-        "bonus": "0",
-        "limit_per_user": "0",
-        "position": "0",
-    }
-    answer = operator().post(page("package", "add"), body, headers={"accept-language": "en"})
-    assert answer.context["adminform"].form.non_field_errors() == [
-        "A price is in whole fen, that is 10,000 micro-yuan."
-    ]
