@@ -191,7 +191,8 @@ def _floor_text(price: PriceVersion, floor: pricing.Floor, least: int) -> str:
     else:
         facts["moment"] = timezone.localtime(began).strftime("%Y-%m-%d %H:%M")
         text = str(_("At least %(least)s is wanted: from %(moment)s on less is below what the item costs.") % facts)
-    return text if floor.kept_ppm == WHOLE_PPM else f"{text} {_('Resellers get their shares of this price.')}"
+    shared = "" if floor.kept_ppm == WHOLE_PPM else _("Resellers get their shares of this price.")
+    return f"{text} {shared}".rstrip()
 
 
 class PriceVersionAdmin(MoneyAdmin):
