@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.test import Client
+from django.utils import translation
 
 from chat.models import Announcement, ChatRules, PlatformAnnouncement, Report, Role, RoleCategory, ShareLink
 from chat.tests.talk import client_of, get, messages_of, post, say, stranger_on
@@ -83,7 +84,8 @@ def test_who_may_look(path: str, allowed: set[str]) -> None:
 
 
 def errors(reply: Any) -> dict[str, list[str]]:
-    return {name: list(found) for name, found in reply.context["adminform"].form.errors.items()}
+    with translation.override("en"):
+        return {name: [str(f) for f in found] for name, found in reply.context["adminform"].form.errors.items()}
 
 
 def test_a_slug_and_the_default_are_one_in_a_tenant() -> None:
