@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from chat import keys
 from chat.models import ApiKey, Message
+from chat.moderation.models import ModerationWord
 from tenants import scope
 from tenants.models import EndUser
 from tests.programs import clients_at, expect_right_books, make_key, say, wait_for
@@ -249,6 +250,25 @@ def test_refusals_raise_what_the_library_has_for_them(client: Client, shop: Shop
 def port(django_db_setup: None, django_db_blocker: Any) -> Iterator[int]:
     with django_db_blocker.unblock(), web_server("uvicorn") as port:
         yield port
+
+
+def test_words_that_a_tenant_forbids_are_refused_and_masked_here_too(
+    client: Client, shop: Shop, upstream_requests: Callable[[], list[dict[str, Any]]]
+) -> None:
+    shop.offer("plain")
+    with scope.tenant(shop.tenant.pk):
+        ModerationWord.objects.create(tenant=shop.tenant, word="forbiddenword")
+        ModerationWord.objects.create(tenant=shop.tenant, word="mildword", action="mask")
+    asked, program = f"mildword {shop.host}", client()
+    answer = program.chat.completions.create(model="plain", messages=say(asked))
+    assert answer.choices[0].message.content
+    [sent] = [body for body in upstream_requests() if shop.host in str(body["messages"])]
+    assert sent["messages"] == say(f"******** {shop.host}")
+    with pytest.raises(openai.APIStatusError) as refused:
+        program.chat.completions.create(model="plain", messages=say("a forbiddenword"))
+    assert refused.value.body is not None
+    assert refused.value.body["reason"] == "question_refused"  # type: ignore[index]  # OpenAI says object
+    assert len(shop.messages()) == 1
 
 
 def test_a_library_that_loses_patience_asks_again_and_is_charged_once(shop: Shop, port: int) -> None:
