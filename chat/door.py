@@ -170,7 +170,10 @@ def _key_of(visit: Visit, secret: str, tenant: Tenant) -> ApiKey:
     _speak(visit, tenant, key.user)
     if settings.API_CALLS_PER_MINUTE:
         visit.rate = throttle.count(
-            what=API_CALLS, who=str(key.pk), limit=settings.API_CALLS_PER_MINUTE, seconds=MINUTE_SECONDS
+            what=API_CALLS,
+            who=f"{tenant.slug}:{key.pk}",
+            limit=settings.API_CALLS_PER_MINUTE,
+            seconds=MINUTE_SECONDS,
         )
     return key
 
