@@ -276,6 +276,10 @@ class WithdrawalForm(_WithdrawalForm):
     class Meta:
         model = Withdrawal
         fields: ClassVar[list[str]] = ["reseller", "payee", "bank", "bank_account"]
+        # Encrypted columns are long ones; what is typed is a line.
+        widgets: ClassVar[dict[str, type[forms.Widget]]] = dict.fromkeys(
+            ["payee", "bank", "bank_account"], UnfoldAdminTextInputWidget
+        )
 
     maker_id = 0
 

@@ -46,7 +46,10 @@ class Migration(migrations.Migration):
                 (
                     "period",
                     models.CharField(
-                        choices=[("day", "day"), ("month", "month")], default="day", max_length=5, verbose_name="in a"
+                        choices=[("day", "each day"), ("month", "each month")],
+                        default="day",
+                        max_length=5,
+                        verbose_name="begins anew",
                     ),
                 ),
                 (

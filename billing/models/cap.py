@@ -34,8 +34,8 @@ class Cap(TenantOwned):
     class Period(models.TextChoices):
         """When counting begins anew, in the tenant's time zone."""
 
-        DAY = "day", _("day")
-        MONTH = "month", _("month")
+        DAY = "day", _("each day")
+        MONTH = "month", _("each month")
 
     scope = models.CharField(_("counts"), max_length=8, choices=Scope.choices, default=Scope.USER)
     user = models.ForeignKey(
@@ -49,7 +49,7 @@ class Cap(TenantOwned):
         verbose_name=_("user"),
     )
     measure = models.CharField(_("measure"), max_length=7, choices=Measure.choices, default=Measure.ANSWERS)
-    period = models.CharField(_("in a"), max_length=5, choices=Period.choices, default=Period.DAY)
+    period = models.CharField(_("begins anew"), max_length=5, choices=Period.choices, default=Period.DAY)
     quota_group = models.CharField(
         _("quota group"), max_length=40, blank=True, default="", help_text=_("Empty: all models together.")
     )
