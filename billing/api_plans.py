@@ -1,19 +1,15 @@
 """The JSON API of plans and allowances: what is on sale, what a user has bought, and what is left of it."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from django.http import HttpRequest
 from ninja import Router, Schema
-from pydantic import PlainSerializer
 
 from billing import standing
 from billing.models import Cap, Plan, Subscription
 from billing.standing import CapStanding, GroupStanding, PlanStanding
-from tenants.api import Envelope, ok, signed_in, user_of
-
-# A 64-bit integer does not fit into JavaScript's numbers.
-Amount = Annotated[int, PlainSerializer(str, return_type=str)]
+from tenants.api import Amount, Envelope, ok, signed_in, user_of
 
 router = Router(tags=["plans"], auth=signed_in)
 

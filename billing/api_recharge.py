@@ -8,14 +8,14 @@ import structlog
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils.translation import gettext_lazy as _
 from ninja import Router, Schema
-from pydantic import Field, PlainSerializer, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from billing import callbacks, recharge
 from billing.models import Channel, MerchantAccount, Method, Order, Package, Refund
 from billing.payments import provider_of
 from billing.payments.provider import NotificationIgnoredError, NotificationRefusedError, PaymentError, ProvesAddress
 from tenants import scope, throttle
-from tenants.api import Envelope, Text, current_tenant, ok, signed_in, user_of
+from tenants.api import Amount, Envelope, Text, current_tenant, ok, signed_in, user_of
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import Tenant
 from tenants.resolve import app_id_of_referer, host_name
@@ -28,9 +28,6 @@ payments = Router(tags=["payments"])
 # New orders of one user in an hour, and re-checks of one order in a minute: each asks the provider.
 ORDERS_PER_HOUR = 30
 RECHECKS_PER_MINUTE = 6
-
-# A 64-bit integer does not fit into JavaScript's numbers.
-Amount = Annotated[int, PlainSerializer(str, return_type=str)]
 
 
 # What a mini-program runs on, as `wx.getDeviceInfo` says.

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 from django.http import HttpRequest
 from django.urls import reverse
 from ninja import Router, Schema
-from pydantic import Field, PlainSerializer
+from pydantic import Field
 
 from billing import bonuses, rewards
 from billing.origins import Origin, origin_of
 from tenants import throttle
-from tenants.api import Envelope, Text, address_of, current_tenant, ok, signed_in, user_of
+from tenants.api import Amount, Envelope, Text, address_of, current_tenant, ok, signed_in, user_of
 from tenants.models import EndUser
 
 router = Router(tags=["rewards"], auth=signed_in)
@@ -22,8 +22,6 @@ LOOKS_PER_HOUR = 240
 TICKETS_PER_HOUR = 60
 HOUR = 60 * 60
 
-# A 64-bit integer does not fit into JavaScript's numbers.
-Amount = Annotated[int, PlainSerializer(str, return_type=str)]
 DeviceId = Annotated[Text, Field(max_length=128)]
 
 

@@ -5,12 +5,12 @@ from typing import Annotated, Any, Self
 
 from django.http import HttpRequest
 from ninja import Router, Schema
-from pydantic import AwareDatetime, Field, PlainSerializer, model_validator
+from pydantic import AwareDatetime, Field, model_validator
 
 from chat import keys
 from chat.models import ApiKey
 from tenants import throttle
-from tenants.api import Envelope, Text, current_tenant, ok, signed_in, user_of
+from tenants.api import Amount, Envelope, Text, current_tenant, ok, signed_in, user_of
 
 router = Router(tags=["keys"], auth=signed_in)
 
@@ -19,8 +19,6 @@ KEYS_PER_HOUR = 30
 HOUR = 60 * 60
 MAX_AMOUNT = 10**15
 
-# A 64-bit integer does not fit into JavaScript's numbers.
-Amount = Annotated[int, PlainSerializer(str, return_type=str)]
 AmountIn = Annotated[int, Field(ge=0, le=MAX_AMOUNT)]
 Name = Annotated[Text, Field(min_length=1, max_length=64)]
 Slug = Annotated[Text, Field(min_length=1, max_length=64)]

@@ -14,7 +14,7 @@ from django.utils import timezone, translation
 from django.utils.translation import gettext_lazy as _
 from ninja import NinjaAPI, Router, Schema
 from ninja.errors import HttpError, ValidationError
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, PlainSerializer, StringConstraints
 
 from tenants import scope, throttle
 from tenants.errors import ErrorCode, ProductError
@@ -61,6 +61,8 @@ def _storable(text: str) -> str:
 
 # Text from outside that may reach the database; add a length with Field(max_length=…).
 Text = Annotated[str, StringConstraints(strip_whitespace=True), AfterValidator(_storable)]
+# Micro-yuan to a client: a 64-bit integer does not fit into JavaScript's numbers.
+Amount = Annotated[int, PlainSerializer(str, return_type=str)]
 Password = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_storable)]
 
 
