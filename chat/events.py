@@ -39,9 +39,9 @@ class Started:
     model: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Delta:
-    """One event of the answer.
+    """One event of the answer. Not frozen, as making it would cost three times as much, but never changed.
 
     `text`: what to show and keep; "" for role, reasoning and tool deltas. Never holds NUL or a lone surrogate; a pair
     that the upstream cut in two arrives whole with its second half.

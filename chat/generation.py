@@ -63,7 +63,9 @@ class Answer:
         self.readers = 0
         # Called when the last reader has left before the end.
         self.on_abandoned: Callable[[], None] | None = None
-        self._sleepers: list[asyncio.Future[None]] = []
+        # Who waits for more, and until when; and the one timer that wakes those in vain who have waited long enough.
+        self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
+        self._alarm: asyncio.TimerHandle | None = None
 
     def append(self, deltas: list[Delta]) -> None:
         """Add what one read from the upstream brought, and wake every reader once."""
@@ -94,19 +96,21 @@ class Answer:
         """Say how it ended: nothing is appended any more."""
         self.ending = ending
         self._wake()
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
 
     async def grown(self, seen: int, *, within: float) -> bool:
         """Wait until there is more than `seen` chunks or the end; False after `within` seconds without."""
         if len(self.chunks) > seen or self.ending is not None:
             return True
-        sleeper = asyncio.get_running_loop().create_future()
-        self._sleepers.append(sleeper)
-        # Not wait_for: before Python 3.12 it loses a cancellation that comes together with what was waited for.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within):
-                await sleeper
-        if sleeper in self._sleepers:
-            self._sleepers.remove(sleeper)
+        loop = asyncio.get_running_loop()
+        sleeper, deadline = loop.create_future(), loop.time() + within
+        self._sleepers.append((deadline, sleeper))
+        # Nearly every wait ends by a new chunk. A timer of its own would cost it more than the chunk.
+        if self._alarm is None or self._alarm.when() > deadline:
+            self._set_alarm(deadline)
+        await sleeper
         return len(self.chunks) > seen or self.ending is not None
 
     @contextlib.contextmanager
@@ -122,9 +126,26 @@ class Answer:
 
     def _wake(self) -> None:
         sleepers, self._sleepers = self._sleepers, []
-        for sleeper in sleepers:
+        for _, sleeper in sleepers:
             if not sleeper.done():
                 sleeper.set_result(None)
+
+    def _set_alarm(self, when: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = asyncio.get_running_loop().call_at(when, self._ring)
+
+    def _ring(self) -> None:
+        """Wake those whose time has come, and wait for the next; nobody's, where nobody waits."""
+        self._alarm = None
+        now = asyncio.get_running_loop().time()
+        waiting = [(deadline, sleeper) for deadline, sleeper in self._sleepers if not sleeper.done()]
+        self._sleepers = [(deadline, sleeper) for deadline, sleeper in waiting if deadline > now]
+        for deadline, sleeper in waiting:
+            if deadline <= now:
+                sleeper.set_result(None)
+        if self._sleepers:
+            self._set_alarm(min(deadline for deadline, _ in self._sleepers))
 
 
 class Generation:

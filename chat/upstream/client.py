@@ -76,10 +76,13 @@ async def stream(
         events: list[Event] = [Started(target=target.name, model=target.model)]
         while True:
             events += await _read_events(response, parser, clock)
-            if events:
-                yield [_hide_key(event, target) for event in events]
-            if events and isinstance(events[-1], Done | Failed):
+            if not events:
+                continue
+            last = events[-1]
+            if isinstance(last, Done | Failed):
+                yield [*events[:-1], _hide_key(last, target)]
                 break
+            yield events
             events = []
         await _read_to_end(response)
     finally:

@@ -29,7 +29,14 @@ class EventSplitter:
         self._at_start = True
 
     def feed(self, data: bytes) -> Iterable[bytes]:
-        """Yield the events that `data` completes. Raises EventTooLongError after those before the long one."""
+        """Return the events that `data` completes. Raises EventTooLongError after those before the long one."""
+        # What nearly every read is: one event, whole.
+        if not self._buffer and not self._at_start and data.find(b"\n\n") == len(data) - 2 and b"\r" not in data:
+            _check_length(len(data))
+            return (data,)
+        return self._split(data)
+
+    def _split(self, data: bytes) -> Iterable[bytes]:
         self._buffer += data
         if self._at_start and not self._skip_byte_order_mark():
             return

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -36,8 +36,8 @@ PATIENT = {"HOLD_SECONDS": "3600"}
 
 
 @contextmanager
-def servers(folder: Path) -> Iterator[dict[str, str]]:
-    """Start both servers in `folder`; yield the variables that settings need to find them."""
+def servers(folder: Path, *, settings: Mapping[str, str] = FAST) -> Iterator[dict[str, str]]:
+    """Start both servers in `folder`, PostgreSQL with `settings`; yield the variables that ours need to find them."""
     account = database_account()
     postgres = Postgres(
         programs=programs_for(account, find_programs(), folder),
@@ -46,7 +46,7 @@ def servers(folder: Path) -> Iterator[dict[str, str]]:
         port=free_port(),
         password="only-for-tests",  # noqa: S106  a server that lives as long as the tests, on this machine only
         account=account,
-        settings=FAST,
+        settings=settings,
     )
     valkey = Valkey(
         program=find_program(),
