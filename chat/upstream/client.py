@@ -29,6 +29,8 @@ SECONDS_FOR_REFUSAL: Final = 5.0
 # the next stream.
 SECONDS_FOR_END: Final = 0.1
 
+_ENDS: Final = (Done, Failed)
+
 # By where their connections may lead: one that leads anywhere is never used for a target that may not go there.
 _Sessions = dict[frozenset[str] | None, aiohttp.ClientSession]
 _sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, _Sessions] = WeakKeyDictionary()
@@ -74,14 +76,25 @@ async def stream(
             yield [_hide_key(replace(failed, retry_after=retry_after(response.headers)), target)]
             return
         events: list[Event] = [Started(target=target.name, model=target.model)]
+        clock.watch(response)
         while True:
-            events += await _read_events(response, parser, clock)
+            clock.begin_wait()
+            try:
+                data = await response.content.readany()
+            except (aiohttp.ClientError, OSError) as fault:
+                data = b""
+                events += parser.end(clock.expired or Failed(FailureKind.NETWORK, "broken off: " + _say(fault)))
+            else:
+                events += parser.feed(data) if data else parser.end(clock.expired)
+            clock.end_wait()
             if not events:
                 continue
             last = events[-1]
-            if isinstance(last, Done | Failed):
+            if isinstance(last, _ENDS):
                 yield [*events[:-1], _hide_key(last, target)]
                 break
+            if not clock.has_output:
+                clock.note(events)
             yield events
             events = []
         await _read_to_end(response)
@@ -139,17 +152,6 @@ async def _read_refusal(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body[:MAX_REFUSAL])
 
 
-async def _read_events(response: aiohttp.ClientResponse, parser: Parser, clock: "_Clock") -> list[Event]:
-    """Return what one read holds; at the end of the body, or of our patience, the last events."""
-    try:
-        data = await clock.read(response)
-    except (aiohttp.ClientError, OSError) as fault:
-        return parser.end(clock.expired or Failed(FailureKind.NETWORK, "broken off: " + _say(fault)))
-    events = parser.feed(data) if data else parser.end(clock.expired)
-    clock.note(events)
-    return events
-
-
 async def _read_to_end(response: aiohttp.ClientResponse) -> None:
     with suppress(TimeoutError, aiohttp.ClientError, OSError):
         async with asyncio.timeout(SECONDS_FOR_END):
@@ -179,47 +181,54 @@ class _Clock:
         self._timeouts = timeouts
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
-        self._has_output = False
-        self._deadline = math.inf  # while nobody reads
+        self._waiting_since = math.inf  # while nobody reads
         self._timer: asyncio.TimerHandle | None = None
+        self._response: aiohttp.ClientResponse | None = None
+        self.has_output = False
         self.expired: Failed | None = None
 
-    async def read(self, response: aiohttp.ClientResponse) -> bytes:
-        """Return what has come, b"" at the end of the body."""
-        self._deadline = self._next_deadline()
-        if self._timer is None or self._timer.when() > self._deadline:
-            self._arm(response)
-        try:
-            return await response.content.readany()
-        finally:
-            self._deadline = math.inf
+    def watch(self, response: aiohttp.ClientResponse) -> None:
+        """Close `response` where a limit passes."""
+        self._response = response
+        self._arm()
+
+    def begin_wait(self) -> None:
+        """Note that a read begins."""
+        self._waiting_since = self._loop.time()
+
+    def end_wait(self) -> None:
+        """Note that it has ended: what its events are used for takes as long as it takes."""
+        self._waiting_since = math.inf
 
     def note(self, events: list[Event]) -> None:
         """Note whether the first output has come: from then on the limit is on silence."""
-        self._has_output = self._has_output or any(isinstance(event, Delta) and event.output for event in events)
+        self.has_output = any(isinstance(event, Delta) and event.output for event in events)
+        if self.has_output:
+            self._arm()
 
     def stop(self) -> None:
         """Stop watching."""
         if self._timer:
             self._timer.cancel()
 
-    def _next_deadline(self) -> float:
+    def _deadline(self) -> float:
         end = self._started + self._timeouts.total
-        if self._has_output:
-            return min(self._loop.time() + self._timeouts.idle, end)
+        if self.has_output:
+            return min(self._waiting_since + self._timeouts.idle, end)
         return min(self._started + self._timeouts.first_token, end)
 
-    def _arm(self, response: aiohttp.ClientResponse) -> None:
+    def _arm(self) -> None:
         self.stop()
-        self._timer = self._loop.call_at(self._deadline, self._fire, response)
+        # While nobody reads no limit passes: it is looked at again soon.
+        is_waiting = not math.isinf(self._waiting_since)
+        self._timer = self._loop.call_at(self._deadline() if is_waiting else self._loop.time() + 1, self._fire)
 
-    def _fire(self, response: aiohttp.ClientResponse) -> None:
+    def _fire(self) -> None:
         self._timer = None
-        if math.isinf(self._deadline):
-            return  # the next read arms it again
-        if self._loop.time() < self._deadline:
-            self._arm(response)
+        if math.isinf(self._waiting_since) or self._loop.time() < self._deadline():
+            self._arm()
             return
-        limit = "silence or the whole" if self._has_output else "the first token"
+        limit = "silence or the whole" if self.has_output else "the first token"
         self.expired = Failed(FailureKind.TIMEOUT, f"the limit for {limit} passed")
-        response.close()
+        if self._response is not None:
+            self._response.close()

@@ -96,7 +96,8 @@ class AnswerParser:
 
     def _read_chunk(self, raw: bytes, chunk: dict[str, Any], events: list[Event]) -> None:
         choice = _first(chunk.get("choices"))
-        usage = _usage(chunk.get("usage") or (choice or {}).get("usage"))  # Moonshot's is inside the choice
+        counts = chunk.get("usage") or (choice.get("usage") if choice else None)  # Moonshot's is inside the choice
+        usage = None if counts is None else _usage(counts)
         if choice is not None or usage is None:
             events.append(self._delta(raw, as_dict(choice.get("delta")) if choice else {}))
         if choice and isinstance(reason := choice.get("finish_reason"), str):
@@ -106,7 +107,11 @@ class AnswerParser:
             events.append(usage)
 
     def _delta(self, raw: bytes, delta: dict[str, Any]) -> Delta:
-        shown = as_text(delta.get("content")) + as_text(delta.get("refusal"))
+        shown = as_text(delta.get("content"))
+        if shown and len(delta) == 1:  # what nearly every delta is
+            self._has_output = True
+            return Delta(self._whole_characters(shown), raw, output=True)
+        shown += as_text(delta.get("refusal"))
         hidden = as_text(delta.get("reasoning_content")) or as_text(delta.get("reasoning"))
         if "tool_calls" in delta or "function_call" in delta:
             hidden += _calls(delta.get("tool_calls")) + _calls([{"function": delta.get("function_call")}])
@@ -161,8 +166,6 @@ def _calls(calls: object) -> str:
 
 def _usage(value: object) -> Usage | None:
     """Return the counts, or None if they are missing or impossible: then the meter's estimate holds."""
-    if value is None:
-        return None
     counts = as_dict(value)
     prompt, completion = as_count(counts.get("prompt_tokens")), as_count(counts.get("completion_tokens"))
     if prompt is None or completion is None:

@@ -79,7 +79,8 @@ async def stream_first_good(
             async with aclosing(upstream.stream(request)) as batches:
                 async for batch in batches:
                     if is_chosen:
-                        _note(target, batch, call)
+                        if isinstance(batch[-1], Failed):
+                            _note(target, batch, call)
                         yield batch
                         continue
                     opening += batch
