@@ -31,6 +31,8 @@ from chat.upstream.sse import (
     mend,
 )
 
+# What a delta of text may say beside its text without saying more.
+_PLAIN: Final = frozenset({"content", "role"})
 # Finish reasons that are no end of an answer: the provider broke off. DeepSeek's and Zhipu's words.
 _BROKEN: Final = frozenset({"insufficient_system_resource", "network_error"})
 _FILTERED: Final = frozenset({"content_filter", "sensitive"})  # the latter is Zhipu's
@@ -46,17 +48,47 @@ class AnswerParser:
         self._understood = False
         self._finish_reason = ""
         self._usage: Usage | None = None
+        self._is_plain = False  # whether the next read may be looked at by itself
         self._half_pair = ""  # a high surrogate whose low one comes with the next delta
 
     def feed(self, data: bytes) -> list[Event]:
         """Return the events that `data` completes; often none."""
+        if self._is_plain and (delta := self._plain_delta(data)):
+            return [delta]
         events: list[Event] = []
         try:
             for raw in self._splitter.feed(data):
                 self._read_event(raw, events)
         except EventTooLongError:
             self._end(events, Failed(FailureKind.PROTOCOL, f"an event of more than {MAX_EVENT} bytes"))
+        self._is_plain = self._has_output and not self._ended and not self._half_pair and not self._splitter.rest()
         return events
+
+    def _plain_delta(self, data: bytes) -> Delta | None:
+        """Return what nearly every read of an answer is, one delta of text and nothing else; None if it is not.
+
+        The same in one function as `feed` finds in ten, at a third of the cost: it is what an answer is made of.
+        """
+        if not data.startswith(b"data: {") or data.find(b"\n\n") != len(data) - 2 or b"\r" in data:
+            return None
+        try:
+            chunk = orjson.loads(data[6:-2])
+            [choice] = chunk["choices"]
+            delta = choice["delta"]
+            text = delta["content"]
+            is_plain = not (
+                choice.get("finish_reason")
+                or choice.get("usage")
+                or chunk.get("usage")
+                or tells_a_fault(chunk)
+                or (len(delta) > 1 and any(value for name, value in delta.items() if name not in _PLAIN))
+            )
+        except (ValueError, LookupError, TypeError, AttributeError):
+            return None
+        # orjson lets no half of a pair through, so that NUL is all that could be wrong with the text.
+        if not is_plain or text.__class__ is not str or not text or "\0" in text or len(data) > MAX_EVENT:
+            return None
+        return Delta(text, data, output=True)
 
     def end(self, reason: Failed | None = None) -> list[Event]:
         """Return the last events: the body is over, by itself or for `reason`.
@@ -108,9 +140,6 @@ class AnswerParser:
 
     def _delta(self, raw: bytes, delta: dict[str, Any]) -> Delta:
         shown = as_text(delta.get("content"))
-        if shown and len(delta) == 1:  # what nearly every delta is
-            self._has_output = True
-            return Delta(self._whole_characters(shown), raw, output=True)
         shown += as_text(delta.get("refusal"))
         hidden = as_text(delta.get("reasoning_content")) or as_text(delta.get("reasoning"))
         if "tool_calls" in delta or "function_call" in delta:
