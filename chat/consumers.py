@@ -22,7 +22,7 @@ from chat.door import Visit, enter, headers_of, our_fault, stop, visit_of
 from chat.frames import Events
 from chat.generation import Answer
 from chat.request import MAX_BODY_BYTES, invalid, parse_query, read_parameters
-from chat.streaming import Reader, failure_event, tell
+from chat.streaming import READ_GAP, Reader, failure_event, tell
 from chat.turn import too_many
 from tenants.errors import ProductError
 from tenants.resolve import host_name
@@ -120,7 +120,7 @@ class ChatConsumer(AsyncWebsocketConsumer):
         answer = await enter(visit, parameters)
         # A reader from now on, not from when the task begins: what nobody reads may be given up meanwhile.
         reading = ExitStack()
-        reading.enter_context(answer.read())
+        reading.enter_context(answer.read(gap=READ_GAP))
         reader = _reader(visit, offset=parameters.offset)
         loop = asyncio.get_running_loop()
         task = loop.create_task(self._tell(reader, answer, ref), name=f"socket-{answer.message_id}", context=Context())

@@ -37,6 +37,8 @@ CLOSE_RETRIES = (0.2, 1.0, 3.0)
 # Whichever comes first makes a checkpoint due, if there is anything new.
 CHECKPOINT_SECONDS = 2.0
 CHECKPOINT_OUTPUTS = 512
+# Seconds between reads from the upstream while nobody follows an answer: who comes back has all before at once.
+UNREAD_GAP = 0.2
 # A silent upstream's hold is kept alive at a quarter of its lease.
 HEARTBEATS_PER_LEASE = 4
 
@@ -60,7 +62,8 @@ class Answer:
         # Bytes of chunks and characters of text: what the answer takes in memory, nearly.
         self.size = 0
         self.ending: Ending | None = None
-        self.readers = 0
+        # Of each reader, the seconds between two pieces that it takes.
+        self._gaps: list[float] = []
         # Called when the last reader has left before the end.
         self.on_abandoned: Callable[[], None] | None = None
         # Who waits for more, and until when; and the one timer that wakes those in vain who have waited long enough.
@@ -114,15 +117,24 @@ class Answer:
         return len(self.chunks) > seen or self.ending is not None
 
     @contextlib.contextmanager
-    def read(self) -> Iterator[None]:
-        """Count as a reader while the block runs."""
-        self.readers += 1
+    def read(self, *, gap: float = 0.0) -> Iterator[None]:
+        """Count as a reader while the block runs, one that takes what is new no more often than every `gap` seconds."""
+        self._gaps.append(gap)
         try:
             yield
         finally:
-            self.readers -= 1
-            if not self.readers and self.ending is None and self.on_abandoned is not None:
+            self._gaps.remove(gap)
+            if not self._gaps and self.ending is None and self.on_abandoned is not None:
                 self.on_abandoned()
+
+    @property
+    def readers(self) -> int:
+        """How many read it now."""
+        return len(self._gaps)
+
+    def rest(self) -> float:
+        """Return for how many seconds nobody wants more than there is."""
+        return min(self._gaps, default=UNREAD_GAP)
 
     def _wake(self) -> None:
         sleepers, self._sleepers = self._sleepers, []
@@ -267,7 +279,7 @@ class Generation:
     async def _pump(self) -> None:
         outputs = 0
         # aclosing: an answer that is stopped here is stopped at the provider too.
-        async with contextlib.aclosing(stream_first_good(self.turn.targets, self.turn.request)) as batches:
+        async with contextlib.aclosing(stream_first_good(self.turn.targets, self.turn.request, rest=self.answer.rest)) as batches:
             async for events in batches:
                 self._take(events)
                 if self._outputs // CHECKPOINT_OUTPUTS != outputs // CHECKPOINT_OUTPUTS:

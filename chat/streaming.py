@@ -36,6 +36,8 @@ FRAME_GAP = 0.05
 SILENCE_BEFORE_END = 0.2
 HEARTBEAT_AFTER = 10.0
 PING_AFTER = 15.0
+# What is sent every FRAME_GAP is read as often; a little later, so that no frame has to wait for its turn once more.
+READ_GAP = FRAME_GAP + 0.002
 # A connection that has taken nothing for so long is dead, whatever it says.
 STUCK_AFTER = 90.0
 # Chunks of the upstream that are sent at once, at most: what a slow reader's connection has to keep.
@@ -103,7 +105,7 @@ async def refuse(send: Send, reader: Reader, failure: ProductError) -> None:
 
 async def stream(send: Send, receive: Receive, reader: Reader, answer: Answer) -> None:
     """Send `answer` until it ends or the reader leaves; the generation goes on without the reader."""
-    with answer.read():
+    with answer.read(gap=0.0 if reader.framing is Framing.H5 else READ_GAP):
         await _stream(send, receive, reader, answer)
 
 

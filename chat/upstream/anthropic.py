@@ -16,7 +16,7 @@ import orjson
 
 from chat.events import Delta, Done, Event, Failed, FailureKind, Usage
 from chat.upstream import client
-from chat.upstream.base import ChatRequest, UpstreamTarget
+from chat.upstream.base import ChatRequest, Rest, UpstreamTarget, no_rest
 from chat.upstream.failures import refusal, shorten
 from chat.upstream.parameters import apply_rules
 from chat.upstream.sse import (
@@ -271,9 +271,9 @@ class AnthropicUpstream:
     def __init__(self, target: UpstreamTarget) -> None:
         self._target = target
 
-    def stream(self, request: ChatRequest) -> AsyncGenerator[list[Event], None]:
+    def stream(self, request: ChatRequest, rest: Rest = no_rest) -> AsyncGenerator[list[Event], None]:
         """Ask, and yield batches of events (see `Upstream`)."""
-        return client.stream(self._target, self._call(request), AnthropicParser(), refusal)
+        return client.stream(self._target, self._call(request), AnthropicParser(), refusal, rest)
 
     def _call(self, request: ChatRequest) -> client.Call:
         body = apply_rules(self._target.rules, body_of(request, self._target.model))

@@ -1,6 +1,6 @@
 """The contract of an upstream: a request goes in, batches of events come out."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -53,11 +53,23 @@ class ChatRequest:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
+# Seconds for which the network may be left unread now, so that what comes meanwhile is read at once.
+Rest = Callable[[], float]
+
+
+def no_rest() -> float:
+    """Have everything read as it comes."""
+    return 0.0
+
+
 class Upstream(Protocol):
     """Something that answers a chat request with a stream."""
 
-    def stream(self, request: ChatRequest) -> AsyncGenerator[list[Event], None]:
+    def stream(self, request: ChatRequest, rest: Rest = no_rest) -> AsyncGenerator[list[Event], None]:
         """Yield a batch for every read of the network, never an empty one: readers wake once and take all.
+
+        After each batch `rest` is asked how long the network may be left alone. The kernel joins what arrives
+        in that time for less than it costs to read it piece by piece.
 
         The last event of the last batch is `Done` or `Failed`, and neither occurs before. A fault of the upstream is
         never raised; only cancellation is. Closing the generator early (`aclose`) closes the connection, so that

@@ -17,7 +17,7 @@ import aiohttp
 
 from chat.events import Delta, Done, Event, Failed, FailureKind, Started
 from chat.upstream.addresses import guarded_socket
-from chat.upstream.base import Timeouts, UpstreamTarget
+from chat.upstream.base import Rest, Timeouts, UpstreamTarget, no_rest
 from chat.upstream.failures import retry_after
 
 # Providers keep idle connections for a minute, small servers for five seconds: a connection that we reuse while its
@@ -25,6 +25,8 @@ from chat.upstream.failures import retry_after
 KEEP_ALIVE: Final = 4.0  # seconds
 MAX_REFUSAL: Final = 64 * 1024  # bytes of a refusal's body that are read
 SECONDS_FOR_REFUSAL: Final = 5.0
+# Rests end together at multiples of this.
+REST_STEP: Final = 0.01  # seconds
 # After the last event the end of the body is awaited this long, as a body read to its end frees its connection for
 # the next stream.
 SECONDS_FOR_END: Final = 0.1
@@ -58,7 +60,7 @@ class Parser(Protocol):
 
 
 async def stream(
-    target: UpstreamTarget, call: Call, parser: Parser, refusal: Callable[[int, bytes], Failed]
+    target: UpstreamTarget, call: Call, parser: Parser, refusal: Callable[[int, bytes], Failed], rest: Rest = no_rest
 ) -> AsyncGenerator[list[Event], None]:
     """Make the call and yield a batch of events for every read (see `Upstream`)."""
     clock = _Clock(target.timeouts)
@@ -97,6 +99,8 @@ async def stream(
                 clock.note(events)
             yield events
             events = []
+            if seconds := rest():
+                await _leave_unread(response, seconds)
         await _read_to_end(response)
     finally:
         clock.stop()
@@ -150,6 +154,22 @@ async def _read_refusal(response: aiohttp.ClientResponse) -> bytes:
             while len(body) < MAX_REFUSAL and (data := await response.content.readany()):
                 body += data
     return bytes(body[:MAX_REFUSAL])
+
+
+async def _leave_unread(response: aiohttp.ClientResponse, seconds: float) -> None:
+    """Leave what comes to the kernel for a while."""
+    transport = response.connection.transport if response.connection else None
+    if transport is None or transport.is_closing():  # the body is here to its end
+        return
+    loop = asyncio.get_running_loop()
+    now = loop.time()
+    transport.pause_reading()
+    try:
+        # To the next of common points in time, so that the process wakes once for many streams.
+        await asyncio.sleep(math.ceil((now + seconds) / REST_STEP) * REST_STEP - now)
+    finally:
+        if not transport.is_closing():
+            transport.resume_reading()
 
 
 async def _read_to_end(response: aiohttp.ClientResponse) -> None:

@@ -16,7 +16,7 @@ import orjson
 
 from chat.events import Delta, Done, Event, Failed, FailureKind, Usage
 from chat.upstream import client
-from chat.upstream.base import ChatRequest, UpstreamTarget
+from chat.upstream.base import ChatRequest, Rest, UpstreamTarget, no_rest
 from chat.upstream.failures import refusal, shorten, tells_a_fault
 from chat.upstream.parameters import apply_rules
 from chat.upstream.sse import (
@@ -217,9 +217,9 @@ class OpenAIUpstream:
     def __init__(self, target: UpstreamTarget) -> None:
         self._target = target
 
-    def stream(self, request: ChatRequest) -> AsyncGenerator[list[Event], None]:
+    def stream(self, request: ChatRequest, rest: Rest = no_rest) -> AsyncGenerator[list[Event], None]:
         """Ask, and yield batches of events (see `Upstream`)."""
-        return client.stream(self._target, self._call(request), AnswerParser(), refusal)
+        return client.stream(self._target, self._call(request), AnswerParser(), refusal, rest)
 
     def _call(self, request: ChatRequest) -> client.Call:
         body = {

@@ -15,7 +15,7 @@ import structlog
 
 from chat.events import Delta, Event, Failed, FailureKind
 from chat.upstream.anthropic import AnthropicUpstream
-from chat.upstream.base import ChatRequest, Upstream, UpstreamTarget
+from chat.upstream.base import ChatRequest, Rest, Upstream, UpstreamTarget, no_rest
 from chat.upstream.failures import RULES
 from chat.upstream.health import Board, Call
 from chat.upstream.openai import AzureUpstream, OpenAIUpstream
@@ -51,7 +51,7 @@ async def stop_sharing() -> None:
 
 
 async def stream_first_good(
-    targets: Sequence[UpstreamTarget], request: ChatRequest, *, board: Board = BOARD
+    targets: Sequence[UpstreamTarget], request: ChatRequest, *, rest: Rest = no_rest, board: Board = BOARD
 ) -> AsyncGenerator[list[Event], None]:
     """Yield the batches of the first target that gives output (see `Upstream`).
 
@@ -76,7 +76,7 @@ async def stream_first_good(
         is_chosen = False
         upstream = DIALECTS[target.dialect](_within_the_whole(target, began))
         with call:
-            async with aclosing(upstream.stream(request)) as batches:
+            async with aclosing(upstream.stream(request, rest)) as batches:
                 async for batch in batches:
                     if is_chosen:
                         if isinstance(batch[-1], Failed):
