@@ -14,7 +14,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test run test checks lint types format pytest openapi chaos messages lock clean
+.PHONY: help install install-test run test checks lint types format pytest openapi bench chaos messages lock clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -59,6 +59,9 @@ messages: install-test ## collect new texts into locale/, to be translated there
 
 openapi: install-test ## write docs/openapi.json anew from the source
 	@$(BIN)/python manage.py openapi > docs/openapi.json
+
+bench: install-test ## measure streams and chats beside nginx, LiteLLM and Portkey; writes docs/performance.md
+	@exec $(BIN)/python -m bench $(ARGS)
 
 chaos: install-test ## break the running product, several times each way, and count the money
 	@exec $(BIN)/python -m tests.chaos $(ARGS)

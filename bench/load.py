@@ -73,7 +73,7 @@ class _Reader(asyncio.Protocol):
         # uvloop's is none by its class, and is one by what it does.
         self._transport = cast("asyncio.Transport", transport)
         self._asked = time.monotonic()
-        transport.write(self._request)
+        self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         """Note the age of each delta that `data` completes."""
@@ -88,7 +88,7 @@ class _Reader(asyncio.Protocol):
             self._seen.first.append(now - self._asked)
         self._rest = data[end:][-_LONGEST_STAMP:] if self._has_any else data[-2000:]
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's name
         """Note whether the answer was whole: its end is a mini-program's or OpenAI's, before that of the body."""
         if b"[DONE]" in self._rest or b"0\r\n\r\n\r\n0\r\n" in self._rest or self._rest.endswith(b"\n0\r\n\r\n"):
             self._seen.whole += 1
@@ -138,7 +138,7 @@ class Crowd:
             await loop.create_connection(lambda reader=reader: reader, "127.0.0.1", target.port)  # type: ignore[misc]
             self._readers.append(reader)
         end = loop.time() + 60
-        while len(self.seen.first) < wanted and loop.time() < end:
+        while len(self.seen.first) < wanted and loop.time() < end:  # noqa: ASYNC110  a bench may look again
             await asyncio.sleep(0.05)
         if len(self.seen.first) < wanted:
             message = f"{wanted - len(self.seen.first)} of {wanted} streams did not begin"

@@ -19,6 +19,8 @@ from bench.product import post
 from saas.local.ports import free_port
 from tests.nginx import find_nginx
 
+# Any: no gateway here asks for more.
+KEY: Final = "sk-x"
 LITELLM, PORTKEY = "1.108.7", "1.15.2"
 HOME: Final = Path(__file__).resolve().parent.parent / "var" / "bench"
 
@@ -71,6 +73,11 @@ def _body(model: str) -> dict[str, object]:
     }
 
 
+def direct(upstream_port: int, model: str, count: int) -> Target:
+    """Return so many questions to the upstream itself."""
+    return Target(upstream_port, [post("/v1/chat/completions", _body(model))] * count)
+
+
 @contextmanager
 def nginx(folder: Path, upstream_port: int, _models: Sequence[str]) -> Iterator[Peer]:
     """Run nginx before the upstream: what forwarding costs at the least."""
@@ -85,7 +92,7 @@ def nginx(folder: Path, upstream_port: int, _models: Sequence[str]) -> Iterator[
         command, port=port, cores=SERVER_CORE, log=folder / "nginx.log", environment=dict(binary.environment)
     ) as running:
         yield Peer(
-            port=port, process=running, request=lambda model: post("/v1/chat/completions", _body(model), token="sk-x")
+            port=port, process=running, request=lambda model: post("/v1/chat/completions", _body(model), token=KEY)
         )
 
 
@@ -104,13 +111,21 @@ def litellm(folder: Path, upstream_port: int, models: Sequence[str]) -> Iterator
     configuration = folder / "litellm.yaml"
     configuration.write_text(f"model_list:\n{entries}litellm_settings:\n  telemetry: false\n")
     port = free_port()
-    command = [str(home / "bin" / "litellm"), "--config", str(configuration), "--host", "127.0.0.1", "--port", str(port)]
+    command = [
+        str(home / "bin" / "litellm"),
+        "--config",
+        str(configuration),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     environment = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "DATABASE_URL": "", "REDIS_URL": ""}
     with process(
         command, port=port, cores=SERVER_CORE, log=folder / "litellm.log", environment=environment, folder=folder
     ) as running:
         yield Peer(
-            port=port, process=running, request=lambda model: post("/v1/chat/completions", _body(model), token="sk-x")
+            port=port, process=running, request=lambda model: post("/v1/chat/completions", _body(model), token=KEY)
         )
 
 
@@ -137,7 +152,7 @@ def portkey(folder: Path, upstream_port: int, _models: Sequence[str]) -> Iterato
         yield Peer(
             port=port,
             process=running,
-            request=lambda model: post("/v1/chat/completions", _body(model), token="sk-x", headers=headers),
+            request=lambda model: post("/v1/chat/completions", _body(model), token=KEY, headers=headers),
         )
 
 

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ ALL_CORES: Final = set(_cores)
 
 
 @contextmanager
-def process(
+def process(  # noqa: PLR0913  what a process is started with
     command: Sequence[str],
     *,
     port: int = 0,
@@ -36,7 +36,7 @@ def process(
             stderr=subprocess.STDOUT,
             env={**os.environ, **(environment or {})},
             cwd=folder,
-            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),  # noqa: PLW1509  nothing else runs here yet
         )
     try:
         if port:
@@ -45,10 +45,8 @@ def process(
     finally:
         family = [started.pid, *(child.pid for child in _family(started.pid))]
         started.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             started.wait(15)
-        except subprocess.TimeoutExpired:
-            pass
         for pid in family:
             if psutil.pid_exists(pid):
                 psutil.Process(pid).kill()

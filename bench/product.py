@@ -41,7 +41,6 @@ class Product:
     # By tenant; every tenant has as many.
     customers: Sequence[Sequence[Customer]]
     upstream_port: int
-    servers: Sequence[psutil.Process] = ()
 
     @contextmanager
     def web(self, cores: set[int], *, processes: int = 1) -> Iterator[tuple[int, psutil.Process]]:
@@ -56,9 +55,9 @@ class Product:
     def ask(
         self, port: int, model: str, count: int, *, mini_program: bool = False, tenants: int | None = None
     ) -> Target:
-        """Return so many questions of as many customers, of the first `tenants` tenants in turn."""
+        """Return so many questions, of as many customers while there are, of the first `tenants` tenants in turn."""
         chosen = self.customers[:tenants]
-        turns = [chosen[number % len(chosen)][number // len(chosen)] for number in range(count)]
+        turns = [chosen[at % len(chosen)][at // len(chosen) % len(chosen[0])] for at in range(count)]
         return Target(port, [_question(customer, model, is_mini_program=mini_program) for customer in turns])
 
 
@@ -96,7 +95,12 @@ def running_product(models: Sequence[str], *, upstream_port: int, tenants: int, 
         # Whatever is started from here on, and is not measured, shares the load's core.
         os.sched_setaffinity(0, LOAD_CORE)
         urls = stack.enter_context(servers(folder, settings=DURABLE))
-        environment = {**urls, **key_files(secrets), "BANYAN_VAR": str(folder), "DJANGO_SETTINGS_MODULE": "saas.settings"}
+        environment = {
+            **urls,
+            **key_files(secrets),
+            "BANYAN_VAR": str(folder),
+            "DJANGO_SETTINGS_MODULE": "saas.settings",
+        }
         environment |= {"MAX_ANSWERS": "5000", "LOG_LEVEL": "WARNING"}
         seed = {"models": list(models), "upstream_port": upstream_port, "tenants": tenants, "customers": customers}
         done = subprocess.run(

@@ -1,8 +1,7 @@
 """What is measured: each function is one row's figure for one way through."""
 
 import asyncio
-import statistics
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,7 +56,7 @@ async def streams(process: psutil.Process, ask: Ask, *, model: str, count: int, 
 
 
 async def _steady(process: psutil.Process, seen: Seen, *, after: float, during: float) -> float:
-    """Return the microseconds of CPU for each delta from `after` seconds on, for `during`: without beginnings and ends."""
+    """Return the microseconds of CPU for each delta in `during` seconds after the first `after`: no ends."""
     await asyncio.sleep(after)
     cpu, deltas = cpu_seconds(process), seen.deltas
     await asyncio.sleep(during)
@@ -102,8 +101,3 @@ def _expect_whole(seen: Seen, count: int) -> None:
     if seen.whole != count:
         message = f"{count - seen.whole} of {count} answers broke; one ended: {seen.broken[:1]}"
         raise RuntimeError(message)
-
-
-async def median_of(times: int, measure: Callable[[], Awaitable[float]]) -> float:
-    """Return the median of several measurements."""
-    return statistics.median([await measure() for _ in range(times)])

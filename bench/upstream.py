@@ -118,7 +118,7 @@ class _Provider(asyncio.Protocol):
             del self._received[:end]
             self._answer(request)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio's name
         """Stop sending: the client has left."""
         self._stop()
 

@@ -279,7 +279,9 @@ class Generation:
     async def _pump(self) -> None:
         outputs = 0
         # aclosing: an answer that is stopped here is stopped at the provider too.
-        async with contextlib.aclosing(stream_first_good(self.turn.targets, self.turn.request, rest=self.answer.rest)) as batches:
+        async with contextlib.aclosing(
+            stream_first_good(self.turn.targets, self.turn.request, rest=self.answer.rest)
+        ) as batches:
             async for events in batches:
                 self._take(events)
                 if self._outputs // CHECKPOINT_OUTPUTS != outputs // CHECKPOINT_OUTPUTS:

@@ -5,6 +5,7 @@ that are being generated.
 """
 
 import asyncio
+import gc
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -28,6 +29,9 @@ from chat.upstream import client, pool, tokens  # noqa: E402
 from chat.views import CHAT_PATH, chat_stream  # noqa: E402
 
 log = structlog.get_logger(__name__)
+
+# New objects that make a young collection due, young collections a middle one, and middle ones a full one.
+GARBAGE_THRESHOLDS = (50_000, 20, 50)
 
 chat_socket = ChatConsumer.as_asgi()
 
@@ -64,6 +68,17 @@ async def _sweep_spool() -> None:
         await asyncio.sleep(settings.SWEEP_SECONDS)
 
 
+def _spare_the_garbage_collector() -> None:
+    """Have it pass over what is loaded once and stays, and look less often at what comes and goes.
+
+    A delta makes a dozen objects and no cycle. By its own thresholds the collector would go through all young objects
+    each 50 deltas, and through all of Django's now and then, in the middle of everybody's streams.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
+
+
 async def _lifespan(receive: Receive, send: Send) -> None:
     sweep: asyncio.Task[None] | None = None
     while True:
@@ -71,6 +86,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
         if event["type"] == "lifespan.startup":
             # The first count loads the vocabulary: not on somebody's first question.
             await in_thread(lambda: tokens.count(""))
+            _spare_the_garbage_collector()
             sweep = asyncio.create_task(_sweep_spool())
             relay.relay_here().listen()
             pool.keep_sharing()  # what others know of upstreams is here before the first question

@@ -64,13 +64,9 @@ async def stream(
 ) -> AsyncGenerator[list[Event], None]:
     """Make the call and yield a batch of events for every read (see `Upstream`)."""
     clock = _Clock(target.timeouts)
-    try:
-        response = await _open(call, target)
-    except TimeoutError as fault:
-        yield [Failed(FailureKind.TIMEOUT, f"no answer in time: {_say(fault)}")]
-        return
-    except (aiohttp.ClientError, OSError, ValueError) as fault:
-        yield [_hide_key(Failed(FailureKind.NETWORK, _say(fault)), target)]
+    response = await _open(call, target)
+    if isinstance(response, Failed):
+        yield [_hide_key(response, target)]
         return
     try:
         if not _is_stream(response):
@@ -131,14 +127,19 @@ def _session(may_reach: frozenset[str] | None) -> aiohttp.ClientSession:
     return sessions[may_reach]
 
 
-async def _open(call: Call, target: UpstreamTarget) -> aiohttp.ClientResponse:
-    """Send the request and return once the answer's headers are there."""
+async def _open(call: Call, target: UpstreamTarget) -> aiohttp.ClientResponse | Failed:
+    """Send the request and return once the answer's headers are there, or why they are not."""
     timeouts = target.timeouts
     limit = aiohttp.ClientTimeout(total=None, connect=timeouts.connect)
-    async with asyncio.timeout(min(timeouts.first_token, timeouts.total)):
-        return await _session(target.may_reach).post(
-            call.url, data=call.body, headers=call.headers, timeout=limit, allow_redirects=False
-        )
+    try:
+        async with asyncio.timeout(min(timeouts.first_token, timeouts.total)):
+            return await _session(target.may_reach).post(
+                call.url, data=call.body, headers=call.headers, timeout=limit, allow_redirects=False
+            )
+    except TimeoutError as fault:
+        return Failed(FailureKind.TIMEOUT, f"no answer in time: {_say(fault)}")
+    except (aiohttp.ClientError, OSError, ValueError) as fault:
+        return Failed(FailureKind.NETWORK, _say(fault))
 
 
 def _is_stream(response: aiohttp.ClientResponse) -> bool:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -36,7 +36,7 @@ PATIENT = {"HOLD_SECONDS": "3600"}
 
 
 @contextmanager
-def servers(folder: Path, *, settings: Mapping[str, str] = FAST) -> Iterator[dict[str, str]]:
+def servers(folder: Path, *, settings: dict[str, str] = FAST) -> Iterator[dict[str, str]]:
     """Start both servers in `folder`, PostgreSQL with `settings`; yield the variables that ours need to find them."""
     account = database_account()
     postgres = Postgres(
