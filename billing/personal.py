@@ -1,4 +1,4 @@
-"""Money's part of what is kept of a person (`tenants.personal`): their books, which they may take along and which stay."""
+"""Money's part of what is kept of a person (`tenants.personal`): their books, to take along, which stay here too."""
 
 from collections.abc import Mapping
 from typing import Any
