@@ -106,6 +106,7 @@ IN_CHINESE: Final = re.compile(
     r"|\b[0-9a-f]{32}\b"  # the number of a refund
     r"|\b[a-z]+-[0-9a-f]{12}(?:\.test)?\b"  # names made by tests/factories.py
     r"|sk-bny-…[\w-]{4}"  # what is shown of an API key
+    r"|变量名须为 code\b"  # of a text message's template
     r"|…[0-9A-Z]{4}\b",  # how a redeem code ends
     re.IGNORECASE,
 )
