@@ -9,3 +9,10 @@ class BillingConfig(AppConfig):
 
     name = "billing"
     verbose_name = _("Billing")
+
+    def ready(self) -> None:
+        """Add to the persons' archive."""
+        from billing.personal import PART  # noqa: PLC0415  # models are ready only now
+        from tenants.personal import add_part  # noqa: PLC0415  # as above
+
+        add_part(PART)

@@ -44,14 +44,19 @@ def _json(rows: Iterable[Conversation], label: str, facts: dict[str, Any]) -> It
     head = json.dumps({"label": label, "AIGC": facts, "exported_at": timezone.now().isoformat()}, ensure_ascii=False)
     yield head.removesuffix("}") + ', "conversations": ['
     for number, row in enumerate(rows):
-        told = {
-            "id": str(row.pk),
-            "title": row.title,
-            "created_at": row.created_at.isoformat(),
-            "messages": [_message(said) for said in row.messages.all()],
-        }
+        told = told_of(row, row.messages.all())
         yield ("," if number else "") + "\n" + json.dumps(told, ensure_ascii=False)
     yield "\n]}\n"
+
+
+def told_of(row: Conversation, messages: Iterable[Message]) -> dict[str, Any]:
+    """Return a conversation as JSON's types."""
+    return {
+        "id": str(row.pk),
+        "title": row.title,
+        "created_at": row.created_at.isoformat(),
+        "messages": [_message(said) for said in messages],
+    }
 
 
 def _message(said: Message) -> dict[str, Any]:

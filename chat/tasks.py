@@ -6,7 +6,7 @@ import structlog
 from celery import shared_task
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone, translation
 
 from billing import holds
@@ -70,7 +70,9 @@ def erase_deleted() -> int:
     """
     with scope.platform("sweep of every tenant's deleted conversations"):
         ago = timezone.now() - timedelta(days=settings.DELETED_CONVERSATION_DAYS)
-        deleted = list(Conversation.objects.filter(deleted_at__lt=ago, erased_at__isnull=True)[:_BATCH])
+        # Of a user who is gone everything was erased at once: found here is what was asked in that very moment.
+        is_due = Q(deleted_at__lt=ago) | Q(user__deleted_at__isnull=False)
+        deleted = list(Conversation.objects.filter(is_due, erased_at__isnull=True)[:_BATCH])
     return sum(_erase(conversation) for conversation in deleted)
 
 

@@ -168,6 +168,7 @@ CELERY_BEAT_SCHEDULE = {
     "ask for refunds under way": {"task": "billing.tasks.poll_refunds", "schedule": SWEEP_SECONDS},
     "fold resellers' commission": {"task": "billing.tasks.fold_commissions", "schedule": crontab(hour="0", minute="5")},
     "free and take back commission": {"task": "billing.tasks.sweep_commissions", "schedule": SWEEP_SECONDS},
+    "forget old codes": {"task": "tenants.tasks.forget_codes", "schedule": crontab(hour="4", minute="20")},
     "tell of low wallets": {"task": "billing.tasks.notify_low_wallets", "schedule": 300.0},
     "audit the ledger": {"task": "billing.tasks.audit_ledger", "schedule": crontab(hour="3", minute="30")},
 }
@@ -207,6 +208,24 @@ LOGIN_TRIES = env.int("LOGIN_TRIES", default=20)
 NEW_USERS_PER_DAY = env.int("NEW_USERS_PER_DAY", default=50)
 # Tries to redeem a code, for each user in a quarter of an hour; ten times that per address.
 REDEEM_TRIES = env.int("REDEEM_TRIES", default=20)
+# One-time codes to phones and addresses: how long they live and how long one waits for the next, seconds; how many go
+# to one of them in a day, are asked for from one network address in an hour, and a tenant sends in a day.
+CODE_SECONDS = env.int("CODE_SECONDS", default=300)
+CODE_RESEND_SECONDS = env.int("CODE_RESEND_SECONDS", default=60)
+CODES_PER_TARGET = env.int("CODES_PER_TARGET", default=10)
+CODES_PER_ADDRESS = env.int("CODES_PER_ADDRESS", default=30)
+CODES_PER_TENANT = env.int("CODES_PER_TENANT", default=5000)
+# How long after a log-in what is delicate needs no further proof, seconds.
+FRESH_SECONDS = env.int("FRESH_SECONDS", default=600)
+# A captcha of the "siteverify" kind (Turnstile, hCaptcha): off without an address. Asked for after so many failures.
+CAPTCHA_VERIFY_URL = env.str("CAPTCHA_VERIFY_URL", default="")
+CAPTCHA_PROVIDER = env.str("CAPTCHA_PROVIDER", default="turnstile")
+CAPTCHA_SITE_KEY = env.str("CAPTCHA_SITE_KEY", default="")
+CAPTCHA_SECRET = env.str("CAPTCHA_SECRET", default="")
+CAPTCHA_AFTER = env.int("CAPTCHA_AFTER", default=3)
+ALIYUN_SMS_URL = env.str("ALIYUN_SMS_URL", default="https://dysmsapi.aliyuncs.com")
+# Where WeChat asks people whether they want to log in.
+WECHAT_OPEN_URL = env.str("WECHAT_OPEN_URL", default="https://open.weixin.qq.com")
 # WeChat's API host; tests name their double here.
 WECHAT_API_URL = env.str("WECHAT_API_URL", default="https://api.weixin.qq.com")
 WECHAT_PAY_API_URL = env.str("WECHAT_PAY_API_URL", default="https://api.mch.weixin.qq.com")

@@ -21,7 +21,11 @@ from saas.openapi import openapi
 from saas.pages import home, invitation_link, payment_done, redeem_link, shared_conversation
 from tenants.adminsite import tenant_site
 from tenants.api import api
+from tenants.api_account import router as account
+from tenants.api_signin import router as signin
 
+api.add_router("/auth", signin)
+api.add_router("/auth", account)
 api.add_router("/chat", answers)
 api.add_router("/chat", history)
 api.add_router("/chat", shares)

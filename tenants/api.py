@@ -3,6 +3,8 @@
 Success is `{"code": 1, "msg": "ok", "data": …}`; a failure is the one error object (docs/protocol.md, "Errors").
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, cast
 from zoneinfo import ZoneInfo
@@ -16,7 +18,8 @@ from ninja import NinjaAPI, Router, Schema
 from ninja.errors import HttpError, ValidationError
 from pydantic import AfterValidator, Field, PlainSerializer, StringConstraints
 
-from tenants import scope, throttle
+from tenants import captcha, codes, scope, throttle
+from tenants.devices import device_of
 from tenants.errors import ErrorCode, ProductError
 from tenants.login import (
     issue_token,
@@ -96,13 +99,14 @@ def current_tenant(request: HttpRequest) -> Tenant:
     return tenant
 
 
-def _token(request: HttpRequest) -> str | None:
+def token_in(request: HttpRequest) -> str | None:
+    """Return the token that a request carries."""
     return token_of({name.lower(): value for name, value in request.headers.items()}, request.GET)
 
 
 def signed_in(request: HttpRequest) -> EndUser:
     """Return the user of the request's token and speak their language; for `auth=`, views then call `user_of`."""
-    user = user_of_token(tenant_id=current_tenant(request).pk, token=_token(request))
+    user = user_of_token(tenant_id=current_tenant(request).pk, token=token_in(request))
     if user.language:
         translation.activate(user.language)  # until tenants.middleware.enter_tenant leaves its own
     return user
@@ -111,6 +115,15 @@ def signed_in(request: HttpRequest) -> EndUser:
 def user_of(request: HttpRequest) -> EndUser:
     """Return the user that `auth=signed_in` found."""
     return cast("EndUser", request.auth)  # type: ignore[attr-defined]
+
+
+def guest_of(request: HttpRequest) -> EndUser | None:
+    """Return the guest whose token a request to sign in carries, who then goes on as the one who signs in."""
+    try:
+        user = user_of_token(tenant_id=current_tenant(request).pk, token=token_in(request))
+    except ProductError:
+        return None  # a token that is over is no hindrance to signing in anew
+    return user if user.is_guest else None
 
 
 # No page of documentation: ninja's loads scripts from a foreign host. saas.openapi serves the document.
@@ -159,11 +172,16 @@ def _fault(request: HttpRequest, failure: Exception) -> HttpResponse:
     )
 
 
+# What a captcha's widget gave the page; wanted only after a refusal "captcha_needed".
+CaptchaAnswer = Annotated[Text, Field(max_length=4096)]
+
+
 class LoginIn(Schema):
     """A user name, phone or e-mail, and the password."""
 
     identifier: Annotated[Text, Field(min_length=1, max_length=254)]
     password: Password
+    captcha: CaptchaAnswer = ""
 
 
 class RegisterIn(Schema):
@@ -209,48 +227,69 @@ def address_of(request: HttpRequest) -> str:
     return str(request.META.get("REMOTE_ADDR", ""))
 
 
-def _count_newcomer(request: HttpRequest) -> None:
+def count_newcomer(request: HttpRequest) -> None:
+    """Count a new user of an address; raise ProductError QUOTA "too_many_tries" beyond the day's."""
     who = f"{current_tenant(request).slug}:{address_of(request)}"
     throttle.count(what="new_user", who=who, limit=settings.NEW_USERS_PER_DAY, seconds=DAY_SECONDS)
 
 
-def _log_in(user: EndUser, label: str) -> dict[str, Any]:
-    return ok({"token": issue_token(user=user, label=label), "user": user})
+def log_in(request: HttpRequest, user: EndUser, label: str) -> dict[str, Any]:
+    """Return the answer to whoever has signed in: a new token, and who they are."""
+    device = device_of(request.headers.get("User-Agent", ""))
+    return ok({"token": issue_token(user=user, label=label, device=device), "user": user})
+
+
+def _require_passwords(tenant: Tenant) -> None:
+    if not codes.settings_of(tenant).by_password:
+        raise codes.not_offered()
+
+
+@contextmanager
+def guarded(request: HttpRequest, door: str, name: str, answer: str) -> Iterator[None]:
+    """Ask for a captcha at a door that failed too often for an address or a name; remember a failure behind it."""
+    slug = current_tenant(request).slug
+    who = (f"{slug}:{name}", f"{slug}:{address_of(request)}")
+    captcha.ask_if_due(door=door, who=who, answer=answer, address=address_of(request))
+    try:
+        yield
+    except ProductError as refusal:
+        if refusal.type in {"wrong_password", "code_wrong"}:
+            captcha.note_failure(door=door, who=who)
+        raise
 
 
 @auth.post("/login", response=Envelope[LoggedIn])
 def login(request: HttpRequest, payload: LoginIn) -> Any:
     """Log in with a password."""
-    tenant = current_tenant(request)
+    tenant, name = current_tenant(request), payload.identifier.lower()
+    _require_passwords(tenant)
     # Many people share an address, behind a carrier's or an office's; few share an account.
-    for who, limit in (
-        (payload.identifier.lower(), settings.LOGIN_TRIES),
-        (address_of(request), settings.LOGIN_TRIES * 10),
-    ):
+    for who, limit in ((name, settings.LOGIN_TRIES), (address_of(request), settings.LOGIN_TRIES * 10)):
         throttle.count(what="login", who=f"{tenant.slug}:{who}", limit=limit, seconds=LOGIN_WINDOW_SECONDS)
-    user = log_in_with_password(
-        tenant=current_tenant(request), identifier=payload.identifier, password=payload.password
-    )
-    return _log_in(user, "password")
+    with guarded(request, "login", name, payload.captcha):
+        user = log_in_with_password(tenant=tenant, identifier=payload.identifier, password=payload.password)
+    return log_in(request, user, "password")
 
 
 @auth.post("/register", response=Envelope[LoggedIn])
 def sign_up(request: HttpRequest, payload: RegisterIn) -> Any:
-    """Make a user with a password, logged in."""
-    _count_newcomer(request)
-    return _log_in(register(tenant=current_tenant(request), **payload.dict()), "register")
+    """Make a user with a password, logged in; with a guest's token the guest becomes that user."""
+    _require_passwords(current_tenant(request))
+    count_newcomer(request)
+    user = register(tenant=current_tenant(request), guest=guest_of(request), **payload.dict())
+    return log_in(request, user, "register")
 
 
 @auth.post("/guest", response=Envelope[LoggedIn])
 def guest(request: HttpRequest) -> Any:
     """Make a guest, where the tenant allows it: each brings a free quota, so an address gets a few a day."""
-    _count_newcomer(request)
-    return _log_in(start_guest(tenant=current_tenant(request)), "guest")
+    count_newcomer(request)
+    return log_in(request, start_guest(tenant=current_tenant(request)), "guest")
 
 
 @auth.post("/wechat", response=Envelope[LoggedIn])
 def wechat(request: HttpRequest, payload: WeChatIn) -> Any:
-    """Log in with a mini-program's `wx.login` code."""
+    """Log in with a mini-program's `wx.login` code; with a guest's token a guest new to WeChat becomes that user."""
     referer = request.headers.get("Referer")
     app_id = payload.appid or request.GET.get("appid") or app_id_of_referer(referer)
     tenant = resolve_tenant(host=request.get_host(), app_id=app_id, referer=referer)
@@ -258,15 +297,19 @@ def wechat(request: HttpRequest, payload: WeChatIn) -> Any:
         raise not_found()  # the body's app id contradicts the query's
     with scope.tenant(tenant.pk):
         user = log_in_with_wechat(
-            tenant=tenant, app_id=app_id, code=payload.code, client=client_for(settings.WECHAT_API_URL)
+            tenant=tenant,
+            app_id=app_id,
+            code=payload.code,
+            client=client_for(settings.WECHAT_API_URL),
+            guest=guest_of(request) if request.tenant else None,  # type: ignore[attr-defined]  # the middleware's
         )
-        return _log_in(user, "wechat")
+        return log_in(request, user, "wechat")
 
 
 @auth.post("/logout", response=Envelope[None], auth=signed_in)
 def logout(request: HttpRequest) -> Any:
     """End this log-in; others of the same user go on."""
-    revoke_token(tenant_id=current_tenant(request).pk, token=_token(request) or "")
+    revoke_token(tenant_id=current_tenant(request).pk, token=token_in(request) or "")
     return ok()
 
 

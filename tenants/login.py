@@ -61,8 +61,8 @@ def digest_of(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def issue_token(*, user: EndUser, label: str = "", days: int | None = None) -> str:
-    """Return a new token of `user`, good for `days` (settings.TOKEN_DAYS where not given)."""
+def issue_token(*, user: EndUser, label: str = "", days: int | None = None, device: str = "") -> str:
+    """Return a new token of `user`, good for `days` (settings.TOKEN_DAYS where not given), on a `device`."""
     token = TOKEN_PREFIX + secrets.token_urlsafe(32)
     now = timezone.now()
     AccessToken.objects.create(
@@ -70,6 +70,7 @@ def issue_token(*, user: EndUser, label: str = "", days: int | None = None) -> s
         user=user,
         digest=digest_of(token),
         label=label[:64],
+        device=device[:64],
         expires_at=now + timedelta(days=settings.TOKEN_DAYS if days is None else days),
     )
     return token
@@ -79,6 +80,14 @@ def revoke_token(*, tenant_id: int, token: str) -> bool:
     """End one log-in; False if there was none to end."""
     rows = AccessToken.objects.filter(tenant_id=tenant_id, digest=digest_of(token), revoked_at=None)
     return rows.update(revoked_at=timezone.now()) == 1
+
+
+def revoke_tokens(*, user: EndUser, but: str | None = None) -> int:
+    """End a user's log-ins, all or all but one token's; return how many."""
+    rows = AccessToken.objects.filter(tenant_id=user.tenant_id, user=user, revoked_at=None)
+    if but is not None:
+        rows = rows.exclude(digest=digest_of(but))
+    return rows.update(revoked_at=timezone.now())
 
 
 def user_of_token(*, tenant_id: int, token: str | None) -> EndUser:
@@ -114,11 +123,19 @@ def log_in_with_password(*, tenant: Tenant, identifier: str, password: str) -> E
         raise ProductError(
             ErrorCode.INVALID, _("The name or the password is wrong."), type="wrong_password", scope="user"
         )
-    return _welcome(user)
+    return welcome(user)
 
 
-def register(*, tenant: Tenant, username: str, password: str, nickname: str = "", language: str = "") -> EndUser:
-    """Return a new user of `tenant`, with a user name and a password.
+def register(  # noqa: PLR0913  what a user begins with
+    *,
+    tenant: Tenant,
+    username: str,
+    password: str,
+    nickname: str = "",
+    language: str = "",
+    guest: EndUser | None = None,
+) -> EndUser:
+    """Return a new user of `tenant`, with a user name and a password; a `guest` becomes that user, balance and all.
 
     Phone and e-mail are not taken here: nobody may claim one without a proof that it is theirs.
 
@@ -138,6 +155,9 @@ def register(*, tenant: Tenant, username: str, password: str, nickname: str = ""
     user.password = make_password(password)
     try:
         with transaction.atomic():
+            named = {name: getattr(user, name) for name in ("username", "password", "nickname", "language")}
+            if guest is not None and name_guest(guest, **named):
+                return EndUser.objects.get(pk=guest.pk)
             user.save(force_insert=True)
     except IntegrityError:
         raise ProductError(
@@ -155,11 +175,33 @@ def start_guest(*, tenant: Tenant) -> EndUser:
     return EndUser.objects.create(tenant_id=tenant.pk, is_guest=True, last_seen_at=timezone.now())
 
 
-def log_in_with_wechat(*, tenant: Tenant, app_id: str | None, code: str, client: WeChatClient) -> EndUser:
-    """Return the user behind a mini-program's `wx.login` code, made at the first log-in.
+def name_guest(guest: EndUser, **values: object) -> bool:
+    """Make a guest a named user, with these columns; False if it is no guest (any more).
+
+    The guest's tokens end: whoever knew one must not be let into what is a person's account from here on.
+    """
+    rows = EndUser.objects.filter(pk=guest.pk, is_guest=True, is_active=True)
+    if not rows.update(is_guest=False, last_seen_at=timezone.now(), **values):
+        return False
+    revoke_tokens(user=guest)
+    return True
+
+
+def log_in_with_wechat(
+    *, tenant: Tenant, app_id: str | None, code: str, client: WeChatClient, guest: EndUser | None = None
+) -> EndUser:
+    """Return the user behind a mini-program's `wx.login` code, made at the first log-in; a `guest` becomes that user.
 
     Raises ProductError: NOT_FOUND "mini_program_not_found", or what `WeChatClient.session` raises.
     """
+    program, session = mini_program_session(tenant=tenant, app_id=app_id, code=code, client=client)
+    return user_of_wechat(tenant_id=tenant.pk, app_id=program.app_id, session=session, guest=guest)
+
+
+def mini_program_session(
+    *, tenant: Tenant, app_id: str | None, code: str, client: WeChatClient
+) -> tuple[MiniProgram, WeChatSession]:
+    """Return which mini-program a `wx.login` code is of, and whom it stands for; raises as `log_in_with_wechat`."""
     programs = MiniProgram.objects.filter(tenant_id=tenant.pk, **({"app_id": app_id} if app_id else {}))
     found = list(programs[:2])
     # Without an app id the tenant's only mini-program is meant; of several, none can be guessed.
@@ -171,35 +213,51 @@ def log_in_with_wechat(*, tenant: Tenant, app_id: str | None, code: str, client:
             scope="tenant",
         )
     session = client.session(app_id=found[0].app_id, secret=found[0].secret, code=code)
-    return _welcome(_user_of_wechat(found[0], session))
+    return found[0], session
 
 
-def _user_of_wechat(program: MiniProgram, session: WeChatSession) -> EndUser:
-    """Find or make the user of an open id, and keep the session key. Of two first log-ins at once one makes."""
-    identities = WeChatIdentity.objects.select_related("user").filter(tenant_id=program.tenant_id)
-    mine = identities.filter(app_id=program.app_id, openid=session.openid)
+def user_of_wechat(
+    *, tenant_id: int, app_id: str, session: WeChatSession, guest: EndUser | None = None, nickname: str = ""
+) -> EndUser:
+    """Find or make the user of an open id, and keep the session key. Of two first log-ins at once one makes.
+
+    A `guest` becomes the user where the open id is new. Raises ProductError INVALID "user_blocked".
+    """
+    identities = WeChatIdentity.objects.select_related("user").filter(tenant_id=tenant_id)
+    mine = identities.filter(app_id=app_id, openid=session.openid)
     if known := mine.first():
         mine.update(session_key=session.session_key, unionid=known.unionid or session.unionid)
-        return known.user
+        return welcome(known.user)
     try:
         with transaction.atomic():
             sibling = identities.exclude(unionid="").filter(unionid=session.unionid).order_by("id").first()
-            user = sibling.user if sibling else EndUser.objects.create(tenant_id=program.tenant_id)
-            WeChatIdentity.objects.create(
-                tenant_id=program.tenant_id,
-                user=user,
-                app_id=program.app_id,
-                openid=session.openid,
-                unionid=session.unionid,
-                session_key=session.session_key,
-            )
+            user = sibling.user if sibling else _first_of_wechat(tenant_id, nickname[:64], guest)
+            add_wechat(user=user, app_id=app_id, session=session)
     except IntegrityError:
         mine.update(session_key=session.session_key)
-        return mine.get().user
-    return user
+        return welcome(mine.get().user)
+    return welcome(user)
 
 
-def _welcome(user: EndUser) -> EndUser:
+def _first_of_wechat(tenant_id: int, nickname: str, guest: EndUser | None) -> EndUser:
+    if guest is not None and name_guest(guest, **({"nickname": nickname} if nickname else {})):
+        return EndUser.objects.get(pk=guest.pk)
+    return EndUser.objects.create(tenant_id=tenant_id, nickname=nickname)
+
+
+def add_wechat(*, user: EndUser, app_id: str, session: WeChatSession) -> WeChatIdentity:
+    """Let an open id stand for a user; IntegrityError where it stands for one already."""
+    return WeChatIdentity.objects.create(
+        tenant_id=user.tenant_id,
+        user=user,
+        app_id=app_id,
+        openid=session.openid,
+        unionid=session.unionid,
+        session_key=session.session_key,
+    )
+
+
+def welcome(user: EndUser) -> EndUser:
     """Refuse a blocked user, who has proved to be themselves; note the log-in of any other."""
     if not user.is_active:
         raise ProductError(

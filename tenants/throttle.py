@@ -33,14 +33,10 @@ def count(*, what: str, who: str, limit: int, seconds: int) -> Counted | None:
     `who` goes into Redis as a digest: it may be a phone number or an address. Returns how the window stands; None
     where Redis is away.
     """
-    window, ends_at = _window(seconds)
-    key = f"throttle:{what}:{window}:{hashlib.sha256(who.encode()).hexdigest()}"
-    try:
-        cache.add(key, 0, timeout=seconds)
-        used = cache.incr(key)
-    except (RedisError, ValueError) as away:  # ValueError: it expired between the two
-        logger.warning("throttle_away", what=what, fault=type(away).__name__)
+    used = note(what=what, who=who, seconds=seconds)
+    if used is None:
         return None
+    _number, ends_at = _window(seconds)
     if used > limit:
         raise ProductError(
             ErrorCode.QUOTA,
@@ -53,6 +49,31 @@ def count(*, what: str, who: str, limit: int, seconds: int) -> Counted | None:
             limit=limit,
         )
     return Counted(used, limit, ends_at)
+
+
+def note(*, what: str, who: str, seconds: int) -> int | None:
+    """Count one `what` of `who`, without a limit; return how many the window has by now, None where Redis is away."""
+    key = _key(what, who, seconds)
+    try:
+        cache.add(key, 0, timeout=seconds)
+        return int(cache.incr(key))
+    except (RedisError, ValueError) as away:  # ValueError: it expired between the two
+        logger.warning("throttle_away", what=what, fault=type(away).__name__)
+        return None
+
+
+def noted(*, what: str, who: str, seconds: int) -> int:
+    """Return how many `what` of `who` the window has; 0 where Redis is away."""
+    try:
+        return int(cache.get(_key(what, who, seconds), 0))
+    except RedisError as away:
+        logger.warning("throttle_away", what=what, fault=type(away).__name__)
+        return 0
+
+
+def _key(what: str, who: str, seconds: int) -> str:
+    number, _ends_at = _window(seconds)
+    return f"throttle:{what}:{number}:{hashlib.sha256(who.encode()).hexdigest()}"
 
 
 def _window(seconds: int) -> tuple[int, datetime]:

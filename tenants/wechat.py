@@ -1,4 +1,7 @@
-"""WeChat's API for mini-programs: one HTTP client, and `jscode2session`, which turns a log-in code into an open id."""
+"""WeChat's API: one HTTP client, and the calls that turn a log-in code into an open id.
+
+`session` is for a mini-program's codes (`jscode2session`), `web_session` for those that a browser brings back.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -73,6 +76,41 @@ class WeChatClient:
             session_key=str(answer.get("session_key") or ""),
         )
 
+    def web_session(self, *, app_id: str, secret: str, code: str, asks_profile: bool) -> tuple[WeChatSession, str]:
+        """Exchange the code of a web authorization, good once and for five minutes; return also the nickname, if asked.
+
+        Source: https://developers.weixin.qq.com/doc/offiaccount/OA_Web_Apps/Wechat_webpage_authorization.html
+
+        Raises ProductError as `session`, and INVALID "wechat_snapshot": the page is only a preview of itself, and the
+        open id nobody's.
+        """
+        question = {"appid": app_id, "secret": secret, "code": code, "grant_type": "authorization_code"}
+        answer = self._told("/sns/oauth2/access_token", question, app_id)
+        if answer.get("is_snapshotuser") == 1:
+            raise ProductError(
+                ErrorCode.INVALID,
+                _("This is WeChat's preview of the page. Please open the whole page to log in."),
+                type="wechat_snapshot",
+            )
+        openid = answer.get("openid")
+        if not isinstance(openid, str) or not openid:
+            raise _unavailable()
+        unionid, nickname = str(answer.get("unionid") or ""), ""
+        if asks_profile:
+            question = {"access_token": str(answer.get("access_token")), "openid": openid, "lang": "zh_CN"}
+            profile = self._told("/sns/userinfo", question, app_id)
+            unionid, nickname = str(profile.get("unionid") or unionid), str(profile.get("nickname") or "")
+        return WeChatSession(openid=openid, unionid=unionid), nickname
+
+    def _told(self, path: str, question: Mapping[str, str], app_id: str) -> dict[str, Any]:
+        try:
+            answer = self.ask("GET", path, query=question)
+        except WeChatAwayError:
+            raise _unavailable() from None
+        if errcode := answer.get("errcode") or 0:
+            raise _refusal(errcode, app_id)
+        return answer
+
     def ask(self, method: str, path: str, *, query: Mapping[str, str], body: bytes = b"") -> dict[str, Any]:
         """Make one call; raise WeChatAwayError where no answer comes.
 
@@ -139,7 +177,7 @@ def _refusal(errcode: object, app_id: str) -> ProductError:
             )
         case _:
             # A wrong app id or secret and the like: the tenant's staff can mend it, the person cannot.
-            logger.error("wechat_misconfigured", call="jscode2session", errcode=errcode, app_id=app_id)
+            logger.error("wechat_misconfigured", call="log-in", errcode=errcode, app_id=app_id)
             return ProductError(
                 ErrorCode.OTHER,
                 _("Log-in with WeChat is not set up correctly here. Please tell the service's support."),

@@ -26,7 +26,7 @@ from chat.models import UpstreamAccount
 from chat.moderation.models import ModerationHit
 from saas.local.postgres import find_programs
 from tenants import scope
-from tenants.models import MiniProgram, StaffUser, WeChatIdentity
+from tenants.models import MiniProgram, SignInSettings, SmsAccount, StaffUser, WeChatIdentity
 from tenants.secrets import EncryptedTextField
 from tests.clients.raw import ask
 from tests.factories import make_codes, make_mini_program, make_reseller, make_staff, make_token, make_user, unique
@@ -63,6 +63,8 @@ ROWS: Final[dict[type[Model], Callable[[Shop], Model]]] = {
     WeChatIdentity: lambda shop: WeChatIdentity.objects.create(
         tenant=shop.tenant, user=shop.alice.user, app_id=unique("wx")[:20], openid="1"
     ),
+    SignInSettings: lambda shop: SignInSettings.objects.create(tenant=shop.tenant),
+    SmsAccount: lambda shop: SmsAccount.objects.create(tenant=shop.tenant),
     Withdrawal: lambda _shop: Withdrawal.objects.create(
         reseller=make_reseller(),
         amount=PAST_THE_BOOKS,

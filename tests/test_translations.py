@@ -67,7 +67,7 @@ from saas.local.messages import OURS, ROOT, forms, texts_of_source, update
 from saas.local.translations import LOCALE
 from tenants import scope
 from tenants.adminsite import tenant_site
-from tenants.models import EndUser, StaffUser, Tenant, WeChatIdentity
+from tenants.models import AccountDeletion, EndUser, SignInSettings, SmsAccount, StaffUser, Tenant, WeChatIdentity
 from tests.factories import (
     PASSWORD,
     credit,
@@ -106,6 +106,7 @@ IN_CHINESE: Final = re.compile(
     r"|\b[0-9a-f]{32}\b"  # the number of a refund
     r"|\b[a-z]+-[0-9a-f]{12}(?:\.test)?\b"  # names made by tests/factories.py
     r"|sk-bny-…[\w-]{4}"  # what is shown of an API key
+    r"|变量名须为 code\b"  # of a text message's template
     r"|…[0-9A-Z]{4}\b",  # how a redeem code ends
     re.IGNORECASE,
 )
@@ -282,6 +283,9 @@ def rows_of_every_kind() -> list[Model]:
             tenant=tenant, user=user, direction="question", source="tenant", category="other", action="block", text="词"
         )
         sell(tenant, user)
+        SignInSettings.objects.create(tenant=tenant)
+        SmsAccount.objects.create(tenant=tenant, provider="console")
+        AccountDeletion.objects.create(tenant=tenant, user=user, deleted_at=Now())
         set_free_quota(tenant.pk, per_day=1)
         make_cap(tenant, 9, scope="one_user", user=user)
         bought = Subscription.objects.create(

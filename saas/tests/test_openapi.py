@@ -31,10 +31,18 @@ def operations() -> list[tuple[str, str, dict[str, Any]]]:
 def test_whoever_needs_a_token_is_told_so() -> None:
     public = {path for path, _method, operation in operations() if "security" not in operation}
     assert public == {
+        "/api/auth/code",
+        "/api/auth/code/login",
+        "/api/auth/email/register",
         "/api/auth/guest",
         "/api/auth/login",
+        "/api/auth/methods",
+        "/api/auth/password/reset",
         "/api/auth/register",
         "/api/auth/wechat",
+        "/api/auth/wechat/h5/back",
+        "/api/auth/wechat/h5/finish",
+        "/api/auth/wechat/h5/start",
         "/api/chat/shared/{token}",
         "/api/chat/shared/{token}/report",
         "/api/payments/{slug}/{channel}/{account_id}/notify",

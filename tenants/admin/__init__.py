@@ -1,5 +1,8 @@
-"""The admin of tenants and people: `brands` is about tenants, `people` about staff and end users."""
+"""The admin of tenants and people: `brands` is about tenants, `people` about staff and end users.
 
-from tenants.admin import brands, people
+`signin` is about how end users come in.
+"""
 
-__all__ = ["brands", "people"]
+from tenants.admin import brands, people, signin
+
+__all__ = ["brands", "people", "signin"]

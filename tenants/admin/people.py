@@ -103,7 +103,7 @@ class WeChatIdentityAdmin(ReadOnlyTenantModelAdmin):
 class AccessTokenAdmin(ReadOnlyTenantModelAdmin):
     """Log-ins of users; not even their digests are shown."""
 
-    list_display = ("user", "label", "created_at", "expires_at", "revoked_at")
+    list_display = ("user", "label", "device", "created_at", "expires_at", "revoked_at")
     list_select_related = ("tenant", "user")
     exclude = ("digest",)
     visible_to = frozenset({Membership.Role.OWNER, Membership.Role.SUPPORT})

@@ -2,19 +2,25 @@
 
 from tenants.models.enduser import AccessToken, EndUser, WeChatIdentity
 from tenants.models.reseller import Reseller
+from tenants.models.signin import AccountDeletion, OneTimeCode, SignInSettings, SmsAccount, WeChatTrip
 from tenants.models.staff import Membership, PlatformMembership, StaffUser
 from tenants.models.tenant import Branding, Domain, MiniProgram, Tenant
 
 __all__ = [
     "AccessToken",
+    "AccountDeletion",
     "Branding",
     "Domain",
     "EndUser",
     "Membership",
     "MiniProgram",
+    "OneTimeCode",
     "PlatformMembership",
     "Reseller",
+    "SignInSettings",
+    "SmsAccount",
     "StaffUser",
     "Tenant",
     "WeChatIdentity",
+    "WeChatTrip",
 ]

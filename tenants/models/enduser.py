@@ -41,6 +41,8 @@ class EndUser(TenantOwned):
     is_active = models.BooleanField(_("active"), default=True)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     last_seen_at = models.DateTimeField(_("last log-in"), null=True, blank=True)
+    # By the user (tenants.personal): the row stays for the ledger, and has nothing of the person any more.
+    deleted_at = models.DateTimeField(_("deleted"), null=True, blank=True, editable=False)
 
     class Meta(TenantOwned.Meta):
         verbose_name = _("user")
@@ -60,6 +62,18 @@ class EndUser(TenantOwned):
             ),
             models.CheckConstraint(
                 condition=Q(email__isnull=True) | Q(email__regex=r"^[^@]+@[^@]+$"), name="tenants_enduser_email_shape"
+            ),
+            models.CheckConstraint(
+                condition=Q(deleted_at__isnull=True)
+                | Q(
+                    username__isnull=True,
+                    phone__isnull=True,
+                    email__isnull=True,
+                    nickname="",
+                    password="",
+                    is_active=False,
+                ),
+                name="tenants_enduser_deleted",
             ),
         ]
 
@@ -113,6 +127,7 @@ class AccessToken(TenantOwned):
     )
     digest = models.CharField(_("digest"), max_length=64)
     label = models.CharField(_("label"), max_length=64, blank=True, default="")
+    device = models.CharField(_("device"), max_length=64, blank=True, default="")
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
     expires_at = models.DateTimeField(_("expires"))
     revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)

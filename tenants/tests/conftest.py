@@ -7,8 +7,9 @@ import pytest
 from cryptography.fernet import Fernet
 from pytest_django import Settings
 
-from tenants import resolve
-from tenants.models import EndUser, Tenant
+from tenants import resolve, scope
+from tenants.models import EndUser, SmsAccount, Tenant
+from tests.doubles.aliyun import AliyunDouble, running_aliyun
 from tests.doubles.wechat import WeChatDouble, running_wechat
 from tests.factories import host_of, make_tenant, make_token, make_user
 
@@ -63,3 +64,29 @@ def wechat(settings: Settings) -> Iterator[WeChatDouble]:
     with running_wechat() as double:
         settings.WECHAT_API_URL = double.url
         yield double
+
+
+@pytest.fixture
+def aliyun(_encryption: None, settings: Settings) -> Iterator[AliyunDouble]:
+    with running_aliyun() as double:
+        settings.ALIYUN_SMS_URL = double.url
+        yield double
+
+
+@pytest.fixture
+def texting(aliyun: AliyunDouble, db: None) -> AliyunDouble:
+    """The platform has an account for text messages."""
+    with scope.platform("a test's account for text messages"):
+        SmsAccount.objects.create(**account_at(aliyun))
+    return aliyun
+
+
+def account_at(aliyun: AliyunDouble) -> dict[str, str]:
+    """Return the columns of an account for text messages."""
+    return {
+        "provider": "aliyun",
+        "access_key_id": aliyun.key_id,
+        "access_key_secret": aliyun.secret,
+        "sign_name": aliyun.sign_name,
+        "template_code": "SMS_100001",
+    }

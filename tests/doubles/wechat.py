@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 
 @dataclass
@@ -27,6 +27,7 @@ class WeChatDouble:
     failures: deque[int] = field(default_factory=deque)  # error codes of the next answers
     raw: deque[tuple[int, bytes]] = field(default_factory=deque)  # status and body of the next answers, before those
     asked: list[dict[str, str]] = field(default_factory=list)
+    web_tokens: dict[str, dict[str, str]] = field(default_factory=dict)
     session_keys: dict[tuple[str, str], str] = field(default_factory=dict)  # the last, by app id and open id
 
     def wx_login(self, *, app_id: str, openid: str, unionid: str = "") -> str:
@@ -55,23 +56,91 @@ class WeChatDouble:
         session = {"session_key": session_key, "openid": known["openid"]}
         return {**session, "unionid": known["unionid"]} if known["unionid"] else session
 
+    def consent(self, url: str, *, openid: str, unionid: str = "", nickname: str = "", snapshot: bool = False) -> str:
+        """Let a person agree on the consent page at `url`; return where WeChat then sends the browser."""
+        query = dict(parse_qsl(urlsplit(url).query))
+        scope, state = query["scope"], query["state"]
+        if (urlsplit(url).path, urlsplit(url).fragment) != ("/connect/oauth2/authorize", "wechat_redirect"):
+            raise ValueError("WeChat shows an empty page")
+        if query["response_type"] != "code" or scope not in {"snsapi_base", "snsapi_userinfo"}:
+            raise ValueError("WeChat shows an empty page")
+        if not state.isalnum() or len(state.encode()) > 128:
+            raise ValueError("state: letters and digits, 128 bytes")
+        code = f"1{len(self.codes):031d}"
+        self.codes[code] = {
+            "appid": query["appid"],
+            "openid": openid,
+            "unionid": unionid,
+            "nickname": nickname,
+            "scope": scope,
+            "snapshot": "1" if snapshot else "",
+        }
+        return f"{query['redirect_uri']}?{urlencode({'code': code, 'state': state})}"
+
+    def oauth2_access_token(self, query: dict[str, str]) -> dict[str, Any]:
+        """Exchange a code of the consent page."""
+        if self.failures:
+            return _failure(self.failures.popleft())
+        app_id, code = query.get("appid", ""), query.get("code", "")
+        if app_id not in self.secrets:
+            return _failure(40013)
+        if query.get("secret") != self.secrets[app_id]:
+            return _failure(40125)
+        known = self.codes.get(code)
+        if query.get("grant_type") != "authorization_code" or known is None or known["appid"] != app_id:
+            return _failure(40029)
+        if code in self.used:
+            return _failure(40163)
+        self.used.add(code)
+        token = f"web-token-{code}"
+        self.web_tokens[token] = known
+        told: dict[str, Any] = {
+            "access_token": token,
+            "expires_in": 7200,
+            "refresh_token": "r",
+            "openid": known["openid"],
+            "scope": known["scope"],
+        }
+        if known["snapshot"]:
+            told["is_snapshotuser"] = 1
+        if known["unionid"] and known["scope"] == "snsapi_userinfo":
+            told["unionid"] = known["unionid"]
+        return told
+
+    def userinfo(self, query: dict[str, str]) -> dict[str, Any]:
+        """Tell who somebody is, who agreed to that."""
+        known = self.web_tokens.get(query.get("access_token", ""))
+        if known is None or known["openid"] != query.get("openid"):
+            return _failure(40003)
+        if known["scope"] != "snsapi_userinfo":
+            return _failure(48001)
+        told = {"openid": known["openid"], "nickname": known["nickname"], "headimgurl": ""}
+        return {**told, "unionid": known["unionid"]} if known["unionid"] else told
+
     def answer(self, path: str, query: dict[str, str]) -> tuple[int, bytes]:
         """Return status and body."""
         self.asked.append(query)
         if self.raw:
             return self.raw.popleft()
-        if path != "/sns/jscode2session":
+        calls = {
+            "/sns/jscode2session": self.jscode2session,
+            "/sns/oauth2/access_token": self.oauth2_access_token,
+            "/sns/userinfo": self.userinfo,
+        }
+        if path not in calls:
             return 404, b"404 page not found"
-        return 200, json.dumps(self.jscode2session(query)).encode()
+        return 200, json.dumps(calls[path](query)).encode()
 
 
 _MESSAGES = {
     -1: "system error",
+    40003: "invalid openid",
     40013: "invalid appid",
     40029: "invalid code",
     40125: "invalid appsecret",
     40163: "code been used",
     40226: "code blocked",
+    48001: "api unauthorized",
     45011: "api minute-quota reach limit  must slower  retry next minute",
 }
 
