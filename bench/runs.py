@@ -11,8 +11,8 @@ from bench.load import Crowd, Seen, Target, read_all
 from bench.processes import cpu_seconds, memory
 
 WARM_UP: Final = "paced:50:5"
-# The open answers of `idle`: one delta, and then a silence that is longer than the run.
-SILENT: Final = "paced:2:600000"
+# The open answers of `idle`: one delta, or two, and then a silence that is longer than the run.
+SILENT: Final = "paced:3:600000"
 # Makes so many questions for a model.
 Ask = Callable[[str, int], Target]
 

@@ -57,34 +57,38 @@ class _Pace:
     """All streams of one pace: a ring of slots of a millisecond, one slot's streams sent at each tick."""
 
     def __init__(self, milliseconds: int) -> None:
-        self._slots: list[set[_Provider]] = [set() for _ in range(max(milliseconds, 1))]
-        self._next, self._joined = 0, 0
+        self._length = milliseconds
+        self._slots: dict[int, set[_Provider]] = {}
+        self._next, self._joined, self._streams = 0, 0, 0
         self._loop = asyncio.get_running_loop()
         self._due = self._loop.time()
         self._is_ticking = False
 
-    def join(self, stream: "_Provider") -> None:
-        """Have `stream` send a delta each round from now on, at a place of its own."""
+    def join(self, stream: "_Provider") -> int:
+        """Have `stream` send a delta each round from now on, at a place of its own; return the place."""
         # A step without a common divisor fills the ring evenly.
-        self._slots[self._joined * 7919 % len(self._slots)].add(stream)
+        place = self._joined * 7919 % self._length
+        self._slots.setdefault(place, set()).add(stream)
         self._joined += 1
+        self._streams += 1
         if not self._is_ticking:
             self._is_ticking = True
             self._due = self._loop.time()
             self._loop.call_soon(self._tick)
+        return place
 
-    def leave(self, stream: "_Provider") -> None:
+    def leave(self, stream: "_Provider", place: int) -> None:
         """Forget `stream`."""
-        for slot in self._slots:
-            slot.discard(stream)
+        self._slots[place].remove(stream)
+        self._streams -= 1
 
     def _tick(self) -> None:
         while self._due <= self._loop.time():
-            for stream in list(self._slots[self._next]):
+            for stream in list(self._slots.get(self._next, ())):
                 stream.send_next()
-            self._next = (self._next + 1) % len(self._slots)
+            self._next = (self._next + 1) % self._length
             self._due += _TICK
-        self._is_ticking = any(self._slots)
+        self._is_ticking = self._streams > 0
         if self._is_ticking:
             self._loop.call_at(self._due, self._tick)
 
@@ -97,8 +101,9 @@ class _Provider(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._received = bytearray()
-        self._left = self._deltas = 0
+        self._left = self._deltas = self._place = 0
         self._pace: _Pace | None = None
+        self._is_last = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the connection's other end."""
@@ -124,19 +129,22 @@ class _Provider(asyncio.Protocol):
 
     def _answer(self, request: bytes) -> None:
         wanted = _MODEL.search(request)
+        self._is_last = b"\r\nConnection: close\r\n" in request
         if wanted is None:
             self._transport.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}")
+            self._stop()
             return
         self._left = self._deltas = int(wanted[1])
         pace = int(wanted[2])
         self._transport.write(HEAD + _OPENING)
         if not pace:
             self._transport.write(b"".join(_delta() for _ in range(self._deltas)) + _ending(self._deltas))
+            self._stop()
             return
         self.send_next()
         if self._left:
             self._pace = _paces.setdefault(pace, _Pace(pace))
-            self._pace.join(self)
+            self._place = self._pace.join(self)
 
     def send_next(self) -> None:
         """Send the next delta, and after the last one the end."""
@@ -149,8 +157,10 @@ class _Provider(asyncio.Protocol):
 
     def _stop(self) -> None:
         if self._pace is not None:
-            self._pace.leave(self)
+            self._pace.leave(self, self._place)
             self._pace = None
+        if self._is_last:
+            self._transport.close()
 
 
 async def _serve(port: int) -> None:

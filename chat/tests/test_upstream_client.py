@@ -196,6 +196,29 @@ async def test_the_provider_stops_when_the_task_is_cancelled(upstream: ScriptedU
     assert await seen_leaving(upstream)
 
 
+async def test_what_comes_while_the_network_is_left_unread_is_read_at_once(upstream: ScriptedUpstream) -> None:
+    eager = await batches(upstream, "pace:40:5")
+    stream = OpenAIUpstream(target(upstream, "pace:40:5")).stream(REQUEST, rest=lambda: 0.05)
+    patient = [batch async for batch in stream]
+
+    assert text_of([event for batch in patient for event in batch]) == text_of(
+        [event for batch in eager for event in batch]
+    )
+    assert len(patient) * 2 < len(eager)
+
+
+async def test_a_stream_is_stopped_in_the_middle_of_a_rest(upstream: ScriptedUpstream) -> None:
+    async with aclosing(OpenAIUpstream(target(upstream, "pace:500:5")).stream(REQUEST, rest=lambda: 30.0)) as stream:
+        await anext(stream)
+        resting = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0.1)
+        resting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await resting
+
+    assert await seen_leaving(upstream)
+
+
 # --- faults ---
 
 

@@ -60,6 +60,40 @@ def parse(*reads: bytes) -> list[Event]:
     return events + parser.end()
 
 
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_an_event_by_itself_says_what_it_says_among_others(name: str) -> None:
+    """Whoever is read alone may take the short way, and must come to the same."""
+    data = load_recording(name).body
+    events = list(EventSplitter().feed(data))
+    rest = data[len(b"".join(events)) :]
+    assert parse(*events, rest) == parse(data)
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (b'{"choices":[{"delta":{"content":"x\\u0000y"}}]}', "x\ufffdy"),
+        (b'{"choices":[{"delta":{"content":"x","reasoning_content":null}}]}', "x"),
+        (b'{"choices":[{"delta":{"content":"x","refusal":"no"}}]}', "xno"),
+        (b'{"choices":[{"delta":{"content":7}}]}', ""),
+        (b'{"choices":[{"delta":null}]}', ""),
+        (b'{"choices":[]}', ""),
+        (b'{"choices":[{"delta":{"content":"a"}},{"delta":{"content":"b"}}]}', "a"),
+    ],
+)
+def test_a_later_event_of_any_form_is_read_as_a_first_one(event: bytes, text: str) -> None:
+    first = b'data: {"choices":[{"delta":{"content":"1"}}]}\n\n'
+    found = parse(first, b"data: " + event + b"\n\n")
+    shown = [delta.text for delta in found if isinstance(delta, Delta)]
+    assert "".join(shown) == "1" + text
+
+
+def test_a_fault_after_the_first_output_is_one() -> None:
+    first = b'data: {"choices":[{"delta":{"content":"1"}}]}\n\n'
+    fault = b'data: {"error":{"message":"overloaded"},"choices":[{"delta":{"content":"2"}}]}\n\n'
+    assert isinstance(parse(first, fault)[-1], Failed)
+
+
 def text_of(events: list[Event]) -> str:
     return "".join(event.text for event in events if isinstance(event, Delta))
 

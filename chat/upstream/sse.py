@@ -31,7 +31,8 @@ class EventSplitter:
     def feed(self, data: bytes) -> Iterable[bytes]:
         """Return the events that `data` completes. Raises EventTooLongError after those before the long one."""
         # What nearly every read is: one event, whole.
-        if not self._buffer and not self._at_start and data.find(b"\n\n") == len(data) - 2 and b"\r" not in data:
+        is_one = data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2 and b"\r" not in data
+        if is_one and not self._buffer and not self._at_start:
             _check_length(len(data))
             return (data,)
         return self._split(data)
