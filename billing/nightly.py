@@ -16,6 +16,7 @@ from django.utils.translation import ngettext
 from billing import audit, notices
 from billing.audit import Breach, Result
 from billing.models import AuditRun
+from tenants.letters import Letter
 
 log = structlog.get_logger(__name__)
 
@@ -54,11 +55,11 @@ def _as_json(breach: Breach) -> dict[str, Any]:
     return {"invariant": breach.invariant, "tenant": breach.tenant, "row": breach.row, "found": breach.found}
 
 
-def _found(kept: AuditRun, broken: Iterable[Result]) -> notices.Letter:
+def _found(kept: AuditRun, broken: Iterable[Result]) -> Letter:
     subject = ngettext(
         "The ledger's audit found %(count)d breach", "The ledger's audit found %(count)d breaches", kept.breaches
     )
-    return notices.Letter(subject % {"count": kept.breaches}, "\n".join(_lines(kept, broken)))
+    return Letter(subject % {"count": kept.breaches}, "\n".join(_lines(kept, broken)))
 
 
 def _lines(kept: AuditRun, broken: Iterable[Result]) -> Iterator[str]:

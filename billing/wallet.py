@@ -27,6 +27,7 @@ from billing.models import Account, AccountKind, Transfer, WalletNotice, WalletT
 from billing.yuan import show_yuan
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
+from tenants.letters import Letter
 from tenants.models import StaffUser, Tenant
 
 log = structlog.get_logger(__name__)
@@ -278,8 +279,8 @@ def _people(notice: WalletNotice) -> list[StaffUser]:
     return notices.people_of(reseller_id=notice.reseller_id or 0)
 
 
-def _runs_low(*, name: str, balance: int, threshold: int) -> notices.Letter:
-    return notices.Letter(
+def _runs_low(*, name: str, balance: int, threshold: int) -> Letter:
+    return Letter(
         gettext("The wholesale wallet of %(name)s runs low") % {"name": name},
         gettext(
             "%(name)s has ¥%(balance)s left in its wholesale wallet, less than ¥%(threshold)s.\n"

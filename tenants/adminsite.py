@@ -18,7 +18,7 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.db import models
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import path, reverse
 from django.utils import translation
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
@@ -26,7 +26,7 @@ from unfold.forms import AuthenticationForm
 from unfold.sites import UnfoldAdminSite
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextareaWidget
 
-from tenants import scope
+from tenants import doors, scope
 from tenants.models import Membership, StaffUser
 from tenants.resolve import is_platform_host
 
@@ -102,6 +102,17 @@ class _Site(UnfoldAdminSite):
             request.GET = query  # type: ignore[assignment]  # a query that can be written to
         return super().login(request, extra_context)
 
+    def door(self, view: Callable[..., HttpResponse]) -> View:
+        """Wrap a page before the log-in (tenants/doors.py): on this site's hosts only, and never kept."""
+
+        @wraps(view)
+        def here(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            if not self.answers_at(request):
+                raise Http404
+            return view(self, request, *args, **kwargs)
+
+        return here
+
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         """Name the site by its own title; unfold would take one from a setting for all sites."""
         names = {"site_title": self.site_title, "site_header": self.site_header}
@@ -169,6 +180,10 @@ class TenantAdminSite(_Site):
     def admits(self, request: HttpRequest, staff: object) -> bool:
         """Let in the tenant's members; the operator's people look from /platform/."""
         return _membership(request, staff) is not None
+
+    def get_urls(self) -> list[Any]:
+        """Add the page that an invitation leads to."""
+        return [path("join/<str:token>/", self.door(doors.join), name="join"), *super().get_urls()]
 
 
 tenant_site = TenantAdminSite(name="tenant_admin")

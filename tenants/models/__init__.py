@@ -1,6 +1,7 @@
 """Who: resellers, tenants and what identifies them, staff, end users."""
 
 from tenants.models.enduser import AccessToken, EndUser, WeChatIdentity
+from tenants.models.invitation import StaffInvitation
 from tenants.models.reseller import Reseller
 from tenants.models.staff import Membership, PlatformMembership, StaffUser
 from tenants.models.tenant import Branding, Domain, MiniProgram, Tenant
@@ -14,6 +15,7 @@ __all__ = [
     "MiniProgram",
     "PlatformMembership",
     "Reseller",
+    "StaffInvitation",
     "StaffUser",
     "Tenant",
     "WeChatIdentity",
