@@ -300,7 +300,7 @@ def rows_of_every_kind() -> list[Model]:
     with scope.tenant(tenant.pk):
         bill_and_reward(tenant, user)
         owned = [model.objects.filter(tenant=tenant).first() for model in registered(tenant_site)]
-    colleague = StaffUser.objects.create_user("1")
+    colleague = StaffUser.objects.create_user(str(tenant.pk))  # no English on the pages
     membership = colleague.platform_memberships.create(role="operator")
     told = PlatformAnnouncement.objects.create(title="公告", body="停机")
     return [tenant, *resell(tenant), colleague, membership, audited, told, *(row for row in owned if row)]

@@ -1,5 +1,9 @@
-"""The admin of tenants and people: `brands` is about tenants, `people` about staff and end users."""
+"""The admin of tenants and people.
 
-from tenants.admin import brands, people
+`brands` is about tenants, `people` about staff and end users, `security` about invitations, rules for staff and the
+log of changes.
+"""
 
-__all__ = ["brands", "people"]
+from tenants.admin import brands, people, security
+
+__all__ = ["brands", "people", "security"]

@@ -3,19 +3,25 @@
 from tenants.models.enduser import AccessToken, EndUser, WeChatIdentity
 from tenants.models.invitation import StaffInvitation
 from tenants.models.reseller import Reseller
+from tenants.models.security import ChangeEntry, RecoveryCode, SecondFactor, StaffRules, StaffSession
 from tenants.models.staff import Membership, PlatformMembership, StaffUser
 from tenants.models.tenant import Branding, Domain, MiniProgram, Tenant
 
 __all__ = [
     "AccessToken",
     "Branding",
+    "ChangeEntry",
     "Domain",
     "EndUser",
     "Membership",
     "MiniProgram",
     "PlatformMembership",
+    "RecoveryCode",
     "Reseller",
+    "SecondFactor",
     "StaffInvitation",
+    "StaffRules",
+    "StaffSession",
     "StaffUser",
     "Tenant",
     "WeChatIdentity",
