@@ -2,7 +2,6 @@
 
 import re
 from datetime import timedelta
-from threading import Barrier, Thread
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
-from tenants import changes, invitations, scope, second_factor, sessions, staffing
+from tenants import changes, invitations, scope, second_factor, sessions
 from tenants.errors import ProductError
 from tenants.models import (
     ChangeEntry,
@@ -25,7 +24,7 @@ from tenants.models import (
     StaffSession,
     StaffUser,
 )
-from tenants.tests.conftest import House, make_house
+from tenants.tests.conftest import House
 from tests.factories import PASSWORD, make_mini_program, make_operator, make_staff, unique
 
 pytestmark = pytest.mark.django_db
@@ -293,33 +292,6 @@ def test_an_owner_invites_changes_roles_and_takes_out_but_never_the_last_owner(a
     ]
     assert entries(aurora)[1]["changes"] == {"role": ["support", "finance"]}
     assert "digest" not in entries(aurora)[0]["changes"] or entries(aurora)[0]["changes"]["digest"] == [None, "•••"]
-
-
-def test_two_owners_who_take_each_other_out_leave_one(committed_db: None) -> None:
-    house = make_house()
-    make_staff(house.tenant)
-    make_staff(house.tenant)
-    barrier, refused = Barrier(2), []
-
-    def take_out(pk: int) -> None:
-        try:
-            with scope.tenant(house.tenant.pk):
-                row = Membership.objects.get(pk=pk)
-                barrier.wait(timeout=30)
-                staffing.remove(membership=row)
-        except ProductError as failure:
-            refused.append(failure.type)
-        finally:
-            connection.close()
-
-    with scope.tenant(house.tenant.pk):
-        threads = [Thread(target=take_out, args=(row.pk,)) for row in Membership.objects.all()]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    with scope.tenant(house.tenant.pk):
-        assert (Membership.objects.count(), refused) == (1, ["last_owner"])
 
 
 def test_a_change_is_logged_with_before_and_after_and_no_secret(aurora: House, lotus: House) -> None:
