@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import structlog
 from django import forms
+from django.apps import apps
 from django.contrib import admin, messages
+from django.core.exceptions import FieldDoesNotExist
 from django.db import models
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -17,7 +19,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 from tenants import invitations
 from tenants.adminsite import ReadOnlyTenantModelAdmin, TenantModelAdmin, register
 from tenants.errors import ProductError
-from tenants.models import ChangeEntry, Membership, StaffInvitation, StaffRules
+from tenants.models import ChangeEntry, Membership, StaffInvitation, StaffRules, StaffUser, Tenant
 from tenants.sheets import csv_response
 
 if TYPE_CHECKING:
@@ -38,6 +40,26 @@ class StaffInvitationForm(_InvitationForm):
     class Meta:
         model = StaffInvitation
         fields: ClassVar[list[str]] = ["tenant", "email", "role"]
+
+    here: Tenant | None = None
+    by: StaffUser | None = None
+    origin = ""
+    link = ""
+
+    def clean(self) -> dict[str, Any]:
+        """Invite, within the view's transaction: only then is it known whether that is allowed just now."""
+        given = super().clean() or self.cleaned_data
+        tenant = self.here or given.get("tenant")
+        if not self.errors and tenant is not None:
+            try:
+                self.link = invitations.invite(
+                    tenant=tenant, email=given["email"], role=given["role"], by=self.by, origin=self.origin
+                )
+            except ProductError as refused:
+                raise forms.ValidationError(str(refused.msg)) from None
+            token = self.link.rstrip("/").rsplit("/", 1)[1]
+            self.instance.pk = invitations.open_invitation(tenant=tenant, token=token).pk
+        return given
 
 
 class StaffInvitationAdmin(TenantModelAdmin):
@@ -66,17 +88,17 @@ class StaffInvitationAdmin(TenantModelAdmin):
         """Refuse: an invitation is withdrawn."""
         return False
 
+    def get_form(self, request: HttpRequest, obj: Any = None, change: Any = False, **kwargs: Any) -> Any:  # noqa: FBT002
+        """Tell the form who invites, where."""
+        made = super().get_form(request, obj, change=change, **kwargs)
+        here = None if self._on_platform else request.tenant  # type: ignore[attr-defined]
+        origin = f"{request.scheme}://{request.get_host()}" if here else ""
+        return type(made.__name__, (made,), {"here": here, "by": request.user, "origin": origin})
+
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
-        """Invite, and show the link, should the mail not arrive."""
-        staff: Any = request.user
-        origin = "" if self._on_platform else f"{request.scheme}://{request.get_host()}"
-        try:
-            link = invitations.invite(tenant=obj.tenant, email=obj.email, role=obj.role, by=staff, origin=origin)
-        except ProductError as refused:
-            raise forms.ValidationError(str(refused.msg)) from None
-        obj.pk = invitations.open_invitation(tenant=obj.tenant, token=link.rstrip("/").rsplit("/", 1)[1]).pk
-        log.info("staff_invited", staff=staff.pk, tenant_id=obj.tenant_id, role=obj.role)
-        text = _("Mailed to %(email)s. The same link, good once: %(link)s") % {"email": obj.email, "link": link}
+        """Show the link, should the mail not arrive; the form has invited."""
+        log.info("staff_invited", staff=request.user.pk, tenant_id=obj.tenant_id, role=obj.role)
+        text = _("Mailed to %(email)s. The same link, good once: %(link)s") % {"email": obj.email, "link": form.link}
         self.message_user(request, text, messages.SUCCESS)
 
     def has_withdraw_permission(self, request: HttpRequest) -> bool:
@@ -113,11 +135,32 @@ class StaffRulesAdmin(TenantModelAdmin):
 
     form = StaffRulesForm
     visible_to = editable_by = _OWNERS
-    list_display = ("__str__", "second_factor_roles")
+    list_display = ("id", "demanded")
+
+    @admin.display(description=_("roles that must use a second factor"))
+    def demanded(self, rules: StaffRules) -> str:
+        """Name the roles."""
+        return ", ".join(str(Membership.Role(role).label) for role in rules.second_factor_roles)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Let the owner add the one row that there is."""
         return super().has_add_permission(request) and (self._on_platform or not StaffRules.objects.exists())
+
+
+class KindFilter(admin.SimpleListFilter):
+    """Kinds of rows by what people call them."""
+
+    title = _("kind")
+    parameter_name = "model"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return what the site shows: asking the log itself would read all of it."""
+        kinds = [model._meta for model in model_admin.admin_site._registry]  # noqa: SLF001  # there is no public way
+        return sorted(((kind.label, str(kind.verbose_name)) for kind in kinds), key=lambda entry: entry[1])
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Keep one kind."""
+        return queryset.filter(model=self.value()) if self.value() else queryset
 
 
 class ChangeEntryAdmin(ReadOnlyTenantModelAdmin):
@@ -125,7 +168,7 @@ class ChangeEntryAdmin(ReadOnlyTenantModelAdmin):
 
     visible_to = _OWNERS
     list_display = ("at", "actor", "action", "kind", "row", "what", "note")
-    list_filter = ("action", ("at", admin.DateFieldListFilter), "model")
+    list_filter = ("action", ("at", admin.DateFieldListFilter), KindFilter)
     search_fields = ("actor", "row", "note", "request_id")
     ordering = ("-at", "-id")
     actions = ("export",)
@@ -140,12 +183,13 @@ class ChangeEntryAdmin(ReadOnlyTenantModelAdmin):
     @admin.display(description=_("fields"))
     def what(self, entry: ChangeEntry) -> str:
         """Name what was changed."""
-        return ", ".join(entry.changes) if entry.action == ChangeEntry.Action.CHANGED else ""
+        names = ", ".join(_field_of(entry.model, name) for name in entry.changes)
+        return names if entry.action == ChangeEntry.Action.CHANGED else ""
 
     @admin.display(description=_("before and after"))
     def before_and_after(self, entry: ChangeEntry) -> SafeString:
         """Show each field's old and new value."""
-        lines = [(name, _text(old), _text(new)) for name, (old, new) in entry.changes.items()]
+        lines = [(_field_of(entry.model, name), _text(old), _text(new)) for name, (old, new) in entry.changes.items()]
         return format_html("{}", format_html_join("", "<div><b>{}</b>: {} → {}</div>", lines))
 
     def has_export_permission(self, request: HttpRequest) -> bool:
@@ -176,12 +220,18 @@ class ChangeEntryAdmin(ReadOnlyTenantModelAdmin):
 
 def _name_of(label: str) -> str:
     """Return what people call a model."""
-    from django.apps import apps  # noqa: PLC0415  # as tenants.scope has it
-
     try:
         return str(apps.get_model(label)._meta.verbose_name)
     except LookupError:  # a model that is no more
         return label
+
+
+def _field_of(label: str, name: str) -> str:
+    """Return what people call a field."""
+    try:
+        return str(apps.get_model(label)._meta.get_field(name).verbose_name)  # type: ignore[union-attr]
+    except (LookupError, FieldDoesNotExist):
+        return name
 
 
 def _text(value: object) -> str:

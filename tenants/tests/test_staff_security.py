@@ -320,7 +320,7 @@ def test_money_given_by_hand_is_in_the_log(aurora: House) -> None:
     assert (logged["actor"], logged["row"], logged["note"]) == (
         owner.username,
         str(aurora.alice.pk),
-        "¥5 credited. Reason: sorry",
+        "¥5.00 credited. Reason: sorry",
     )
 
 
