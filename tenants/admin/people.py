@@ -143,7 +143,10 @@ class MembershipAdmin(TenantModelAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: models.Model | None = None) -> Any:
         """Keep whose role it is, and where."""
         fields = super().get_readonly_fields(request, obj)
-        return (*fields, "staff", *(("tenant",) if self._on_platform else ())) if obj else fields
+        kept = (*fields, "staff")
+        if self._on_platform:
+            return (*kept, "tenant") if obj else fields
+        return kept
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
         """Change the role alone."""
