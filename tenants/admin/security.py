@@ -229,7 +229,7 @@ def _name_of(label: str) -> str:
 def _field_of(label: str, name: str) -> str:
     """Return what people call a field."""
     try:
-        return str(apps.get_model(label)._meta.get_field(name).verbose_name)  # type: ignore[union-attr]
+        return str(apps.get_model(label)._meta.get_field(name).verbose_name)
     except (LookupError, FieldDoesNotExist):
         return name
 
