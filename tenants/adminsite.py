@@ -164,9 +164,11 @@ class _Site(UnfoldAdminSite):
         return here
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
-        """Name the site by its own title; unfold would take one from a setting for all sites."""
+        """Name the site by its own title, where unfold has a setting for all sites, and lead to one's own account."""
         names = {"site_title": self.site_title, "site_header": self.site_header}
-        return {**super().each_context(request), **names}
+        pages = ((_("Security"), "admin:security"), (_("Change password"), "admin:password_change"))
+        links = [{"title": title, "link": reverse(name, current_app=self.name)} for title, name in pages]
+        return {**super().each_context(request), **names, "account_links": links}
 
     def search(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Never:
         """Refuse: unfold caches what it finds by staff user, so a member of two tenants would see one in the other."""
