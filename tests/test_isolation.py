@@ -224,7 +224,7 @@ NUMBERS: Final[dict[str, str]] = {
 
 def value_of(name: str, route: str, house: House) -> str:
     """Return what stands in a path; KeyError for a name that nobody has given a value yet."""
-    if name in {"object_id", "id"}:
+    if name in {"object_id", "id", "pk"}:
         page = re.match(r"(?:admin|platform)/(\w+)/(\w+)/", route)
         model = apps.get_model(page[1], page[2]) if page else EndUser
         return str(quote(row_of(model, house).pk))
@@ -314,7 +314,7 @@ def test_a_member_gets_nothing_of_another_tenants_rows(street: Street) -> None:
     """Every page about a row, asked for with the other's row, by each role; and posted to, by the owner."""
     ours, theirs = street.ours, street.theirs
     before = theirs.standing()
-    pages = [route for route in admin_routes("admin/") if "object_id" in route]
+    pages = [route for route in admin_routes("admin/") if re.search(r"object_id>|:pk>", route)]
     for role in ROLES:
         client = ours.client(ours.owner if role == "owner" else make_staff(ours.tenant, role=role))
         for route in pages:
@@ -323,7 +323,7 @@ def test_a_member_gets_nothing_of_another_tenants_rows(street: Street) -> None:
             assert (role, path, answer.status_code in NOT_YOURS) == (role, path, True)
             assert (role, path, street.leaked(answer.content.replace(path.encode(), b""))) == (role, path, [])
             if role == "owner":
-                posted = client.post(path, {"post": "yes", "confirmed": "yes"})
+                posted = client.post(path, {"post": "yes", "confirmed": "yes"}, follow=True)
                 assert (path, posted.status_code in NOT_YOURS) == (path, True)
     assert theirs.standing() == before
     # The same pages are there for whose they are.
@@ -336,11 +336,12 @@ def test_lists_searches_filters_and_exports_hold_ones_own(street: Street) -> Non
     ours, theirs = street.ours, street.theirs
     before = theirs.standing()
     client, neighbour = ours.client(ours.owner), theirs.client(theirs.owner)
-    showing = 0
+    showing, part = 0, street.mark[:-1]
     for model, model_admin in registered(tenant_site).items():
         base = f"/admin/{model._meta.app_label}/{model._meta.model_name}/"
         their = row_of(model, theirs)
-        queries = ["", f"?q={street.mark}", f"?q={their.pk}", "?all=", f"?tenant__id__exact={theirs.tenant.pk}"]
+        # A page repeats what was searched for: a part of the mark finds all that has it, and only a row has the whole.
+        queries = ["", f"?q={part}", f"?q={their.pk}", "?all=", f"?tenant__id__exact={theirs.tenant.pk}"]
         for field in model._meta.concrete_fields:
             if field.is_relation:
                 queries.append(f"?{field.name}__id__exact={field.value_from_object(their)}")
@@ -350,12 +351,9 @@ def test_lists_searches_filters_and_exports_hold_ones_own(street: Street) -> Non
             # 400: a filter that the list does not have.
             assert (base + query, status in {200, 302, 400}) == (base + query, True)
             asked = query.partition("=")[2]
-            if asked not in {"", street.mark}:  # a page repeats what it was asked for
+            if asked not in {"", part}:  # a page repeats what it was asked for
                 body = body.replace(asked.encode(), b"")
-            said = body.replace(street.mark.encode(), b"", body.count(f'"{street.mark}"'.encode()))
-            if query.startswith("?q"):  # the page repeats what was searched for
-                said = re.sub(rb"(value=\"[^\"]*\"|[?&;]q=[^&\"]*)", b"", body)
-            assert (base + query, street.leaked(said)) == (base + query, [])
+            assert (base + query, street.leaked(body)) == (base + query, [])
         showing += street.mark in fetch(neighbour, base)[1].decode()
         for route in routes_of_lists(model):
             status, body, _where = fetch(client, filled(route, ours))
@@ -378,7 +376,7 @@ def test_lists_searches_filters_and_exports_hold_ones_own(street: Street) -> Non
 def routes_of_lists(model: type[models.Model]) -> list[str]:
     """Return the addresses beside a model's list that name no row: own pages, exports."""
     base = f"admin/{model._meta.app_label}/{model._meta.model_name}/"
-    return [route for route in routes() if route.startswith(base) and "object_id" not in route]
+    return [route for route in routes() if route.startswith(base) and not re.search(r"object_id>|:pk>", route)]
 
 
 def request_of(house: House, role: str = "owner", method: str = "get") -> Any:
