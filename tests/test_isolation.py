@@ -332,7 +332,7 @@ def test_a_member_gets_nothing_of_another_tenants_rows(street: Street) -> None:
     assert len(shown) > 60
 
 
-def test_lists_searches_filters_and_exports_hold_ones_own(street: Street) -> None:  # noqa: C901  # all of a list
+def test_lists_searches_filters_and_exports_hold_ones_own(street: Street) -> None:  # all of a list
     ours, theirs = street.ours, street.theirs
     before = theirs.standing()
     client, neighbour = ours.client(ours.owner), theirs.client(theirs.owner)
