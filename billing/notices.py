@@ -78,7 +78,7 @@ def mail(*, staff: Iterable[StaffUser], language: str = "", write: Callable[[], 
     )
 
 
-def alert(*, write: Callable[[], Letter], **logged: int) -> None:
+def alert(*, write: Callable[[], Letter], **logged: object) -> None:
     """Mail `ALERT_EMAILS`, in the platform's language."""
     if settings.ALERT_EMAILS:
         send_letter(settings.ALERT_EMAILS, language="", write=write, **logged)

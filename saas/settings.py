@@ -181,6 +181,8 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
 LOGIN_URL = "/platform/login/"
+# A mailed link that sets a new password is good for so many seconds.
+PASSWORD_RESET_TIMEOUT = 2 * 60 * 60
 
 LANGUAGE_CODE = "zh-hans"
 LANGUAGES = [("zh-hans", _("Simplified Chinese")), ("en", _("English"))]
@@ -206,6 +208,11 @@ TOKEN_DAYS = env.int("TOKEN_DAYS", default=30)
 # Tries to log in per account in a quarter of an hour (ten times that per address); new users per address and day.
 LOGIN_TRIES = env.int("LOGIN_TRIES", default=20)
 NEW_USERS_PER_DAY = env.int("NEW_USERS_PER_DAY", default=50)
+# Tries of staff to log in, for each account in a quarter of an hour; ten times that per address.
+STAFF_LOGIN_TRIES = env.int("STAFF_LOGIN_TRIES", default=10)
+# Roles that must use a second factor wherever they work, beside what each tenant demands: of `owner`, `finance`,
+# `support`, `content`, and `operator` for the operator's people.
+TWO_FACTOR_ROLES: list[str] = env.list("TWO_FACTOR_ROLES", default=[])
 # Tries to redeem a code, for each user in a quarter of an hour; ten times that per address.
 REDEEM_TRIES = env.int("REDEEM_TRIES", default=20)
 # One-time codes to phones and addresses: how long they live and how long one waits for the next, seconds; how many go

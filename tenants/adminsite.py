@@ -8,17 +8,19 @@ One that holds secrets takes them by `SecretField`s in a `SecretsForm`, and is s
 """
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Never, TypeVar, cast
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import models
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import path, reverse
 from django.utils import translation
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
@@ -26,8 +28,9 @@ from unfold.forms import AuthenticationForm
 from unfold.sites import UnfoldAdminSite
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextareaWidget
 
-from tenants import scope
-from tenants.models import Membership, StaffUser
+from tenants import changes, doors, scope, sessions
+from tenants.errors import ProductError
+from tenants.models import ChangeEntry, Membership, StaffRules, StaffUser
 from tenants.resolve import is_platform_host
 
 if TYPE_CHECKING:
@@ -65,8 +68,20 @@ class _Site(UnfoldAdminSite):
         raise NotImplementedError
 
     def has_permission(self, request: HttpRequest) -> bool:
-        """Whether the person who is logged in may enter."""
-        return self.answers_at(request) and self.admits(request, request.user)
+        """Whether the person who is logged in may enter, and their session was not ended from elsewhere."""
+        if not self.answers_at(request) or not self.admits(request, request.user):
+            return False
+        if "attended" not in request.__dict__:
+            request.__dict__["attended"] = sessions.attend(request, request.user)  # type: ignore[arg-type]
+        return bool(request.__dict__["attended"])
+
+    def demands_second_factor(self, request: HttpRequest) -> bool:
+        """Whether whoever has the person's role here must use a second factor."""
+        raise NotImplementedError
+
+    def is_half_open(self, request: HttpRequest) -> bool:
+        """Whether a second factor is wanted, and this session was opened without one."""
+        return not request.session.get(doors.VERIFIED) and self.demands_second_factor(request)
 
     def admin_view(self, view: ViewT, cacheable: bool = False) -> ViewT:  # noqa: FBT001, FBT002  # Django's signature
         """Wrap a view: nothing there on other hosts, no entry without a membership, in the staff user's language."""
@@ -75,6 +90,8 @@ class _Site(UnfoldAdminSite):
         def inside(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
             if isinstance(request.user, StaffUser) and request.user.language:
                 translation.activate(request.user.language)
+            if self.is_half_open(request) and view not in self._always():
+                return HttpResponseRedirect(reverse("admin:security", current_app=self.name))
             return self.show(view, request, *args, **kwargs)
 
         checked = super().admin_view(inside, cacheable)
@@ -100,12 +117,58 @@ class _Site(UnfoldAdminSite):
             query = request.GET.copy()
             query[REDIRECT_FIELD_NAME] = reverse("admin:index", current_app=self.name)
             request.GET = query  # type: ignore[assignment]  # a query that can be written to
-        return super().login(request, extra_context)
+        answer = super().login(request, extra_context)
+        if answer.status_code == HTTPStatus.FOUND and request.method == "POST":
+            return doors.enter(self, request, request.user, answer["Location"])  # type: ignore[arg-type]
+        return answer
+
+    def security(self, request: HttpRequest) -> HttpResponse:
+        """Show one's own second factor and sessions."""
+        return doors.security(self, request, must=self.demands_second_factor(request))
+
+    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        """Change one's own password; every other session ends."""
+        answer = super().password_change(request, extra_context)
+        if answer.status_code == HTTPStatus.FOUND and isinstance(request.user, StaffUser):
+            sessions.end(request.user, but=sessions.number_of(request))
+            note = str(_("The password was changed."))
+            changes.record(request=request, row=request.user, action="changed", changes={}, note=note)
+        return answer
+
+    def _always(self) -> tuple[View, ...]:
+        """Return what opens without the second factor that is demanded: the page that sets it up, and the way out."""
+        return (self.security, self.logout)
+
+    def get_urls(self) -> list[Any]:
+        """Add the pages around the log-in, which are in front of it, and one's own security."""
+        return [
+            path("second-factor/", self.door(doors.ask_second_factor), name="second_factor"),
+            path("forgot/", self.door(partial(doors.forgot, admits=self.admits)), name="admin_password_reset"),
+            path(
+                "reset/<str:uid>/<str:token>/",
+                self.door(partial(doors.reset, admits=self.admits)),
+                name="password_reset_link",
+            ),
+            path("security/", self.admin_view(self.security), name="security"),
+            *super().get_urls(),
+        ]
+
+    def door(self, view: Callable[..., HttpResponse]) -> View:
+        """Wrap a page before the log-in (tenants/doors.py): on this site's hosts only, and never kept."""
+
+        def here(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            if not self.answers_at(request):
+                raise Http404
+            return self.show(partial(view, self), request, *args, **kwargs)
+
+        return here
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
-        """Name the site by its own title; unfold would take one from a setting for all sites."""
+        """Name the site by its own title, where unfold has a setting for all sites, and lead to one's own account."""
         names = {"site_title": self.site_title, "site_header": self.site_header}
-        return {**super().each_context(request), **names}
+        pages = ((_("Security"), "admin:security"), (_("Change password"), "admin:password_change"))
+        links = [{"title": title, "link": reverse(name, current_app=self.name)} for title, name in pages]
+        return {**super().each_context(request), **names, "account_links": links}
 
     def search(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Never:
         """Refuse: unfold caches what it finds by staff user, so a member of two tenants would see one in the other."""
@@ -114,6 +177,15 @@ class _Site(UnfoldAdminSite):
 
 class _LoginForm(AuthenticationForm):
     """Says the same about a wrong password and about a person who has no business here."""
+
+    def clean(self) -> dict[str, Any]:
+        """Count the try before it is one."""
+        if self.request is not None:
+            try:
+                doors.count_guess(self.request, self.cleaned_data.get("username", ""))
+            except ProductError as refused:
+                raise forms.ValidationError(doors.when_again(refused)) from None
+        return super().clean()
 
     def confirm_login_allowed(self, user: AbstractBaseUser) -> None:
         """Let in whom the site of this address admits."""
@@ -149,6 +221,10 @@ class OperatorAdminSite(_Site):
         """Let in superusers and the operator's people."""
         return isinstance(staff, StaffUser) and staff.is_operator
 
+    def demands_second_factor(self, request: HttpRequest) -> bool:
+        """Whether the setting says so of the operator's people."""
+        return "operator" in settings.TWO_FACTOR_ROLES
+
     def show(self, view: View, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Run and render a view in the platform's scope; templates, too, read rows."""
         with scope.platform("the operator's admin"):
@@ -170,6 +246,19 @@ class TenantAdminSite(_Site):
         """Let in the tenant's members; the operator's people look from /platform/."""
         return _membership(request, staff) is not None
 
+    def demands_second_factor(self, request: HttpRequest) -> bool:
+        """Whether the setting or the tenant says so of the person's role."""
+        membership = _membership(request, request.user)
+        if membership is None:
+            return False
+        if membership.role in settings.TWO_FACTOR_ROLES:
+            return True
+        return StaffRules.objects.filter(second_factor_roles__contains=[membership.role]).exists()
+
+    def get_urls(self) -> list[Any]:
+        """Add the page that an invitation leads to."""
+        return [path("join/<str:token>/", self.door(doors.join), name="join"), *super().get_urls()]
+
 
 tenant_site = TenantAdminSite(name="tenant_admin")
 
@@ -177,7 +266,58 @@ tenant_site = TenantAdminSite(name="tenant_admin")
 class OperatorModelAdmin(ModelAdmin):
     """A model on the operator's site: its people may do everything that the class does not take away."""
 
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """Keep what a row was, for the log of changes."""
+        row = super().get_object(request, object_id, from_field)
+        if row is not None:
+            row.__dict__["_before"] = changes.picture(row)
+        return row
+
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        """Keep it in the log of changes, too."""
+        row = obj._meta.model._base_manager.filter(pk=obj.pk).first() or obj
+        found = changes.difference({}, changes.picture(row))
+        changes.record(request=request, row=row, action=ChangeEntry.Action.ADDED, changes=found)
+        return super().log_addition(request, obj, message)
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        """Keep it in the log of changes, too: what the row was when it was read, and what it is.
+
+        What a service changed is not in `obj`, so the row is read anew.
+        """
+        before = obj.__dict__.get("_before") or changes.picture(obj)
+        row = obj._meta.model._base_manager.filter(pk=obj.pk).first()
+        found = changes.difference(before, changes.picture(row)) if row is not None else {}
+        note = message if isinstance(message, str) else ""
+        changes.record(request=request, row=obj, action=ChangeEntry.Action.CHANGED, changes=found, note=note)
+        return super().log_change(request, obj, message)
+
+    def log_deletions(self, request: HttpRequest, queryset: Any) -> Any:
+        """Keep what is deleted in the log of changes, too."""
+        for row in queryset:
+            found = changes.difference(changes.picture(row), {})
+            changes.record(request=request, row=row, action=ChangeEntry.Action.DELETED, changes=found)
+        return super().log_deletions(request, queryset)
+
+    def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: Any) -> None:
+        """Keep the rows below a row in the log of changes, too."""
+        kept = {row.pk: changes.picture(row) for row in formset.queryset} if formset.instance.pk else {}
+        gone = [below.instance for below in formset.deleted_forms if below.instance.pk]
+        kinds = ChangeEntry.Action
+        for row in gone:
+            found = changes.difference(changes.picture(row), {})
+            changes.record(request=request, row=row, action=kinds.DELETED, changes=found)
+        super().save_formset(request, form, formset, change)
+        for row in (*formset.new_objects, *(row for row, _names in formset.changed_objects)):
+            found = changes.difference(kept.get(row.pk, {}), changes.picture(row))
+            action = kinds.CHANGED if row.pk in kept else kinds.ADDED
+            changes.record(request=request, row=row, action=action, changes=found)
+
     formfield_overrides = {models.URLField: {"assume_scheme": "https"}}  # type: ignore[assignment,misc]  # noqa: RUF012
+
+    def _get_obj_does_not_exist_redirect(self, request: HttpRequest, opts: Any, object_id: str) -> Never:
+        """Answer 404 where a row is not there, or not the person's to see; Django would go to the first page."""
+        raise Http404
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         """Show the model's app to whoever may look at the model."""

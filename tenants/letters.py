@@ -22,7 +22,7 @@ class Letter(NamedTuple):
     body: str
 
 
-def send_letter(addresses: Sequence[str], *, language: str, write: Callable[[], Letter], **logged: int) -> bool:
+def send_letter(addresses: Sequence[str], *, language: str, write: Callable[[], Letter], **logged: object) -> bool:
     """Send one mail; False, and a line in the log, where the mail server does not take it.
 
     `write` is called in `language`, or the platform's where that is empty.

@@ -26,7 +26,7 @@ from chat.models import UpstreamAccount
 from chat.moderation.models import ModerationHit
 from saas.local.postgres import find_programs
 from tenants import scope
-from tenants.models import MiniProgram, SignInSettings, SmsAccount, StaffUser, WeChatIdentity
+from tenants.models import MiniProgram, SecondFactor, SignInSettings, SmsAccount, StaffUser, WeChatIdentity
 from tenants.secrets import EncryptedTextField
 from tests.clients.raw import ask
 from tests.factories import make_codes, make_mini_program, make_reseller, make_staff, make_token, make_user, unique
@@ -60,6 +60,7 @@ ROWS: Final[dict[type[Model], Callable[[Shop], Model]]] = {
     ModerationHit: lambda shop: ModerationHit.objects.create(
         tenant=shop.tenant, user=shop.alice.user, direction="question", source="tenant", action="block", text="1"
     ),
+    SecondFactor: lambda _shop: SecondFactor.objects.create(staff=make_staff(), key="1"),
     WeChatIdentity: lambda shop: WeChatIdentity.objects.create(
         tenant=shop.tenant, user=shop.alice.user, app_id=unique("wx")[:20], openid="1"
     ),

@@ -7,6 +7,7 @@ from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 import pytest
 from babel.messages.catalog import Catalog, Message
@@ -67,7 +68,18 @@ from saas.local.messages import OURS, ROOT, forms, texts_of_source, update
 from saas.local.translations import LOCALE
 from tenants import scope
 from tenants.adminsite import tenant_site
-from tenants.models import AccountDeletion, EndUser, SignInSettings, SmsAccount, StaffUser, Tenant, WeChatIdentity
+from tenants.models import (
+    AccountDeletion,
+    ChangeEntry,
+    EndUser,
+    SignInSettings,
+    SmsAccount,
+    StaffInvitation,
+    StaffRules,
+    StaffUser,
+    Tenant,
+    WeChatIdentity,
+)
 from tests.factories import (
     PASSWORD,
     credit,
@@ -267,8 +279,9 @@ def rows_of_every_kind() -> list[Model]:
         usage.record(tenant_id=tenant.pk, hold_id=hold.pk)
     make_token(user)
     make_codes(tenant, name="春节", per_user_limit=1)
-    make_staff(tenant)
+    staff = make_staff(tenant)
     with scope.tenant(tenant.pk):
+        keep_safe(tenant, staff)
         WeChatIdentity.objects.create(tenant=tenant, user=user, app_id=make_mini_program(tenant).app_id, openid="1")
         account = UpstreamAccount.objects.create(tenant=tenant, name="账号", base_url="", api_key="")
         ModelOffer.objects.create(
@@ -304,10 +317,21 @@ def rows_of_every_kind() -> list[Model]:
     with scope.tenant(tenant.pk):
         bill_and_reward(tenant, user)
         owned = [model.objects.filter(tenant=tenant).first() for model in registered(tenant_site)]
-    colleague = StaffUser.objects.create_user("1")
+    colleague = StaffUser.objects.create_user(str(tenant.pk))  # no English on the pages
     membership = colleague.platform_memberships.create(role="operator")
     told = PlatformAnnouncement.objects.create(title="公告", body="停机")
     return [tenant, *resell(tenant), colleague, membership, audited, told, *(row for row in owned if row)]
+
+
+def keep_safe(tenant: Tenant, staff: StaffUser) -> None:
+    """Give a tenant an open invitation of staff, rules for them, and a change that one of them made."""
+    StaffInvitation.objects.create(
+        tenant=tenant, email="1@1.cn", role="content", digest=uuid4().hex, invited_by=staff, expires_at=Now()
+    )
+    StaffRules.objects.create(tenant=tenant, second_factor_roles=[])
+    ChangeEntry.objects.create(
+        tenant=tenant, staff_number=staff.pk, actor="1", action="changed", model="tenants.Domain", row="1", changes={}
+    )
 
 
 def chat_about(tenant: Tenant, user: EndUser) -> None:

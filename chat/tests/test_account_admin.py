@@ -76,7 +76,7 @@ def test_an_owner_brings_a_key_of_the_tenants_own(settings: Settings) -> None:
     assert owner.post(page, {**FORM, "name": "z"}).status_code == 302
     for role in ("finance", "support", "content"):
         assert member_of(tenant, role).post(page, FORM).status_code == 403
-    assert member_of(stranger).post(page, FORM).status_code == 302  # to the index: no such row there
+    assert member_of(stranger).post(page, FORM).status_code == 404
     with scope.tenant(tenant.pk):
         assert UpstreamAccount.objects.get().name == "z"
 

@@ -1,7 +1,9 @@
 """Who: resellers, tenants and what identifies them, staff, end users."""
 
 from tenants.models.enduser import AccessToken, EndUser, WeChatIdentity
+from tenants.models.invitation import StaffInvitation
 from tenants.models.reseller import Reseller
+from tenants.models.security import ChangeEntry, RecoveryCode, SecondFactor, StaffRules, StaffSession
 from tenants.models.signin import AccountDeletion, OneTimeCode, SignInSettings, SmsAccount, WeChatTrip
 from tenants.models.staff import Membership, PlatformMembership, StaffUser
 from tenants.models.tenant import Branding, Domain, MiniProgram, Tenant
@@ -10,15 +12,21 @@ __all__ = [
     "AccessToken",
     "AccountDeletion",
     "Branding",
+    "ChangeEntry",
     "Domain",
     "EndUser",
     "Membership",
     "MiniProgram",
     "OneTimeCode",
     "PlatformMembership",
+    "RecoveryCode",
     "Reseller",
+    "SecondFactor",
     "SignInSettings",
     "SmsAccount",
+    "StaffInvitation",
+    "StaffRules",
+    "StaffSession",
     "StaffUser",
     "Tenant",
     "WeChatIdentity",

@@ -1,0 +1,140 @@
+"""Inviting staff: one link, one address, one role, one tenant, once."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core import mail
+from django.test import Client
+from django.utils import timezone
+
+from tenants import invitations, scope
+from tenants.errors import ProductError
+from tenants.login import digest_of
+from tenants.models import Membership, StaffInvitation, StaffUser
+from tenants.tests.conftest import House
+from tests.factories import PASSWORD, make_staff, unique
+
+pytestmark = pytest.mark.django_db
+
+NEW = "an-unusual-sentence-9"
+
+
+def address() -> str:
+    return f"{unique('new')}@example.com"
+
+
+def invite(house: House, email: str, role: str = "finance", **fields: Any) -> str:
+    return invitations.invite(tenant=house.tenant, email=email, role=role, by=None, **fields)
+
+
+def token_of(link: str) -> str:
+    return link.rstrip("/").rsplit("/", 1)[1]
+
+
+def browser(house: House) -> Client:
+    return Client(headers={"host": house.host})
+
+
+def path_of(link: str) -> str:
+    return "/" + link.split("/", 3)[3]
+
+
+def roles(house: House) -> dict[str, str]:
+    with scope.tenant(house.tenant.pk):
+        return dict(Membership.objects.values_list("staff__username", "role"))
+
+
+def test_a_new_person_joins_by_the_mailed_link(aurora: House, django_capture_on_commit_callbacks: Any) -> None:
+    email = address()
+    with django_capture_on_commit_callbacks(execute=True):
+        link = invite(aurora, email.upper())
+    [sent] = mail.outbox
+    assert (sent.to, link in sent.body, link.startswith(f"http://{aurora.host}/admin/join/")) == ([email], True, True)
+    client = browser(aurora)
+    assert client.get(path_of(link)).status_code == 200
+    assert roles(aurora) == {}  # a messenger's preview accepts nothing
+    joined = client.post(path_of(link), {"password": NEW, "again": NEW})
+    assert (joined.status_code, joined["Location"]) == (302, "/admin/")
+    assert client.get("/admin/").status_code == 200
+    assert roles(aurora) == {email: "finance"}
+    staff = StaffUser.objects.get(username=email)
+    assert (staff.email, staff.is_superuser, staff.is_staff, staff.check_password(NEW)) == (email, False, False, True)
+
+
+def test_a_link_is_good_once_and_until_its_day(aurora: House) -> None:
+    used, old, again = invite(aurora, address()), invite(aurora, address()), address()
+    invitations.join(tenant=aurora.tenant, token=token_of(used), staff=make_staff())
+    with scope.tenant(aurora.tenant.pk):
+        StaffInvitation.objects.filter(digest=digest_of(token_of(old))).update(
+            expires_at=timezone.now() - timedelta(seconds=1)
+        )
+    first, second = invite(aurora, again), invite(aurora, again)
+    for link in (used, old, first, first[:-4] + "/"):
+        assert browser(aurora).get(path_of(link)).status_code == 404
+        with pytest.raises(ProductError) as refused:
+            invitations.join(tenant=aurora.tenant, token=token_of(link), staff=make_staff())
+        assert refused.value.type == "staff_invitation_not_found"
+    assert browser(aurora).get(path_of(second)).status_code == 200
+
+
+def test_a_withdrawn_link_opens_nothing(aurora: House) -> None:
+    link = invite(aurora, address())
+    row = invitations.open_invitation(tenant=aurora.tenant, token=token_of(link))
+    ended = [invitations.revoke(tenant_id=aurora.tenant.pk, invitation_id=row.pk) for _ in range(2)]
+    assert ended == [True, False]
+    assert browser(aurora).post(path_of(link), {"password": NEW, "again": NEW}).status_code == 404
+    assert roles(aurora) == {}
+
+
+def test_a_link_of_another_tenant_opens_nothing_here(aurora: House, lotus: House) -> None:
+    link = invite(lotus, address(), "owner")
+    assert browser(aurora).get(path_of(link)).status_code == 404
+    assert browser(aurora).post(path_of(link), {"password": NEW, "again": NEW}).status_code == 404
+    assert Client(headers={"host": "localhost"}).get(path_of(link)).status_code == 404
+    assert (roles(aurora), roles(lotus)) == ({}, {})
+
+
+def test_who_has_an_account_logs_in_with_it(aurora: House, lotus: House) -> None:
+    staff = make_staff(lotus.tenant)
+    path = path_of(invite(aurora, address())) + "?account"
+    wrong = browser(aurora).post(path, {"username": staff.username, "password": "wrong"})
+    assert (wrong.status_code, roles(aurora)) == (200, {})
+    joined = browser(aurora).post(path, {"username": staff.username, "password": PASSWORD})
+    assert (joined.status_code, roles(aurora)) == (302, {staff.username: "finance"})
+    assert roles(lotus) == {staff.username: "owner"}
+
+
+def test_who_is_logged_in_accepts_by_a_button_and_keeps_a_role_they_have(aurora: House) -> None:
+    owner = make_staff(aurora.tenant)
+    path = path_of(invite(aurora, address(), "content"))
+    client = browser(aurora)
+    client.force_login(owner)
+    assert client.get(path).status_code == 200
+    assert client.post(path).status_code == 302
+    assert roles(aurora) == {owner.username: "owner"}
+
+
+def test_nobody_takes_an_account_over_by_an_invitation_to_its_address(aurora: House) -> None:
+    email = address()
+    StaffUser.objects.create_user(email, email=email, password=PASSWORD)
+    page = browser(aurora).post(path_of(invite(aurora, email)), {"password": NEW, "again": NEW})
+    assert (page.status_code, roles(aurora)) == (200, {})
+    assert StaffUser.objects.get(username=email).check_password(PASSWORD)
+
+
+@pytest.mark.parametrize(("password", "again"), [("short", "short"), (NEW, f"{NEW}x"), ("", "")])
+def test_a_weak_or_mistyped_password_is_refused(aurora: House, password: str, again: str) -> None:
+    email = address()
+    page = browser(aurora).post(path_of(invite(aurora, email)), {"password": password, "again": again})
+    assert (page.status_code, roles(aurora), StaffUser.objects.filter(username=email).count()) == (200, {}, 0)
+
+
+@pytest.mark.parametrize(
+    ("email", "role", "type_"),
+    [("no address", "owner", "staff_email_invalid"), ("a@b.co", "king", "staff_role_unknown")],
+)
+def test_what_cannot_be_invited(aurora: House, email: str, role: str, type_: str) -> None:
+    with pytest.raises(ProductError) as refused:
+        invite(aurora, email, role)
+    assert refused.value.type == type_
