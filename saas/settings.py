@@ -49,6 +49,7 @@ X_FRAME_OPTIONS = "DENY"
 INSTALLED_APPS = [
     "saas",
     "unfold.apps.BasicAppConfig",
+    "unfold.contrib.filters",
     "tenants.apps.OperatorAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -198,6 +199,7 @@ WHITENOISE_USE_FINDERS = True
 UNFOLD = {
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda _request: static("banyan/icon.svg")}],
     "STYLES": [lambda _request: static("banyan/admin.css")],
+    "DASHBOARD_CALLBACK": "chat.admin_dashboard.show",
 }
 
 # People.

@@ -55,6 +55,7 @@ class _Site(UnfoldAdminSite):
     """What both sites share: bound to hosts, one question who may enter."""
 
     login_form: type["_LoginForm"]
+    index_template = "admin/dashboard.html"
 
     def answers_at(self, request: HttpRequest) -> bool:
         """Whether this site exists on the request's host."""
@@ -343,6 +344,17 @@ class ReadOnlyOperatorModelAdmin(_NobodyWrites, OperatorModelAdmin):  # type: ig
 
 class ReadOnlyTenantModelAdmin(_NobodyWrites, TenantModelAdmin):  # type: ignore[misc]  # as above
     """A tenant's rows, on both sites, to look at."""
+
+
+def role_here(request: HttpRequest) -> str:
+    """Return the role of the person who is logged in at the request's tenant, "" for one who has none."""
+    membership = _membership(request, request.user)
+    return "" if membership is None else membership.role
+
+
+def site_here(request: HttpRequest) -> _Site:
+    """Return the site of the request's host."""
+    return admin.site if getattr(request, "tenant", None) is None else tenant_site  # type: ignore[return-value]  # ours
 
 
 def _is_operator(request: HttpRequest) -> bool:

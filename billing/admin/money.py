@@ -1,12 +1,14 @@
 """Money that staff moves: refunds of orders, credits to users. Owners, finance and the operator do; support looks."""
 
 from collections.abc import Callable
+from datetime import date
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, cast
 
 import structlog
 from django import forms
 from django.contrib import admin, messages
 from django.db import models
+from django.db.models import Exists, OuterRef, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -18,12 +20,13 @@ from uuid_utils.compat import uuid7
 
 from billing import ledger, refund
 from billing.admin.books import CostAdmin, MoneyAdmin, yuan_column
-from billing.models import Order, Refund
+from billing.models import Order, Refund, UsageRecord
 from billing.models.recharge import FEN
 from billing.yuan import parse_yuan, show_yuan
 from tenants.admin.people import EndUserAdmin
 from tenants.adminsite import TenantModelAdmin, register, tenant_site
 from tenants.errors import ProductError
+from tenants.filters import DaysFilter, OtherDaysFilter
 from tenants.models import EndUser, Membership
 
 if TYPE_CHECKING:
@@ -253,9 +256,23 @@ class RefundAdmin(MoneyAdmin):
         return row.order.out_trade_no
 
 
+class ActiveFilter(OtherDaysFilter):
+    """Keeps users who had an answer from one day to another."""
+
+    title = _("active")
+    parameter_name = "active"
+
+    def between(self, rows: QuerySet[Any], first: date, last: date) -> QuerySet[Any]:
+        """Keep those with usage recorded on such a day."""
+        used = UsageRecord.objects.filter(tenant=OuterRef("tenant"), user=OuterRef("pk"), day__range=(first, last))
+        return rows.filter(Exists(used))
+
+
 class CreditedUserAdmin(_Forms, EndUserAdmin):  # type: ignore[misc]  # as above
     """Users, who may be given balance from their page."""
 
+    list_filter: Any = (*EndUserAdmin.list_filter, ("created_at", DaysFilter), ActiveFilter)
+    list_filter_submit = True
     actions_detail: Any = ("credit",)
 
     def has_credit_permission(self, request: HttpRequest, _object_id: object = None) -> bool:
