@@ -1,4 +1,4 @@
-"""What the dashboard shows of a span of days: read from roll-ups and narrow indexes, in as many queries for a year as for a day.
+"""What the dashboard shows of a span of days: from roll-ups and narrow indexes, in as many queries for a year as a day.
 
 Days of usage are each tenant's own. Days of payments and of new users are those of the reader's time zone, which on a
 tenant's site is the same. Amounts are micro-yuan. In a tenant's scope, or in the platform's for all tenants together.
@@ -58,7 +58,7 @@ class Span:
 class Figures:
     """A span's figures by day, by price list item, and of failures by reason.
 
-    The names are those of `DailyUsage`, and `recharges` (micro-yuan), `orders`, `new_users`, `active_users`, `failures`.
+    The names are those of `DailyUsage`, and recharges (micro-yuan), orders, new_users, active_users, failures.
     """
 
     by_day: Mapping[date, Mapping[str, int]] = field(default_factory=dict)
@@ -103,7 +103,7 @@ def failed(holds: QuerySet[Hold]) -> QuerySet[Hold]:
 
 def _usage(span: Span) -> Iterator[tuple[date, str, dict[str, int]]]:
     rows = DailyUsage.objects.filter(day__range=(span.first, span.last))
-    summed = rows.values("day", "sku").annotate(**{f"sum_{name}": Sum(name) for name in _SUMS}).order_by()
+    summed: Any = rows.values("day", "sku").annotate(**{f"sum_{name}": Sum(name) for name in _SUMS}).order_by()
     for row in summed:
         yield row["day"], row["sku"], {name: int(row[f"sum_{name}"]) for name in _SUMS}
 

@@ -14,7 +14,6 @@ from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
-from django.contrib import admin
 from django.db.models import Model
 from django.http import HttpRequest
 from django.urls import reverse
@@ -33,6 +32,7 @@ from tenants.adminsite import role_here, site_here
 from tenants.models import EndUser, Membership
 
 if TYPE_CHECKING:
+    from django.contrib import admin
     from django.utils.functional import _StrOrPromise
 
 Role = Membership.Role
@@ -74,7 +74,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """A picture with its figures. `chart`, `options` and `links` are JSON: the last has a list's address for each bar."""
+    """A picture with its figures. `chart`, `options` and `links` are JSON: of these, a list's address for each day."""
 
     title: "_StrOrPromise"
     figures: Sequence[Figure]

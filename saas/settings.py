@@ -199,6 +199,7 @@ WHITENOISE_USE_FINDERS = True
 UNFOLD = {
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda _request: static("banyan/icon.svg")}],
     "STYLES": [lambda _request: static("banyan/admin.css")],
+    "SCRIPTS": [lambda _request: static("banyan/live.js")],
     "DASHBOARD_CALLBACK": "chat.admin_dashboard.show",
 }
 

@@ -106,7 +106,9 @@ class _Site(UnfoldAdminSite):
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         """Name the site by its own title; unfold would take one from a setting for all sites."""
         names = {"site_title": self.site_title, "site_header": self.site_header}
-        return {**super().each_context(request), **names}
+        # The sites' templates are the same: the address of each one's notices is not a template's to guess.
+        notices = reverse(f"{self.name}:tenants_notice_changelist") if self.has_permission(request) else ""
+        return {**super().each_context(request), **names, "notices_url": notices}
 
     def search(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Never:
         """Refuse: unfold caches what it finds by staff user, so a member of two tenants would see one in the other."""

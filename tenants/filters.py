@@ -98,7 +98,7 @@ class OtherDaysFilter(_Choices, admin.ListFilter):
     ) -> None:
         super().__init__(request, params, model, model_admin)
         self.request = request
-        for name in self.expected_parameters():
+        for name in (f"{self.parameter_name}_from", f"{self.parameter_name}_to"):
             if name in params:
                 self.used_parameters[name] = params.pop(name)
 
@@ -106,7 +106,7 @@ class OtherDaysFilter(_Choices, admin.ListFilter):
         """Show it."""
         return True
 
-    def expected_parameters(self) -> list[str]:
+    def expected_parameters(self) -> list[str | None]:
         """Name the two days."""
         return [f"{self.parameter_name}_from", f"{self.parameter_name}_to"]
 

@@ -1,4 +1,6 @@
-"""Fills a database with a large tenant, and times the pages of its admin: `python -m saas.local.testing -- python -m tests.scale`.
+"""Fills a database with a large tenant, and times the pages of its admin.
+
+    python -m saas.local.testing -- python -m tests.scale
 
 100,000 users, 1,000,000 answers with their holds, messages and usage records, 150,000 orders, in SQL and past the
 ledger: for looking at, not for the books. With `--explain` the slowest statements are printed with their plans.
@@ -63,9 +65,9 @@ _STATEMENTS = (
     SELECT %(tenant)s, a.id, c.id, a.user_id, a.sku, 'A question of some length, number ' || a.n, repeat('An answer. ', 20),
       CASE WHEN is_failed THEN 'failed' ELSE 'done' END, 'stop', moment, moment, '', ''
     FROM scale_answer a JOIN (SELECT n, id FROM scale_answer WHERE n %% 4 = 0) c ON c.n = a.n - a.n %% 4 ORDER BY a.id""",
-    """INSERT INTO billing_order (tenant_id, id, out_trade_no, user_id, package_name, plan_terms, price, credits, bonus, merchant_account_id, channel,
+    """INSERT INTO billing_order (tenant_id, id, out_trade_no, user_id, package_id, package_name, plan_terms, price, credits, bonus, merchant_account_id, channel,
       method, merchant_id, app_id, provider_ref, payer_openid, state, transaction_id, created_at, expires_at, paid_at, next_poll_at)
-    SELECT %(tenant)s, id, substr(replace(id::text, '-', ''), 1, 32), user_id, 'Ten yuan', '{}', 10000000, 10000000, 0, 1, 'wechat', 'native', '1', '',
+    SELECT %(tenant)s, id, substr(replace(id::text, '-', ''), 1, 32), user_id, 1, 'Ten yuan', '{}', 10000000, 10000000, 0, 1, 'wechat', 'native', '1', '',
       '', '', CASE WHEN n %% 3 = 0 THEN 'pending' ELSE 'paid' END, CASE WHEN n %% 3 = 0 THEN '' ELSE 't' || n END, moment, moment,
       CASE WHEN n %% 3 = 0 THEN NULL ELSE moment END, moment
     FROM scale_answer WHERE n <= %(orders)s ORDER BY id""",

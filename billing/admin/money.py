@@ -271,7 +271,7 @@ class ActiveFilter(OtherDaysFilter):
 class CreditedUserAdmin(_Forms, EndUserAdmin):  # type: ignore[misc]  # as above
     """Users, who may be given balance from their page."""
 
-    list_filter: Any = (*EndUserAdmin.list_filter, ("created_at", DaysFilter), ActiveFilter)
+    list_filter: ClassVar[Any] = (*EndUserAdmin.list_filter, ("created_at", DaysFilter), ActiveFilter)
     list_filter_submit = True
     actions_detail: Any = ("credit",)
 

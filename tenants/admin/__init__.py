@@ -1,5 +1,5 @@
-"""The admin of tenants and people: `brands` is about tenants, `people` about staff and end users."""
+"""The admin of tenants and people: `brands` is about tenants, `people` about staff and users, `notices` for staff."""
 
-from tenants.admin import brands, people
+from tenants.admin import brands, notices, people
 
-__all__ = ["brands", "people"]
+__all__ = ["brands", "notices", "people"]

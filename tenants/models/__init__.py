@@ -1,6 +1,7 @@
 """Who: resellers, tenants and what identifies them, staff, end users."""
 
 from tenants.models.enduser import AccessToken, EndUser, WeChatIdentity
+from tenants.models.notice import Notice, NoticesSeen, StaffAnnouncement
 from tenants.models.reseller import Reseller
 from tenants.models.staff import Membership, PlatformMembership, StaffUser
 from tenants.models.tenant import Branding, Domain, MiniProgram, Tenant
@@ -12,8 +13,11 @@ __all__ = [
     "EndUser",
     "Membership",
     "MiniProgram",
+    "Notice",
+    "NoticesSeen",
     "PlatformMembership",
     "Reseller",
+    "StaffAnnouncement",
     "StaffUser",
     "Tenant",
     "WeChatIdentity",
