@@ -33,6 +33,7 @@ _STATEMENTS = (
     FROM generate_series(1, %(answers)s) n
     CROSS JOIN LATERAL (SELECT now() - random() * %(days)s * interval '1 day' AS moment) at
     JOIN scale_user u ON u.place = (n::bigint * 7919) %% %(users)s""",
+    "ANALYZE scale_user, scale_answer, tenants_enduser",
     """INSERT INTO billing_hold (tenant_id, id, user_id, key, sku, amount, gift_amount, cash_amount, wholesale_amount,
       retail_price_id, wholesale_price_id, cost_price_id, free, cap_counters, quota_group, quota_date, prompt_tokens,
       max_completion_tokens, created_at, expires_at, state, ended_at, reason, posted_prompt, posted_completion,
@@ -75,6 +76,7 @@ _STATEMENTS = (
     SELECT %(tenant)s, kind, id, '', 1000000, 0 FROM scale_user, unnest(ARRAY['user_cash', 'user_gift']) kind""",
     """INSERT INTO billing_transfer (tenant_id, kind, ref, actor, reason, created_at)
     SELECT %(tenant)s, 'answer', id::text, 'answer', '', moment FROM scale_answer WHERE NOT is_failed ORDER BY id""",
+    "ANALYZE billing_account, billing_transfer",
     """INSERT INTO billing_entry (tenant_id, transfer_id, account_id, amount)
     SELECT %(tenant)s, t.id, c.id, -4000 FROM billing_transfer t JOIN scale_answer a ON a.id::text = t.ref AND t.kind = 'answer'
     JOIN billing_account c ON c.tenant_id = %(tenant)s AND c.user_id = a.user_id AND c.kind = 'user_cash' WHERE t.tenant_id = %(tenant)s ORDER BY t.id""",
@@ -97,7 +99,10 @@ def fill(tenant: Any, *, users: int = USERS, answers: int = ANSWERS, orders: int
         cursor.execute("SET session_replication_role = replica")
         cursor.execute("SET timezone = 'Asia/Shanghai'")
         for statement in _STATEMENTS:
+            began = time.monotonic()
             cursor.execute(statement, values)
+            sys.stdout.write(f"{time.monotonic() - began:6.1f} s {statement[:40]}\n")
+            sys.stdout.flush()
         cursor.execute("DROP TABLE scale_user, scale_answer")
         cursor.execute("RESET session_replication_role; RESET timezone")
         cursor.execute("VACUUM ANALYZE")
