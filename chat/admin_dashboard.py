@@ -10,13 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.db.models import Model
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
@@ -28,11 +26,10 @@ from billing.models import DailyUsage, Hold, Order
 from billing.yuan import show_money, show_yuan
 from chat.admin_accounts import FAILURES
 from chat.models import ModelOffer
-from tenants.adminsite import role_here, site_here
+from tenants.adminsite import list_url, role_here
 from tenants.models import EndUser, Membership
 
 if TYPE_CHECKING:
-    from django.contrib import admin
     from django.utils.functional import _StrOrPromise
 
 Role = Membership.Role
@@ -121,7 +118,6 @@ class _Board:
 
     def __init__(self, request: HttpRequest) -> None:
         self._request = request
-        self._site = site_here(request)
         self._role = role_here(request)
         tenant = getattr(request, "tenant", None)
         self._is_platform = tenant is None
@@ -159,11 +155,7 @@ class _Board:
 
     def _url(self, model: type[Model], **query: object) -> str:
         """Return the address of a filtered list, "" for a person who may not look there."""
-        known: Mapping[type[Model], admin.ModelAdmin[Any]] = self._site._registry  # noqa: SLF001  # no public way
-        if model not in known or not known[model].has_view_permission(self._request):
-            return ""
-        name = f"{self._site.name}:{model._meta.app_label}_{model._meta.model_name}_changelist"
-        return f"{reverse(name)}?{urlencode(query)}"
+        return list_url(self._request, model, **query)
 
     def _usage_url(self, first: date, last: date, **query: object) -> str:
         return self._url(DailyUsage, day_from=first, day_to=last, **query)

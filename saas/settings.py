@@ -221,6 +221,9 @@ OPENAI_BASE_URL = env.str("OPENAI_BASE_URL", default="")
 OPENAI_API_KEY = env.str("OPENAI_API_KEY", default="")
 OPENAI_MODEL = env.str("OPENAI_MODEL", default="")
 
+# Yuan that one of a tenant's staff may give to users by hand in a day; 0: no limit.
+STAFF_CREDIT_YUAN_PER_DAY = env.int("STAFF_CREDIT_YUAN_PER_DAY", default=10_000)
+
 # Chat. Seconds.
 UPSTREAM_CONNECT_TIMEOUT = env.float("UPSTREAM_CONNECT_TIMEOUT", default=10.0)
 UPSTREAM_FIRST_TOKEN_TIMEOUT = env.float("UPSTREAM_FIRST_TOKEN_TIMEOUT", default=90.0)

@@ -10,6 +10,7 @@ One that holds secrets takes them by `SecretField`s in a `SecretsForm`, and is s
 from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Never, TypeVar, cast
+from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin
@@ -357,6 +358,16 @@ def role_here(request: HttpRequest) -> str:
 def site_here(request: HttpRequest) -> _Site:
     """Return the site of the request's host."""
     return admin.site if getattr(request, "tenant", None) is None else tenant_site  # type: ignore[return-value]  # ours
+
+
+def list_url(request: HttpRequest, model: type[models.Model], **query: object) -> str:
+    """Return the address of a model's list, filtered, on the site of the request; "" where the person may not look."""
+    site = site_here(request)
+    known = site._registry.get(model)  # noqa: SLF001  there is no public way to ask
+    if known is None or not known.has_view_permission(request):
+        return ""
+    name = f"{site.name}:{model._meta.app_label}_{model._meta.model_name}_changelist"
+    return f"{reverse(name)}?{urlencode(query)}"
 
 
 def _is_operator(request: HttpRequest) -> bool:

@@ -26,7 +26,7 @@ from billing.models import (
 )
 from billing.yuan import show_money, show_yuan
 from tenants.adminsite import ReadOnlyOperatorModelAdmin, ReadOnlyTenantModelAdmin, register
-from tenants.filters import DaysFilter
+from tenants.filters import DaysFilter, LongPaginator
 from tenants.models import Membership
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ class AccountAdmin(MoneyAdmin):
         yuan_column("pending", _("frozen")),
     )
     list_filter = ("kind",)
+    paginator = LongPaginator
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "user")
     search_fields = ("user__username", "user__phone", "user__email")
 
@@ -159,9 +160,14 @@ class EntryAdmin(MoneyAdmin):
 
     list_display = ("id", "transfer_kind", "transfer_ref", "account_kind", yuan_column("amount", _("amount")))
     list_filter = ("account__kind",)
+    paginator = LongPaginator
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "transfer", "account")
     search_fields = ("transfer__ref",)
     ordering = ("-id",)
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Let a user's page lead to the user's entries."""
+        return lookup == "account__user__id__exact" or super().lookup_allowed(lookup, value, request)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Entry]:
         """Leave out what is not the tenant's business, and others' side of it."""

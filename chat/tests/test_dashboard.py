@@ -75,7 +75,7 @@ def theirs() -> Shop:
 def shown(page: str) -> dict[str, list[str]]:
     """Return the figures of each card."""
     cards = re.findall(
-        r'<h2 class="font-semibold mb-2 text-important">([^<]+)</h2>(.*?)(?=<h2 |</section>)', page, re.S
+        r'<h2 class="font-semibold mb-2 text-important">([^<]+)</h2>(.*?)(?=<h2 |</section>)', page, re.DOTALL
     )
     return {title: re.findall(r'class="bn-figure[^>]*>([^<]+)<', rest) for title, rest in cards if "bn-chart" in rest}
 

@@ -150,5 +150,4 @@ def test_who_is_no_member_any_more_is_told_nothing_more(chat_port: int, shop: Sh
             Membership.objects.filter(staff=staff).delete()
         bell.ring([shop.tenant.pk])
         with pytest.raises(ConnectionClosed):
-            for _ in range(10):
-                hear(mine)
+            hear_until(mine, lambda _told: False)

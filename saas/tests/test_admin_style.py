@@ -16,6 +16,8 @@ TEMPLATES = Path(settings.BASE_DIR) / "templates"
 IN_THE_ADMIN = [
     *sorted((TEMPLATES / "admin").rglob("*.html")),
     *sorted((TEMPLATES / "moderation").rglob("*.html")),
+    *sorted((TEMPLATES / "people").rglob("*.html")),
+    *sorted((TEMPLATES / "unfold").rglob("*.html")),
     *sorted((TEMPLATES / "prices").rglob("*.html")),
     *sorted((TEMPLATES / "upstreams").rglob("*.html")),
     TEMPLATES / "statements/so_far.html",
