@@ -1,4 +1,4 @@
-"""Balance that staff give a user by hand: with a reason, once, and no more than so much in a day by one of a tenant's."""
+"""Balance that staff give a user by hand: with a reason, once, and no more than so much in a day."""
 
 from datetime import datetime, time
 from typing import Literal

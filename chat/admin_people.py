@@ -30,6 +30,7 @@ from billing.models.account import USER_KINDS
 from billing.yuan import show_money
 from chat.models import Conversation, ConversationLook, Message
 from tenants.adminsite import ReadOnlyTenantModelAdmin, list_url
+from tenants.exports import ExportsRows
 from tenants.filters import DaysFilter
 from tenants.models import EndUser, Membership, StaffUser
 
@@ -66,7 +67,7 @@ class Part:
 class PersonAdmin(CreditedUserAdmin):
     """Users: found by name, phone, e-mail or number; blocked, credited, and looked at as a whole."""
 
-    search_fields: Any = ("=id", *CreditedUserAdmin.search_fields)
+    search_fields: ClassVar[Any] = ("=id", *CreditedUserAdmin.search_fields)
     actions_detail: Any = ("credit", "block", "unblock")
     change_form_outer_before_template = "people/person.html"  # type: ignore[assignment]  # unfold says None
     show_full_result_count = False
@@ -279,7 +280,7 @@ class ConversationAdmin(ReadOnlyTenantModelAdmin):
         )
 
 
-class ConversationLookAdmin(ReadOnlyTenantModelAdmin):
+class ConversationLookAdmin(ExportsRows, ReadOnlyTenantModelAdmin):  # type: ignore[misc]  # unfold's mix-ins
     """Who has read which conversation, and why: for owners."""
 
     visible_to: ClassVar[frozenset[str]] = frozenset({Role.OWNER.value})

@@ -26,6 +26,7 @@ from billing.models import (
 )
 from billing.yuan import show_money, show_yuan
 from tenants.adminsite import ReadOnlyOperatorModelAdmin, ReadOnlyTenantModelAdmin, register
+from tenants.exports import ExportsRows
 from tenants.filters import DaysFilter, LongPaginator
 from tenants.models import Membership
 
@@ -88,7 +89,7 @@ def _reader(name: str, label: str, step: int) -> Callable[[models.Model], str]:
     return reader
 
 
-class MoneyAdmin(ShowsYuan, ReadOnlyTenantModelAdmin):  # type: ignore[misc]  # unfold's mix-ins
+class MoneyAdmin(ShowsYuan, ExportsRows, ReadOnlyTenantModelAdmin):  # type: ignore[misc]  # unfold's mix-ins
     """Rows about money: for owners and finance."""
 
     visible_to: ClassVar[frozenset[str]] = frozenset({Role.OWNER, Role.FINANCE})

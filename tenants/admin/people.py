@@ -11,6 +11,7 @@ from django.utils.translation import gettext_lazy as _
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from tenants.adminsite import OperatorModelAdmin, ReadOnlyTenantModelAdmin, TenantModelAdmin, register
+from tenants.exports import ExportsRows
 from tenants.models import AccessToken, EndUser, Membership, PlatformMembership, StaffUser, WeChatIdentity
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class MembershipAdmin(TenantModelAdmin):
     visible_to = frozenset({Membership.Role.OWNER})
 
 
-class EndUserAdmin(TenantModelAdmin):
+class EndUserAdmin(ExportsRows, TenantModelAdmin):  # type: ignore[misc]  # unfold's mix-ins
     """A tenant's users; their passwords are nobody's to see or set."""
 
     list_display = ("id", "username", "phone", "email", "nickname", "is_guest", "is_active", "created_at")
