@@ -49,7 +49,6 @@ X_FRAME_OPTIONS = "DENY"
 INSTALLED_APPS = [
     "saas",
     "unfold.apps.BasicAppConfig",
-    "unfold.contrib.filters",
     "tenants.apps.OperatorAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",

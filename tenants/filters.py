@@ -5,6 +5,7 @@ from datetime import date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
+from django import forms
 from django.conf import settings
 from django.contrib import admin
 from django.core.paginator import Paginator
@@ -12,7 +13,8 @@ from django.db import models
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.functional import cached_property
-from unfold.contrib.filters.forms import RangeDateForm
+from django.utils.translation import gettext_lazy as _
+from unfold.widgets import INPUT_CLASSES
 
 if TYPE_CHECKING:
     from django.contrib.admin.views.main import ChangeList
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 else:
     _Paginator = Paginator  # cannot be subscripted at run time
 
-_TEMPLATE: Final = "unfold/filters/filters_date_range.html"
+_TEMPLATE: Final = "admin/days_filter.html"
 
 
 def zone_here(request: HttpRequest) -> ZoneInfo:
@@ -56,13 +58,23 @@ class LongPaginator(_Paginator):
         return int(self.object_list[: self.MOST].count())  # type: ignore[attr-defined]  # it is a query set
 
 
+class DaysForm(forms.Form):
+    """Two dates, as the browser asks for them."""
+
+    def __init__(self, *, name: str, first: date | None, last: date | None) -> None:
+        super().__init__({f"{name}_from": first, f"{name}_to": last})
+        for end, label in (("from", _("from")), ("to", _("to"))):
+            attributes = {"type": "date", "class": " ".join(INPUT_CLASSES), "aria-label": label, "title": label}
+            widget = forms.DateInput(attrs=attributes, format="%Y-%m-%d")
+            self.fields[f"{name}_{end}"] = forms.DateField(label="", required=False, widget=widget)
+
+
 class _Choices:
     """How a filter by days is shown: two dates."""
 
     def shown(self, request: HttpRequest, name: str, used: Mapping[str, Any]) -> Iterator[Any]:
         first, last = days_asked(used, name)
-        data = {f"{name}_from": first, f"{name}_to": last}
-        yield {"request": request, "parameter_name": name, "form": RangeDateForm(name=name, data=data)}
+        yield {"form": DaysForm(name=name, first=first, last=last)}
 
 
 class DaysFilter(_Choices, admin.FieldListFilter):
