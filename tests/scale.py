@@ -73,7 +73,7 @@ _STATEMENTS = (
       CASE WHEN n %% 3 = 0 THEN NULL ELSE moment END, moment
     FROM scale_answer WHERE n <= %(orders)s ORDER BY id""",
     """INSERT INTO billing_account (tenant_id, kind, user_id, channel, posted, pending)
-    SELECT %(tenant)s, kind, id, '', 1000000, 0 FROM scale_user, unnest(ARRAY['user_cash', 'user_gift']) kind""",
+    SELECT %(tenant)s, kind, id, '', 1000000, 0 FROM scale_user, unnest(ARRAY['user_cash', 'user_gift']) kind ON CONFLICT DO NOTHING""",
     """INSERT INTO billing_transfer (tenant_id, kind, ref, actor, reason, created_at)
     SELECT %(tenant)s, 'answer', id::text, 'answer', '', moment FROM scale_answer WHERE NOT is_failed ORDER BY id""",
     "ANALYZE billing_account, billing_transfer",
