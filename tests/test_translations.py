@@ -51,6 +51,7 @@ from chat.models import (
     Announcement,
     ChatRules,
     Conversation,
+    ConversationLook,
     Feedback,
     ModelOffer,
     ModelRoute,
@@ -67,7 +68,7 @@ from saas.local.messages import OURS, ROOT, forms, texts_of_source, update
 from saas.local.translations import LOCALE
 from tenants import scope
 from tenants.adminsite import tenant_site
-from tenants.models import EndUser, StaffUser, Tenant, WeChatIdentity
+from tenants.models import EndUser, Notice, StaffAnnouncement, StaffUser, Tenant, WeChatIdentity
 from tests.factories import (
     PASSWORD,
     credit,
@@ -302,8 +303,11 @@ def rows_of_every_kind() -> list[Model]:
         owned = [model.objects.filter(tenant=tenant).first() for model in registered(tenant_site)]
     colleague = StaffUser.objects.create_user("1")
     membership = colleague.platform_memberships.create(role="operator")
-    told = PlatformAnnouncement.objects.create(title="公告", body="停机")
-    return [tenant, *resell(tenant), colleague, membership, audited, told, *(row for row in owned if row)]
+    told = [
+        PlatformAnnouncement.objects.create(title="公告", body="停机"),
+        StaffAnnouncement.objects.create(subject="公告", body="停机", created_by="1"),
+    ]
+    return [tenant, *resell(tenant), colleague, membership, audited, *told, *(row for row in owned if row)]
 
 
 def chat_about(tenant: Tenant, user: EndUser) -> None:
@@ -315,6 +319,8 @@ def chat_about(tenant: Tenant, user: EndUser) -> None:
     mine = {"tenant": tenant, "user": user}
     conversation = Conversation.objects.create(**mine, title="你好")
     said = ChatMessage.objects.create(**mine, conversation=conversation, offer_slug="1", question="你好", state="done")
+    ConversationLook.objects.create(**mine, conversation=conversation, staff_name="1", reason="举报")
+    Notice.objects.create(tenant=tenant, kind="report", texts={"zh-hans": {"subject": "举报", "body": "请看"}})
     ShareLink.objects.create(**mine, conversation=conversation, digest="0" * 64, expires_at=Now())
     Feedback.objects.create(**mine, message=said, rating="up")
     Report.objects.create(
@@ -428,7 +434,7 @@ def pages_of(site: AdminSite, rows: list[Model]) -> Iterator[str]:
             model = f"{site.name}:{row._meta.app_label}_{row._meta.model_name}"
             yield reverse(f"{model}_changelist")
             yield reverse(f"{model}_change", args=[row.pk])
-        for kind, actions in ((Order, ("refund", "charge_back")), (EndUser, ("credit",))):
+        for kind, actions in ((Order, ("refund", "charge_back")), (EndUser, ("credit", "block", "unblock"))):
             if isinstance(row, kind):
                 for name in actions:
                     yield reverse(f"{site.name}:{row._meta.app_label}_{row._meta.model_name}_{name}", args=[row.pk])

@@ -30,7 +30,10 @@ class NoticeAdmin(ReadOnlyTenantModelAdmin):
         mine = noticeboard.notices_of(tenant_id=self._reader(request), role=role_here(request))
         seen = noticeboard.last_seen(staff=self._staff(request), tenant_id=self._reader(request))
         is_new = models.Case(models.When(id__gt=seen, then=True), default=False, output_field=models.BooleanField())
-        return rows.filter(pk__in=mine.values("pk")).annotate(new=is_new)
+        # The operator may open any, and has those of others in no list.
+        is_one = request.resolver_match is not None and "object_id" in request.resolver_match.kwargs
+        shown = rows if self._on_platform and is_one else rows.filter(pk__in=mine.values("pk"))
+        return shown.annotate(new=is_new)
 
     def get_list_display(self, request: HttpRequest) -> Any:
         """Leave the tenant out: these are the reader's own."""
