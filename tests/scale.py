@@ -31,7 +31,7 @@ _STATEMENTS = (
       (lpad(to_hex((extract(epoch FROM moment) * 1000)::bigint), 12, '0') || '7' || substr(md5(n::text), 1, 19))::uuid AS id,
       n %% 50 = 0 AS is_failed, 'sku-' || n %% 12 AS sku, n %% 5 = 0 AS is_free
     FROM generate_series(1, %(answers)s) n
-    CROSS JOIN LATERAL (SELECT now() - random() * %(days)s * interval '1 day' AS moment) at
+    CROSS JOIN LATERAL (SELECT now() - (n::bigint * 48271) %% (%(days)s * 86400) * interval '1 second' AS moment) at
     JOIN scale_user u ON u.place = (n::bigint * 7919) %% %(users)s""",
     "ANALYZE scale_user, scale_answer, tenants_enduser",
     """INSERT INTO billing_hold (tenant_id, id, user_id, key, sku, amount, gift_amount, cash_amount, wholesale_amount,
