@@ -16,7 +16,6 @@ from django.conf import settings
 from django.db.models import Model
 from django.http import HttpRequest
 from django.utils import timezone
-from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -258,12 +257,12 @@ class _Board:
 
     def _users_card(self) -> Card:
         days = self._span.length
-        label = _("active") if days == 1 else _("active a day, on average")
+        label = _("active users") if days == 1 else _("active a day, on average")
         active = self._figure(label, ("active_users",), self._active_users_url, lambda total: _count(total // days))
         return self._card(
             _("Users"),
-            [active, self._figure(_("new"), ("new_users",), self._new_users_url, _count)],
-            [(_("active"), self._series("active_users")), (_("new"), self._series("new_users"))],
+            [active, self._figure(_("new users"), ("new_users",), self._new_users_url, _count)],
+            [(_("active users"), self._series("active_users")), (_("new users"), self._series("new_users"))],
             self._active_users_url,
             kind="line",
         )
@@ -409,7 +408,7 @@ def _money(amount: int) -> str:
 
 
 def _count(number: int) -> str:
-    return str(number_format(number, use_l10n=True, force_grouping=True))
+    return f"{number:,}"
 
 
 def _yuan(amounts: Iterable[int]) -> list[str]:

@@ -265,7 +265,7 @@ class RefundAdmin(MoneyAdmin):
 class ActiveFilter(OtherDaysFilter):
     """Keeps users who had an answer from one day to another."""
 
-    title = _("active")
+    title = _("days with an answer")
     parameter_name = "active"
 
     def between(self, rows: QuerySet[Any], first: date, last: date) -> QuerySet[Any]:
