@@ -17,6 +17,8 @@ from django.db import connections, models
 from django.db.models import QuerySet
 from django.http import HttpRequest, StreamingHttpResponse
 from django.utils import timezone, translation
+from django.utils.html import strip_tags
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext, gettext_lazy
 
 from tenants import scope
@@ -119,7 +121,8 @@ class _Sheet:
             return gettext("yes") if value else gettext("no")
         if isinstance(value, datetime):
             return f"{timezone.localtime(value):%Y-%m-%d %H:%M:%S}"
-        return value if isinstance(value, int) else str(value)
+        # A link in the list is its text in the file.
+        return value if isinstance(value, int) else strip_tags(value) if isinstance(value, SafeString) else str(value)
 
 
 def _closing(read: Callable[[], str]) -> Callable[[], str]:
