@@ -256,9 +256,7 @@ class ConversationAdmin(ReadOnlyTenantModelAdmin):
             "back": reverse(f"{self.admin_site.name}:chat_conversation_changelist"),
             "looks_url": list_url(request, ConversationLook, conversation__id__exact=conversation.pk),
         }
-        response = TemplateResponse(request, "people/conversation.html", context)
-        response["Cache-Control"] = "no-store"
-        return response
+        return TemplateResponse(request, "people/conversation.html", context)
 
     def _note(self, request: HttpRequest, conversation: Conversation, reason: str) -> None:
         """Leave a trace, before anything is shown."""

@@ -127,7 +127,7 @@ def test_the_page_has_what_the_role_may_see(ours: Shop, role: str, parts: list[s
     page = client.get(user_page(ours.user)).content.decode()
     found = re.findall(r'<h2 [^>]*><a class="underline" href="([^"]+)">([^<]+)</a>', page)
     assert [title for _href, title in found] == parts
-    assert ("¥12.336" in page, SECRET in page) == (True, False)
+    assert ("¥12.335" in page, SECRET in page) == (True, False)
     lines = re.findall(r'<a class="bn-line [^"]*" href="([^"]+)"', page)
     assert {href: client.get(href).status_code for href in lines} == dict.fromkeys(lines, 200)
     for href, title in found:
@@ -170,7 +170,7 @@ def test_a_conversation_is_shown_for_a_reason_and_each_look_leaves_a_row(ours: S
     for reason in ("the user asked us to", "once more"):
         shown = client.post(path, {"reason": reason})
         assert (shown.status_code, f"answer to {SECRET}" in shown.content.decode()) == (200, True)
-        assert shown["Cache-Control"] == "no-store"
+        assert "no-store" in shown["Cache-Control"].split(", ")
     assert [reason for _name, reason in looks(ours)] == ["the user asked us to", "once more"]
     assert LogEntry.objects.filter(change_message__contains="once more").count() == 1
 
