@@ -75,7 +75,7 @@ def operator() -> Client:
 
 
 def user_page(user: EndUser, action: str = "change", site: str = "admin") -> str:
-    return f"/{site}/tenants/enduser/{user.pk}/{action}" + ("/" if action == "change" else "")
+    return f"/{site}/tenants/enduser/{user.pk}/{action}/"
 
 
 def conversation_page(shop: Shop, site: str = "admin") -> str:
