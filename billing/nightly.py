@@ -16,7 +16,9 @@ from django.utils.translation import ngettext
 from billing import audit, notices
 from billing.audit import Breach, Result
 from billing.models import AuditRun
+from tenants import noticeboard, scope
 from tenants.letters import Letter
+from tenants.models import Notice
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +48,10 @@ def run() -> AuditRun:
         )
     if broken:
         notices.alert(write=partial(_found, kept, broken), run=kept.pk)
+        with scope.platform("a notice to the operator"):
+            noticeboard.put_up(
+                kind=Notice.Kind.FAILURE, texts=noticeboard.in_every_language(partial(_found, kept, broken))
+            )
     else:
         log.info("ledger_audited", run=kept.pk, rows=sum(result.rows for result in results))
     return kept

@@ -1,5 +1,6 @@
 """Mails about money to those who answer for it. A mail that fails is logged and costs nothing else.
 
+tell         staff, by a mail and by a notice in their admin
 mail         staff, each in their own language
 alert        the operator's `ALERT_EMAILS`
 under_water  those who can mend that something is sold below what it costs
@@ -17,8 +18,9 @@ from django.utils import timezone
 from django.utils.translation import gettext
 
 from billing.models import PriceVersion
+from tenants import noticeboard
 from tenants.letters import Letter, send_letter
-from tenants.models import Membership, PlatformMembership, StaffUser, Tenant
+from tenants.models import Membership, Notice, PlatformMembership, StaffUser, Tenant
 
 _MOMENT: Final = "%Y-%m-%d %H:%M %Z"
 _TREASURERS: Final = (Membership.Role.OWNER, Membership.Role.FINANCE)
@@ -30,16 +32,16 @@ def under_water(*, price: PriceVersion, under: Sequence[tuple[str, str]]) -> Non
     Of a wholesale price those are the tenants that sell below what they pay, of a cost the operator.
     """
     if price.level == PriceVersion.Level.COST and under:
-        mail(
-            staff=operators(),
+        tell(
+            kind=Notice.Kind.PRICE,
             write=partial(_costs_more, sku=price.sku, moment=price.effective_at, under=under),
         )
         return
     for tenant in Tenant.objects.filter(slug__in=[slug for _level, slug in under]):
         moment = timezone.localtime(price.effective_at, ZoneInfo(tenant.timezone)).strftime(_MOMENT)
-        mail(
-            staff=treasurers(tenant_id=tenant.pk),
-            language=tenant.language,
+        tell(
+            kind=Notice.Kind.PRICE,
+            tenant=tenant,
             write=partial(_sold_below, sku=price.sku, moment=moment),
         )
 
@@ -65,6 +67,27 @@ def operators() -> list[StaffUser]:
     """Return the operator's people who have a mail address."""
     theirs = PlatformMembership.objects.filter(role=PlatformMembership.Role.OPERATOR)
     return list(_reachable().filter(Q(is_superuser=True) | Q(pk__in=theirs.values("staff"))))
+
+
+def tell(
+    *, kind: Notice.Kind, write: Callable[[], Letter], tenant: Tenant | None = None, reseller_id: int | None = None
+) -> int:
+    """Leave a notice for a tenant's owners and finance, a reseller's people or the operator's, and mail it to them.
+
+    Return how many mails were taken. In the platform's scope, or the tenant's own.
+    """
+    roles = _TREASURERS if tenant is not None else ()
+    tenant_id = None if tenant is None else tenant.pk
+    noticeboard.put_up(
+        kind=kind,
+        texts=noticeboard.in_every_language(write),
+        tenant_id=tenant_id,
+        reseller_id=reseller_id,
+        roles=roles,
+    )
+    if tenant is not None:
+        return mail(staff=treasurers(tenant_id=tenant.pk), language=tenant.language, write=write)
+    return mail(staff=operators() if reseller_id is None else people_of(reseller_id=reseller_id), write=write)
 
 
 def mail(*, staff: Iterable[StaffUser], language: str = "", write: Callable[[], Letter]) -> int:

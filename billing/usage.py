@@ -8,7 +8,7 @@ from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Now
 
-from billing.models import DailyUsage, Hold, UsageAdjustment, UsageRecord
+from billing.models import DailyUsage, DailyUsers, Hold, UsageAdjustment, UsageRecord
 from billing.models.adjustment import Figures, adjustment_of, figures_of
 from tenants import scope
 
@@ -27,6 +27,7 @@ def record(*, tenant_id: int, hold_id: uuid.UUID) -> bool:
         created = _record_once(hold, figures)
         if created:
             _add_to_day(hold, figures, answers=1)
+            _count_user(hold)
         due.update(recorded_at=Now())
         return created
 
@@ -87,6 +88,20 @@ def _record_once(hold: Hold, figures: Figures) -> bool:
         },
     )
     return created
+
+
+def _count_user(hold: Hold) -> None:
+    """Count the hold's user in its day, once.
+
+    The day's row is locked before other records are looked for: so of two first records of one user the second sees
+    the other's.
+    """
+    day, _ = DailyUsers.objects.get_or_create(tenant_id=hold.tenant_id, day=hold.quota_date)
+    locked = DailyUsers.objects.filter(pk=day.pk)
+    locked.select_for_update().get()
+    theirs = UsageRecord.objects.filter(user_id=hold.user_id, day=hold.quota_date)
+    if not theirs.exclude(hold=hold).exists():
+        locked.update(active=F("active") + 1)
 
 
 def _add_to_day(hold: Hold, now: Figures, before: Figures | None = None, *, answers: int) -> None:

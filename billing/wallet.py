@@ -28,7 +28,7 @@ from billing.yuan import show_yuan
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
 from tenants.letters import Letter
-from tenants.models import StaffUser, Tenant
+from tenants.models import Notice, StaffUser, Tenant
 
 log = structlog.get_logger(__name__)
 
@@ -260,9 +260,10 @@ def _tell(notice: WalletNotice, balance: int) -> bool:
     people = _people(notice)
     if not people:
         log.warning("low wallet, nobody to tell", notice=notice.pk, balance=balance)
-    told = notices.mail(
-        staff=people,
-        language=notice.tenant.language if notice.tenant else "",
+    told = notices.tell(
+        kind=Notice.Kind.LOW_BALANCE,
+        tenant=notice.tenant,
+        reseller_id=notice.reseller_id,
         write=partial(_runs_low, name=name, balance=balance, threshold=notice.threshold),
     )
     if people and not told:

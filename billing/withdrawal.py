@@ -13,15 +13,17 @@ Lock order: the withdrawal, then as in `billing.ledger`.
 
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import structlog
 from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from billing import ledger, pricing
+from billing import ledger, notices, pricing
 from billing.commission_terms import terms_of
 from billing.ledger import Movement
 from billing.models import AccountKind, PayoutBatch, Transfer, Withdrawal
@@ -29,7 +31,7 @@ from billing.models.resale import MIN_WITHDRAWAL
 from billing.yuan import show_yuan
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
-from tenants.models import StaffUser
+from tenants.models import Notice, StaffUser
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +67,8 @@ def request(  # noqa: PLR0913  who, how much, and where to
             _of(asked, AccountKind.WITHDRAWAL_PAYABLE, amount),
         )
     log.info("withdrawal_requested", withdrawal=str(asked.pk), reseller=reseller_id, staff=maker_id)
+    with scope.platform("a notice to the operator"):
+        notices.tell(kind=Notice.Kind.WITHDRAWAL, write=partial(_wanted, asked))
     return asked
 
 
@@ -77,6 +81,7 @@ def approve(*, withdrawal_id: uuid.UUID, checker_id: int) -> bool:
     mine = Withdrawal.objects.filter(pk=asked.pk, state=State.REQUESTED)
     changed = mine.update(state=State.APPROVED, checker_id=checker_id, decided_at=Now()) == 1
     log.info("withdrawal_approved", withdrawal=str(asked.pk), staff=checker_id, changed=changed)
+    _tell_reseller(asked.pk, changed=changed)
     return changed
 
 
@@ -91,6 +96,7 @@ def reject(*, withdrawal_id: uuid.UUID, checker_id: int, reason: str) -> bool:
         if changed:
             _give_back(asked, checker.username)
     log.info("withdrawal_rejected", withdrawal=str(asked.pk), staff=checker_id, changed=changed)
+    _tell_reseller(asked.pk, changed=changed)
     return changed
 
 
@@ -138,6 +144,7 @@ def paid(*, withdrawal_id: uuid.UUID, actor: str, note: str = "") -> bool:
                 Movement(account=ledger.platform_revenue(), amount=sent.fee),
             )
     log.info("withdrawal_paid", withdrawal=str(withdrawal_id), actor=actor, changed=sent is not None)
+    _tell_reseller(withdrawal_id, changed=sent is not None)
     return sent is not None
 
 
@@ -148,7 +155,38 @@ def failed(*, withdrawal_id: uuid.UUID, reason: str, actor: str) -> bool:
         if sent is not None:
             _give_back(sent, actor)
     log.info("withdrawal_failed", withdrawal=str(withdrawal_id), actor=actor, changed=sent is not None)
+    _tell_reseller(withdrawal_id, changed=sent is not None)
     return sent is not None
+
+
+def _tell_reseller(withdrawal_id: uuid.UUID, *, changed: bool) -> None:
+    """Tell the reseller what has become of a withdrawal, if anything has."""
+    if not changed:
+        return
+    row = Withdrawal.objects.get(pk=withdrawal_id)
+    with scope.platform("a notice to a reseller"):
+        notices.tell(kind=Notice.Kind.WITHDRAWAL, reseller_id=row.reseller_id, write=partial(_became, row))
+
+
+def _wanted(row: Withdrawal) -> notices.Letter:
+    about = {"name": row.reseller.name, "yuan": show_yuan(row.amount), "number": str(row.pk)}
+    return notices.Letter(
+        gettext("%(name)s asks for a withdrawal of ¥%(yuan)s") % about,
+        gettext("Withdrawal %(number)s waits for somebody to decide: “Withdrawals” in the operator's admin.") % about,
+    )
+
+
+def _became(row: Withdrawal) -> notices.Letter:
+    about = {
+        "yuan": show_yuan(row.amount),
+        "state": row.get_state_display(),
+        "note": row.note or "–",
+        "number": str(row.pk),
+    }
+    return notices.Letter(
+        gettext("Withdrawal of ¥%(yuan)s: %(state)s") % about,
+        gettext("Withdrawal %(number)s of ¥%(yuan)s: %(state)s. Note: %(note)s") % about,
+    )
 
 
 def _details(**details: str) -> dict[str, str]:

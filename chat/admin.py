@@ -14,10 +14,11 @@ from chat import (
     keys,
 )
 from chat.admin_accounts import ModelRouteAdmin, UpstreamAccountAdmin
-from chat.models import ApiKey, Conversation, Message, ModelOffer, ModelRoute, UpstreamAccount
+from chat.admin_people import ConversationAdmin, ConversationLookAdmin, MessageAdmin, PersonAdmin
+from chat.models import ApiKey, Conversation, ConversationLook, Message, ModelOffer, ModelRoute, UpstreamAccount
 from chat.moderation import admin as moderation_admin  # noqa: F401  registers moderation's rows
-from tenants.adminsite import ReadOnlyTenantModelAdmin, TenantModelAdmin, register
-from tenants.models import Membership
+from tenants.adminsite import ReadOnlyTenantModelAdmin, TenantModelAdmin, register, tenant_site
+from tenants.models import EndUser, Membership
 
 logger = structlog.get_logger(__name__)
 
@@ -30,27 +31,6 @@ class ModelOfferAdmin(TenantModelAdmin):
     list_display = ("slug", "name", "upstream_model", "sku", "is_default", "is_enabled")
     list_filter = ("is_enabled",)
     search_fields = ("slug", "name", "upstream_model")
-
-
-class ConversationAdmin(ReadOnlyTenantModelAdmin):
-    """Conversations, for support."""
-
-    visible_to = _SUPPORT
-    list_display = ("id", "user", "title", "updated_at", "deleted_at")
-    list_filter = (("deleted_at", EmptyFieldListFilter),)
-    list_select_related = ("tenant", "user")
-    search_fields = ("title", "user__username", "user__phone", "user__email")
-
-
-class MessageAdmin(ReadOnlyTenantModelAdmin):
-    """Questions and answers with their receipts, for support."""
-
-    visible_to = _SUPPORT
-    list_display = ("id", "user", "offer_slug", "api_key", "state", "finish_reason", "created_at", "ended_at")
-    list_filter = ("state",)
-    list_select_related = ("tenant", "user", "api_key")
-    search_fields = ("=id", "=conversation__id", "user__username")
-    date_hierarchy = "created_at"
 
 
 class ApiKeyAdmin(ReadOnlyTenantModelAdmin):
@@ -95,12 +75,18 @@ class ApiKeyAdmin(ReadOnlyTenantModelAdmin):
         self.message_user(request, said % {"count": len(revoked)}, messages.SUCCESS)
 
 
+# Users' page has their conversations: billing's, which has their money, makes place for it.
+admin.site.unregister(EndUser)
+tenant_site.unregister(EndUser)
+
 for _model, _admin in (
+    (EndUser, PersonAdmin),
     (ApiKey, ApiKeyAdmin),
     (UpstreamAccount, UpstreamAccountAdmin),
     (ModelRoute, ModelRouteAdmin),
     (ModelOffer, ModelOfferAdmin),
     (Conversation, ConversationAdmin),
+    (ConversationLook, ConversationLookAdmin),
     (Message, MessageAdmin),
 ):
     register(_model, _admin)

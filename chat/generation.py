@@ -20,7 +20,7 @@ from django.db import DatabaseError
 
 from billing import holds
 from billing.models.price import MAX_TOKENS
-from chat import spool
+from chat import pulse, spool
 from chat.events import Delta, Done, Event, Failed, FailureKind, Usage
 from chat.frames import chunk_event
 from chat.moderation.guard import Guard
@@ -179,6 +179,7 @@ class Generation:
         self._stopped = ""
         self._loop = asyncio.get_running_loop()
         self._pumping: asyncio.Task[None] | None = None
+        self._beat: pulse.Beat | None = None
         self._checkpoint_due = asyncio.Event()
         # Stands between the upstream and the buffer where the tenant moderates.
         self._guard: Guard | None = None
@@ -205,6 +206,12 @@ class Generation:
 
     async def run(self) -> None:
         """Pump until the upstream is done, end the turn, tell the readers."""
+        with pulse.beat(self.turn.tenant_id) as beat:
+            self._beat = beat
+            await self._run()
+            beat.failed = self._failure is not None and not self._stopped
+
+    async def _run(self) -> None:
         try:
             if self._guard is not None and not await self._guard.admits_question():
                 self._stopped = self._stopped or MODERATED
@@ -308,6 +315,8 @@ class Generation:
                     self._finish_reason = event.finish_reason
                 case Failed():
                     self._failure = event.kind
+        if self._outputs and self._beat is not None:
+            self._beat.output()
         if deltas and self._guard is not None:
             self._guard.take(deltas)
         elif deltas:

@@ -160,3 +160,36 @@ class Report(TenantOwned):
             ),
         ]
         indexes: ClassVar = [models.Index(fields=["tenant", "state", "-created_at"], name="chat_report_state")]
+
+
+class ConversationLook(TenantOwned):
+    """That somebody of the staff, the tenant's or the operator's, has read a conversation, and why."""
+
+    conversation = _key("chat.Conversation", _("conversation"))
+    user = _key("tenants.EndUser", _("user"), on_delete=models.PROTECT)
+    staff = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.SET_NULL,
+        db_index=False,
+        related_name="+",
+        null=True,
+        blank=True,
+        verbose_name=_("staff user"),
+    )
+    # A copy: it is still known who looked when they are gone.
+    staff_name = models.CharField(_("by"), max_length=150)
+    reason = models.CharField(_("reason"), max_length=200)
+    created_at = models.DateTimeField(_("looked at"), auto_now_add=True)
+
+    class Meta(TenantOwned.Meta):
+        verbose_name = _("look at a conversation")
+        verbose_name_plural = _("looks at conversations")
+        constraints: ClassVar = [
+            *TenantOwned.Meta.constraints,
+            SameTenant(field="conversation", name="chat_conversationlook_conversation_fk"),
+            SameTenant(field="user", name="chat_conversationlook_user_fk"),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["tenant", "conversation"], name="chat_conversationlook_of"),
+            models.Index(fields=["tenant", "user"], name="chat_conversationlook_user"),
+        ]

@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 
 from chat.keyring import ApiKey
 from chat.library import Announcement, AnnouncementRead, ChatRules, PlatformAnnouncement, RoleCategory
-from chat.marks import Feedback, Report, SearchEntry, ShareLink
+from chat.marks import ConversationLook, Feedback, Report, SearchEntry, ShareLink
 from chat.moderation import models as moderation_models  # noqa: F401  Django finds an app's models from here
 from chat.upstream.addresses import is_forbidden_literal
 from chat.upstream.parameters import BadRulesError, check_rules
@@ -27,6 +27,7 @@ __all__ = [
     "ApiKey",
     "ChatRules",
     "Conversation",
+    "ConversationLook",
     "Feedback",
     "Message",
     "ModelOffer",

@@ -1,20 +1,26 @@
 """The JSON API of what a user thinks of an answer: good or bad, and what is wrong with it."""
 
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.translation import gettext
 from ninja import Router, Schema
 from pydantic import Field
 
 from chat.models import Feedback, Report
 from chat.turn import find_message, parse_id
-from tenants import throttle
+from tenants import noticeboard, throttle
 from tenants.api import DAY_SECONDS, Envelope, Text, current_tenant, ok, signed_in, user_of
+from tenants.models import Membership, Notice
 
 router = Router(tags=["history"], auth=signed_in)
 
 REPORTS_PER_DAY = 20
+# Who is told of reports, and how often of those of one kind, however many there are.
+READERS = (Membership.Role.OWNER, Membership.Role.SUPPORT)
+TELL_ONCE_IN = timedelta(minutes=10)
 
 
 class FeedbackIn(Schema):
@@ -72,4 +78,18 @@ def report(request: HttpRequest, message_id: str, payload: ReportIn) -> Any:
         answer=found.answer,
         **payload.dict(),
     )
+    noticeboard.put_up(
+        kind=Notice.Kind.REPORT,
+        texts=noticeboard.in_every_language(lambda: _reported(payload.category)),
+        tenant_id=user.tenant_id,
+        roles=READERS,
+        once_in=TELL_ONCE_IN,
+    )
     return ok()
+
+
+def _reported(category: Report.Category) -> tuple[str, str]:
+    return (
+        gettext("A user reports an answer: %(category)s") % {"category": Report.Category(category).label},
+        gettext("What was said and why is under “Reports” in your admin."),
+    )

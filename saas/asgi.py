@@ -1,4 +1,4 @@
-"""The ASGI application: the chat's three doors go to their own callables, everything else to Django.
+"""The ASGI application: the chat's three doors and the staff's socket have callables, the rest is Django's.
 
 The same under uvicorn and daphne. Under a server that speaks the lifespan protocol, shutdown waits for the answers
 that are being generated.
@@ -19,11 +19,12 @@ django_application = get_asgi_application()
 import structlog  # noqa: E402  the lines below need Django's app registry, which the line above fills
 from django.conf import settings  # noqa: E402
 
-from chat import relay, spool  # noqa: E402
+from chat import pulse, relay, spool  # noqa: E402
 from chat.consumers import SOCKET_PATH, ChatConsumer  # noqa: E402
 from chat.generation import drain  # noqa: E402
 from chat.moderation import checkers  # noqa: E402
 from chat.openai_api import API_PREFIX, openai_api  # noqa: E402
+from chat.staff_socket import STAFF_SOCKET_PATH, staff_socket  # noqa: E402
 from chat.threads import in_thread  # noqa: E402
 from chat.upstream import client, pool, tokens  # noqa: E402
 from chat.views import CHAT_PATH, chat_stream  # noqa: E402
@@ -50,6 +51,8 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await openai_api(scope, receive, send)
     elif scope["type"] == "websocket" and scope["path"] == SOCKET_PATH:
         await chat_socket(scope, receive, send)
+    elif scope["type"] == "websocket" and scope["path"] == STAFF_SOCKET_PATH:
+        await staff_socket(scope, receive, send)
     elif scope["type"] == "websocket":
         # No door here: refused at the handshake, which clients see as 403.
         await receive()
@@ -89,12 +92,14 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             _spare_the_garbage_collector()
             sweep = asyncio.create_task(_sweep_spool())
             relay.relay_here().listen()
+            pulse.keep()
             pool.keep_sharing()  # what others know of upstreams is here before the first question
             await send({"type": "lifespan.startup.complete"})
         else:
             left = await drain(within=settings.DRAIN_SECONDS)
             if left:
                 log.warning("answers_left_behind", count=left)
+            await pulse.close()
             await relay.close()
             await pool.stop_sharing()
             await client.close()

@@ -201,6 +201,8 @@ WHITENOISE_USE_FINDERS = True
 UNFOLD = {
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda _request: static("banyan/icon.svg")}],
     "STYLES": [lambda _request: static("banyan/admin.css")],
+    "SCRIPTS": [lambda _request: static("banyan/live.js")],
+    "DASHBOARD_CALLBACK": "chat.admin_dashboard.show",
 }
 
 # People.
@@ -243,6 +245,9 @@ STRIPE_API_URL = env.str("STRIPE_API_URL", default="https://api.stripe.com")
 OPENAI_BASE_URL = env.str("OPENAI_BASE_URL", default="")
 OPENAI_API_KEY = env.str("OPENAI_API_KEY", default="")
 OPENAI_MODEL = env.str("OPENAI_MODEL", default="")
+
+# Yuan that one of a tenant's staff may give to users by hand in a day; 0: no limit.
+STAFF_CREDIT_YUAN_PER_DAY = env.int("STAFF_CREDIT_YUAN_PER_DAY", default=10_000)
 
 # Chat. Seconds.
 UPSTREAM_CONNECT_TIMEOUT = env.float("UPSTREAM_CONNECT_TIMEOUT", default=10.0)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial, wraps
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Never, TypeVar, cast
+from urllib.parse import urlencode
 
 from django import forms
 from django.conf import settings
@@ -58,6 +59,7 @@ class _Site(UnfoldAdminSite):
     """What both sites share: bound to hosts, one question who may enter."""
 
     login_form: type["_LoginForm"]
+    index_template = "admin/dashboard.html"
 
     def answers_at(self, request: HttpRequest) -> bool:
         """Whether this site exists on the request's host."""
@@ -168,7 +170,9 @@ class _Site(UnfoldAdminSite):
         names = {"site_title": self.site_title, "site_header": self.site_header}
         pages = ((_("Security"), "admin:security"), (_("Change password"), "admin:password_change"))
         links = [{"title": title, "link": reverse(name, current_app=self.name)} for title, name in pages]
-        return {**super().each_context(request), **names, "account_links": links}
+        # The sites' templates are the same: the address of each one's notices is not a template's to guess.
+        notices = reverse(f"{self.name}:tenants_notice_changelist") if self.has_permission(request) else ""
+        return {**super().each_context(request), **names, "account_links": links, "notices_url": notices}
 
     def search(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Never:
         """Refuse: unfold caches what it finds by staff user, so a member of two tenants would see one in the other."""
@@ -483,6 +487,27 @@ class ReadOnlyOperatorModelAdmin(_NobodyWrites, OperatorModelAdmin):  # type: ig
 
 class ReadOnlyTenantModelAdmin(_NobodyWrites, TenantModelAdmin):  # type: ignore[misc]  # as above
     """A tenant's rows, on both sites, to look at."""
+
+
+def role_here(request: HttpRequest) -> str:
+    """Return the role of the person who is logged in at the request's tenant, "" for one who has none."""
+    membership = _membership(request, request.user)
+    return "" if membership is None else membership.role
+
+
+def site_here(request: HttpRequest) -> _Site:
+    """Return the site of the request's host."""
+    return admin.site if getattr(request, "tenant", None) is None else tenant_site  # type: ignore[return-value]  # ours
+
+
+def list_url(request: HttpRequest, model: type[models.Model], **query: object) -> str:
+    """Return the address of a model's list, filtered, on the site of the request; "" where the person may not look."""
+    site = site_here(request)
+    known = site._registry.get(model)  # noqa: SLF001  there is no public way to ask
+    if known is None or not known.has_view_permission(request):
+        return ""
+    name = f"{site.name}:{model._meta.app_label}_{model._meta.model_name}_changelist"
+    return f"{reverse(name)}?{urlencode(query)}"
 
 
 def _is_operator(request: HttpRequest) -> bool:

@@ -3,9 +3,11 @@
 import csv
 from collections.abc import Iterable, Sequence
 from io import StringIO
-from typing import Any
+from typing import Any, TypeVar
 
-from django.http import HttpResponse
+from django.http import HttpResponse, HttpResponseBase
+
+ResponseT = TypeVar("ResponseT", bound=HttpResponseBase)
 
 # What makes a spreadsheet take a cell for a formula: https://owasp.org/www-community/attacks/CSV_Injection.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -13,12 +15,22 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 def csv_response(*, name: str, head: Sequence[object], rows: Iterable[Sequence[object]]) -> HttpResponse:
     """Return a file of that name (ASCII, without its ending); texts that would be formulas are quoted, numbers not."""
-    text = StringIO()
-    sheet = csv.writer(text)
-    sheet.writerow([str(cell) for cell in head])
-    sheet.writerows([_harmless(cell) for cell in row] for row in rows)
+    line = StringIO()
+    csv.writer(line).writerow([str(cell) for cell in head])
     # Without the mark spreadsheets take the Chinese for another encoding.
-    response = HttpResponse("\ufeff" + text.getvalue(), content_type="text/csv; charset=utf-8")
+    text = "\ufeff" + line.getvalue() + csv_lines(rows)
+    return name_file(HttpResponse(text, content_type="text/csv; charset=utf-8"), name)
+
+
+def csv_lines(rows: Iterable[Sequence[object]]) -> str:
+    """Return lines of such a file; texts that would be formulas are quoted, numbers not."""
+    text = StringIO()
+    csv.writer(text).writerows([_harmless(cell) for cell in row] for row in rows)
+    return text.getvalue()
+
+
+def name_file(response: ResponseT, name: str) -> ResponseT:
+    """Have a browser save a response under that name (ASCII, without its ending)."""
     response["Content-Disposition"] = f'attachment; filename="{name}.csv"'
     return response
 

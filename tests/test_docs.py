@@ -12,6 +12,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from chat.consumers import SOCKET_PATH
 from chat.events import FailureKind
 from chat.openai_api import COMPLETIONS_PATH, MODELS_PATH
+from chat.staff_socket import STAFF_SOCKET_PATH
 from chat.upstream.failures import RULES
 from chat.views import CHAT_PATH
 from tenants.errors import ErrorCode
@@ -93,7 +94,15 @@ def test_every_endpoint_is_documented() -> None:
     documented = set(re.findall(r"`(?:[A-Z]+ )?(/[^`]*)`", "".join(table_rows("docs/api.md"))))
     served = {path for path in paths(get_resolver().url_patterns) if path != "/api/"}
     # What does not pass through Django's URLs.
-    served |= {CHAT_PATH, SOCKET_PATH, COMPLETIONS_PATH, MODELS_PATH, MODELS_PATH + "/{model}", "/static/"}
+    served |= {
+        CHAT_PATH,
+        SOCKET_PATH,
+        STAFF_SOCKET_PATH,
+        COMPLETIONS_PATH,
+        MODELS_PATH,
+        MODELS_PATH + "/{model}",
+        "/static/",
+    }
     assert documented == served
 
 

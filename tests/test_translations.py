@@ -52,6 +52,7 @@ from chat.models import (
     Announcement,
     ChatRules,
     Conversation,
+    ConversationLook,
     Feedback,
     ModelOffer,
     ModelRoute,
@@ -72,8 +73,10 @@ from tenants.models import (
     AccountDeletion,
     ChangeEntry,
     EndUser,
+    Notice,
     SignInSettings,
     SmsAccount,
+    StaffAnnouncement,
     StaffInvitation,
     StaffRules,
     StaffUser,
@@ -319,8 +322,11 @@ def rows_of_every_kind() -> list[Model]:
         owned = [model.objects.filter(tenant=tenant).first() for model in registered(tenant_site)]
     colleague = StaffUser.objects.create_user(str(tenant.pk))  # no English on the pages
     membership = colleague.platform_memberships.create(role="operator")
-    told = PlatformAnnouncement.objects.create(title="公告", body="停机")
-    return [tenant, *resell(tenant), colleague, membership, audited, told, *(row for row in owned if row)]
+    told = [
+        PlatformAnnouncement.objects.create(title="公告", body="停机"),
+        StaffAnnouncement.objects.create(subject="公告", body="停机", created_by="1"),
+    ]
+    return [tenant, *resell(tenant), colleague, membership, audited, *told, *(row for row in owned if row)]
 
 
 def keep_safe(tenant: Tenant, staff: StaffUser) -> None:
@@ -343,6 +349,8 @@ def chat_about(tenant: Tenant, user: EndUser) -> None:
     mine = {"tenant": tenant, "user": user}
     conversation = Conversation.objects.create(**mine, title="你好")
     said = ChatMessage.objects.create(**mine, conversation=conversation, offer_slug="1", question="你好", state="done")
+    ConversationLook.objects.create(**mine, conversation=conversation, staff_name="1", reason="举报")
+    Notice.objects.create(tenant=tenant, kind="report", texts={"zh-hans": {"subject": "举报", "body": "请看"}})
     ShareLink.objects.create(**mine, conversation=conversation, digest="0" * 64, expires_at=Now())
     Feedback.objects.create(**mine, message=said, rating="up")
     Report.objects.create(
@@ -456,7 +464,7 @@ def pages_of(site: AdminSite, rows: list[Model]) -> Iterator[str]:
             model = f"{site.name}:{row._meta.app_label}_{row._meta.model_name}"
             yield reverse(f"{model}_changelist")
             yield reverse(f"{model}_change", args=[row.pk])
-        for kind, actions in ((Order, ("refund", "charge_back")), (EndUser, ("credit",))):
+        for kind, actions in ((Order, ("refund", "charge_back")), (EndUser, ("credit", "block", "unblock"))):
             if isinstance(row, kind):
                 for name in actions:
                     yield reverse(f"{site.name}:{row._meta.app_label}_{row._meta.model_name}_{name}", args=[row.pk])

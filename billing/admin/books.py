@@ -11,7 +11,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from billing import audit
+from billing import audit, figures
 from billing.models import (
     Account,
     AccountKind,
@@ -26,6 +26,8 @@ from billing.models import (
 )
 from billing.yuan import show_money, show_yuan
 from tenants.adminsite import ReadOnlyOperatorModelAdmin, ReadOnlyTenantModelAdmin, register
+from tenants.exports import ExportsRows
+from tenants.filters import DaysFilter, LongPaginator
 from tenants.models import Membership
 
 if TYPE_CHECKING:
@@ -87,11 +89,11 @@ def _reader(name: str, label: str, step: int) -> Callable[[models.Model], str]:
     return reader
 
 
-class MoneyAdmin(ShowsYuan, ReadOnlyTenantModelAdmin):  # type: ignore[misc]  # unfold's mix-ins
+class MoneyAdmin(ShowsYuan, ExportsRows, ReadOnlyTenantModelAdmin):  # type: ignore[misc]  # unfold's mix-ins
     """Rows about money: for owners and finance."""
 
     visible_to: ClassVar[frozenset[str]] = frozenset({Role.OWNER, Role.FINANCE})
-    list_filter_submit = False
+    list_filter_submit = True
     show_full_result_count = False
 
 
@@ -130,6 +132,7 @@ class AccountAdmin(MoneyAdmin):
         yuan_column("pending", _("frozen")),
     )
     list_filter = ("kind",)
+    paginator = LongPaginator
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "user")
     search_fields = ("user__username", "user__phone", "user__email")
 
@@ -143,7 +146,7 @@ class TransferAdmin(MoneyAdmin):
     """What moved money, and who did it."""
 
     list_display = ("id", "created_at", "kind", "ref", "actor", "reason")
-    list_filter = ("kind",)
+    list_filter = ("kind", ("created_at", DaysFilter))
     search_fields = ("ref", "actor", "reason")
     ordering = ("-id",)
 
@@ -158,9 +161,14 @@ class EntryAdmin(MoneyAdmin):
 
     list_display = ("id", "transfer_kind", "transfer_ref", "account_kind", yuan_column("amount", _("amount")))
     list_filter = ("account__kind",)
+    paginator = LongPaginator
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "transfer", "account")
     search_fields = ("transfer__ref",)
     ordering = ("-id",)
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Let a user's page lead to the user's entries."""
+        return lookup == "account__user__id__exact" or super().lookup_allowed(lookup, value, request)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Entry]:
         """Leave out what is not the tenant's business, and others' side of it."""
@@ -183,6 +191,21 @@ class EntryAdmin(MoneyAdmin):
         return row.account.get_kind_display()
 
 
+class FailedFilter(admin.SimpleListFilter):
+    """Keeps what the dashboard counts as errors."""
+
+    title = _("failed")
+    parameter_name = "failed"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, "_StrOrPromise"]]:
+        """Offer the one choice."""
+        return [("yes", _("failed"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Hold]) -> QuerySet[Hold]:
+        """Keep failures, and not what users or tenants ended."""
+        return figures.failed(queryset) if self.value() == "yes" else queryset
+
+
 class HoldAdmin(CostAdmin):
     """Answers and what was frozen and charged for them."""
 
@@ -197,10 +220,10 @@ class HoldAdmin(CostAdmin):
         yuan_column("charge", _("charge")),
         yuan_column("wholesale_charge", _("wholesale charge")),
     )
-    list_filter = ("state", "free")
+    list_filter = ("state", FailedFilter, "free", ("quota_date", DaysFilter))
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "user")
-    search_fields = ("id", "user__username", "sku")
-    ordering = ("-created_at",)
+    search_fields = ("=id", "user__username", "sku")
+    ordering = ("-id",)  # they are numbered by their time
 
 
 class QuotaUseAdmin(MoneyAdmin):
@@ -226,7 +249,7 @@ class UsageRecordAdmin(CostAdmin):
         "free",
         yuan_column("charge", _("charge")),
     )
-    list_filter = ("usage_source", "free")
+    list_filter = ("usage_source", "free", ("day", DaysFilter))
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "user")
     search_fields = ("user__username", "sku")
     ordering = ("-id",)
@@ -264,6 +287,7 @@ class DailyUsageAdmin(CostAdmin):
         yuan_column("charge", _("charge")),
         yuan_column("wholesale_charge", _("wholesale charge")),
     )
+    list_filter = (("day", DaysFilter),)
     search_fields = ("sku",)
     ordering = ("-day", "sku")
 

@@ -1,12 +1,14 @@
 """Money that staff moves: refunds of orders, credits to users. Owners, finance and the operator do; support looks."""
 
 from collections.abc import Callable
+from datetime import date
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, cast
 
 import structlog
 from django import forms
 from django.contrib import admin, messages
 from django.db import models
+from django.db.models import Exists, OuterRef, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -16,15 +18,16 @@ from unfold.decorators import action
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 from uuid_utils.compat import uuid7
 
-from billing import ledger, refund
+from billing import by_hand, ledger, refund
 from billing.admin.books import CostAdmin, MoneyAdmin, yuan_column
-from billing.models import Order, Refund
+from billing.models import Order, Refund, UsageRecord
 from billing.models.recharge import FEN
 from billing.yuan import parse_yuan, show_yuan
 from tenants.admin.people import EndUserAdmin
 from tenants.adminsite import TenantModelAdmin, register, tenant_site
 from tenants.errors import ProductError
-from tenants.models import EndUser, Membership
+from tenants.filters import DaysFilter, OtherDaysFilter
+from tenants.models import EndUser, Membership, StaffUser
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +41,7 @@ logger = structlog.get_logger(__name__)
 ViewT = TypeVar("ViewT", bound=Callable[..., HttpResponse])
 
 # unfold's decorator of a page's buttons, which has no usable types.
-_button = cast("Callable[..., Callable[[ViewT], ViewT]]", action)
+button = cast("Callable[..., Callable[[ViewT], ViewT]]", action)
 
 # Who may give money away.
 _TREASURERS = frozenset({Role.OWNER, Role.FINANCE})
@@ -136,6 +139,12 @@ class _Forms(TenantModelAdmin):
         name = f"{self.admin_site.name}:{row._meta.app_label}_{row._meta.model_name}_change"
         return reverse(name, args=[row.pk])
 
+    def show_form(
+        self, request: HttpRequest, form: forms.Form, title: "_StrOrPromise", row: models.Model
+    ) -> TemplateResponse:
+        """Show a form that asks for no money."""
+        return self._show(request, form, _Page(title, row, []))
+
     def _show(self, request: HttpRequest, form: forms.Form, page: _Page) -> TemplateResponse:
         context = {
             **self.admin_site.each_context(request),
@@ -168,12 +177,12 @@ class RefundingAdmin(MoneyAdmin, _Forms):  # type: ignore[misc]  # unfold's mix-
         rows = [found for found in row.refunds.all() if found.state != Refund.State.FAILED]
         return f"¥{show_yuan(sum(found.amount for found in rows))}"
 
-    @_button(description=_("Refund"), url_path="refund", permissions=["refund"])
+    @button(description=_("Refund"), url_path="refund", permissions=["refund"])
     def refund(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Refund a part or all of an order: through the provider, or paid by hand."""
         return self._refund(request, self._row(request, object_id), RefundForm, _("Refund"))
 
-    @_button(description=_("Book a charge-back"), url_path="charge-back", permissions=["refund"])
+    @button(description=_("Book a charge-back"), url_path="charge-back", permissions=["refund"])
     def charge_back(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Book what the provider has taken back, or was refunded at the provider's."""
         return self._refund(request, self._row(request, object_id), ChargeBackForm, _("Book a charge-back"))
@@ -253,16 +262,30 @@ class RefundAdmin(MoneyAdmin):
         return row.order.out_trade_no
 
 
+class ActiveFilter(OtherDaysFilter):
+    """Keeps users who had an answer from one day to another."""
+
+    title = _("days with an answer")
+    parameter_name = "active"
+
+    def between(self, rows: QuerySet[Any], first: date, last: date) -> QuerySet[Any]:
+        """Keep those with usage recorded on such a day."""
+        used = UsageRecord.objects.filter(tenant=OuterRef("tenant"), user=OuterRef("pk"), day__range=(first, last))
+        return rows.filter(Exists(used))
+
+
 class CreditedUserAdmin(_Forms, EndUserAdmin):  # type: ignore[misc]  # as above
     """Users, who may be given balance from their page."""
 
+    list_filter: ClassVar[Any] = (*EndUserAdmin.list_filter, ("created_at", DaysFilter), ActiveFilter)
+    list_filter_submit = True
     actions_detail: Any = ("credit",)
 
     def has_credit_permission(self, request: HttpRequest, _object_id: object = None) -> bool:
         """Let in who may give money away."""
         return self._admits(request, _TREASURERS)
 
-    @_button(description=_("Credit"), url_path="credit", permissions=["credit"])
+    @button(description=_("Credit"), url_path="credit", permissions=["credit"])
     def credit(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Give a user balance or gift balance, with a reason; sending the form twice gives it once."""
         user: EndUser = self._row(request, object_id)
@@ -270,6 +293,8 @@ class CreditedUserAdmin(_Forms, EndUserAdmin):  # type: ignore[misc]  # as above
         if form.is_valid():
             try:
                 return self._credited(request, user, form)
+            except ProductError as refusal:
+                form.add_error(None, str(refusal.msg))
             except ledger.RefConflictError:
                 form.add_error(None, _("This form was sent before with another amount."))
         has = ledger.balances(tenant_id=user.tenant_id, user_id=user.pk)
@@ -278,16 +303,14 @@ class CreditedUserAdmin(_Forms, EndUserAdmin):  # type: ignore[misc]  # as above
 
     def _credited(self, request: HttpRequest, user: EndUser, form: CreditForm) -> HttpResponse:
         asked = form.cleaned_data
-        ledger.credit_user(
-            tenant_id=user.tenant_id,
-            user_id=user.pk,
+        by_hand.credit_by_hand(
+            user=user,
             amount=form.amount,
             kind=asked["kind"],
-            ref=f"admin:{asked['number']}",
+            number=asked["number"],
             reason=asked["reason"],
-            actor=request.user.get_username()[:120],
+            staff=cast("StaffUser", request.user),
         )
-        logger.info("user_credited", staff=request.user.pk, tenant_id=user.tenant_id, user=user.pk, amount=form.amount)
         facts = {"yuan": show_yuan(form.amount), "reason": asked["reason"]}
         return self._done(request, user, gettext("¥%(yuan)s credited. Reason: %(reason)s") % facts)
 

@@ -19,6 +19,7 @@ from billing.models.recharge import FEN, MAX_PRICE
 from billing.payments import try_settings
 from billing.payments.provider import PaymentError, ProviderRefusedError
 from tenants.adminsite import SecretField, SecretsForm, SecretsModelAdmin, TenantModelAdmin, register
+from tenants.filters import DaysFilter
 from tenants.models import Domain, Membership
 
 if TYPE_CHECKING:
@@ -230,11 +231,11 @@ class OrderAdmin(RefundingAdmin):
         "refunded",
         "paid_at",
     )
-    list_filter = ("state", "channel", "method")
+    list_filter = ("state", "channel", "method", ("paid_at", DaysFilter))
     readonly_fields = ("refunded",)
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "user")
     search_fields = ("out_trade_no", "transaction_id", "user__username", "user__phone", "user__email")
-    ordering = ("-created_at",)
+    ordering = ("-id",)  # they are numbered by their time
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Order]:
         """Fetch the orders' refunds in one query."""

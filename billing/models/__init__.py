@@ -31,7 +31,7 @@ from billing.models.rewards import (
     SignIn,
 )
 from billing.models.statement import Statement
-from billing.models.usage import DailyUsage, UsageRecord
+from billing.models.usage import DailyUsage, DailyUsers, UsageRecord
 from billing.models.wallet import WalletNotice, WalletTopUp
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "CommissionTerms",
     "ConsumptionBack",
     "DailyUsage",
+    "DailyUsers",
     "Entry",
     "FreeQuota",
     "Hold",

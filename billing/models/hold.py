@@ -1,6 +1,6 @@
 """Money and quota set aside for one answer: the first phase of two."""
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -19,6 +19,10 @@ class UsageSource(models.TextChoices):
 
     UPSTREAM = "upstream", _("upstream")
     ESTIMATE = "estimate", _("estimate")
+
+
+# Answers that came to nothing, or were cut by a failure: the dashboard's errors, with those that users stopped.
+FAILED: Final = Q(state="voided") | Q(reason="upstream_broken")
 
 
 class Hold(TenantOwned):
@@ -194,5 +198,9 @@ class Hold(TenantOwned):
             models.Index(fields=["expires_at"], condition=Q(state="held"), name="billing_hold_open"),
             models.Index(
                 fields=["ended_at"], condition=Q(state="posted", recorded_at__isnull=True), name="billing_hold_outbox"
+            ),
+            # The dashboard counts failures from here: it is as small as what fails.
+            models.Index(
+                fields=["tenant", "quota_date", "sku", "reason"], condition=FAILED, name="billing_hold_failed"
             ),
         ]

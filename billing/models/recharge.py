@@ -328,6 +328,10 @@ class Order(TenantOwned):
         indexes: ClassVar = [
             models.Index(fields=["tenant", "user", "package"], name="billing_order_user"),
             models.Index(fields=["tenant", "user", "plan"], name="billing_order_user_plan"),
+            # The dashboard adds up what was paid from here alone.
+            models.Index(
+                fields=["tenant", "paid_at"], include=["price"], condition=Q(state="paid"), name="billing_order_paid"
+            ),
             # For the sweep over all tenants; as small as what is open.
             models.Index(fields=["next_poll_at"], condition=Q(state="pending"), name="billing_order_open"),
         ]

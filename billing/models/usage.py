@@ -103,3 +103,18 @@ class DailyUsage(TenantOwned):
             *TenantOwned.Meta.constraints,
             models.UniqueConstraint(fields=["tenant", "day", "sku"], name="billing_dailyusage_day"),
         ]
+
+
+class DailyUsers(TenantOwned):
+    """How many users a day's usage records are of: what no sum of other roll-ups tells."""
+
+    day = models.DateField(_("day in the tenant's time zone"))
+    active = models.BigIntegerField(_("active users"), default=0)
+
+    class Meta(TenantOwned.Meta):
+        verbose_name = _("users of a day")
+        verbose_name_plural = _("users of days")
+        constraints: ClassVar = [
+            *TenantOwned.Meta.constraints,
+            models.UniqueConstraint(fields=["tenant", "day"], name="billing_dailyusers_day"),
+        ]

@@ -17,6 +17,7 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from tenants import second_factor, sessions, staffing
 from tenants.adminsite import OperatorModelAdmin, ReadOnlyTenantModelAdmin, TenantModelAdmin, register
 from tenants.errors import ProductError
+from tenants.exports import ExportsRows
 from tenants.models import AccessToken, EndUser, Membership, PlatformMembership, StaffUser, WeChatIdentity
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ class MembershipAdmin(TenantModelAdmin):
             reset_second_factor(self, request, member, member.staff)
 
 
-class EndUserAdmin(TenantModelAdmin):
+class EndUserAdmin(ExportsRows, TenantModelAdmin):  # type: ignore[misc]  # unfold's mix-ins
     """A tenant's users; their passwords are nobody's to see or set."""
 
     list_display = ("id", "username", "phone", "email", "nickname", "is_guest", "is_active", "created_at")

@@ -2,6 +2,7 @@
 
 from tenants.models.enduser import AccessToken, EndUser, WeChatIdentity
 from tenants.models.invitation import StaffInvitation
+from tenants.models.notice import Notice, NoticesSeen, StaffAnnouncement
 from tenants.models.reseller import Reseller
 from tenants.models.security import ChangeEntry, RecoveryCode, SecondFactor, StaffRules, StaffSession
 from tenants.models.signin import AccountDeletion, OneTimeCode, SignInSettings, SmsAccount, WeChatTrip
@@ -17,6 +18,8 @@ __all__ = [
     "EndUser",
     "Membership",
     "MiniProgram",
+    "Notice",
+    "NoticesSeen",
     "OneTimeCode",
     "PlatformMembership",
     "RecoveryCode",
@@ -24,6 +27,7 @@ __all__ = [
     "SecondFactor",
     "SignInSettings",
     "SmsAccount",
+    "StaffAnnouncement",
     "StaffInvitation",
     "StaffRules",
     "StaffSession",

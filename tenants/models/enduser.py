@@ -76,6 +76,10 @@ class EndUser(TenantOwned):
                 name="tenants_enduser_deleted",
             ),
         ]
+        # The dashboard counts new users from here alone.
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["tenant", "created_at"], name="tenants_enduser_new"),
+        ]
 
     def __str__(self) -> str:
         # What the admin's lists show; phone and e-mail stay out, since a log may hold this.
