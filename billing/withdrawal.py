@@ -31,6 +31,7 @@ from billing.models.resale import MIN_WITHDRAWAL
 from billing.yuan import show_yuan
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
+from tenants.letters import Letter
 from tenants.models import Notice, StaffUser
 
 log = structlog.get_logger(__name__)
@@ -168,22 +169,22 @@ def _tell_reseller(withdrawal_id: uuid.UUID, *, changed: bool) -> None:
         notices.tell(kind=Notice.Kind.WITHDRAWAL, reseller_id=row.reseller_id, write=partial(_became, row))
 
 
-def _wanted(row: Withdrawal) -> notices.Letter:
+def _wanted(row: Withdrawal) -> Letter:
     about = {"name": row.reseller.name, "yuan": show_yuan(row.amount), "number": str(row.pk)}
-    return notices.Letter(
+    return Letter(
         gettext("%(name)s asks for a withdrawal of ¥%(yuan)s") % about,
         gettext("Withdrawal %(number)s waits for somebody to decide: “Withdrawals” in the operator's admin.") % about,
     )
 
 
-def _became(row: Withdrawal) -> notices.Letter:
+def _became(row: Withdrawal) -> Letter:
     about = {
         "yuan": show_yuan(row.amount),
         "state": row.get_state_display(),
         "note": row.note or "–",
         "number": str(row.pk),
     }
-    return notices.Letter(
+    return Letter(
         gettext("Withdrawal of ¥%(yuan)s: %(state)s") % about,
         gettext("Withdrawal %(number)s of ¥%(yuan)s: %(state)s. Note: %(note)s") % about,
     )

@@ -5,6 +5,7 @@ from django.test import Client
 
 from billing import notices
 from tenants import noticeboard, scope
+from tenants.letters import Letter
 from tenants.models import Notice, StaffAnnouncement, StaffUser, Tenant
 from tenants.tests.conftest import House
 from tests.factories import make_operator, make_reseller, make_staff
@@ -70,9 +71,7 @@ def test_the_same_is_not_put_up_again_and_again(aurora: House, lotus: House) -> 
 def test_what_is_mailed_is_left_as_a_notice_in_every_language(aurora: House, mailoutbox: list[object]) -> None:
     StaffUser.objects.filter(pk=make_staff(aurora.tenant).pk).update(email="owner@example.com")
     with scope.platform("a test's notice"):
-        told = notices.tell(
-            kind=Notice.Kind.PRICE, tenant=aurora.tenant, write=lambda: notices.Letter("Subject", "Body")
-        )
+        told = notices.tell(kind=Notice.Kind.PRICE, tenant=aurora.tenant, write=lambda: Letter("Subject", "Body"))
         [left] = Notice.objects.filter(tenant=aurora.tenant)
     both = {"subject": "Subject", "body": "Body"}
     assert (told, len(mailoutbox), left.texts, left.roles) == (
