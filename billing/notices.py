@@ -8,31 +8,22 @@ under_water  those who can mend that something is sold below what it costs
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import partial
-from smtplib import SMTPException
-from typing import Final, NamedTuple
+from typing import Final
 from zoneinfo import ZoneInfo
 
-import structlog
 from django.conf import settings
-from django.core.mail import send_mail
 from django.db.models import Q, QuerySet
-from django.utils import timezone, translation
+from django.utils import timezone
 from django.utils.translation import gettext
 
 from billing.models import PriceVersion
 from tenants.models import Membership, PlatformMembership, StaffUser, Tenant
+from tenants.post import Letter, send
 
-log = structlog.get_logger(__name__)
+__all__ = ["Letter", "alert", "mail", "named", "operators", "people_of", "treasurers", "under_water"]
 
 _MOMENT: Final = "%Y-%m-%d %H:%M %Z"
 _TREASURERS: Final = (Membership.Role.OWNER, Membership.Role.FINANCE)
-
-
-class Letter(NamedTuple):
-    """A mail's text."""
-
-    subject: str
-    body: str
 
 
 def under_water(*, price: PriceVersion, under: Sequence[tuple[str, str]]) -> None:
@@ -84,26 +75,14 @@ def mail(*, staff: Iterable[StaffUser], language: str = "", write: Callable[[], 
     `write` is called in that language.
     """
     return sum(
-        _sent([person.email], language=person.language or language, write=write, staff=person.pk) for person in staff
+        send([person.email], language=person.language or language, write=write, staff=person.pk) for person in staff
     )
 
 
 def alert(*, write: Callable[[], Letter], **logged: int) -> None:
     """Mail `ALERT_EMAILS`, in the platform's language."""
     if settings.ALERT_EMAILS:
-        _sent(settings.ALERT_EMAILS, language="", write=write, **logged)
-
-
-def _sent(addresses: Sequence[str], *, language: str, write: Callable[[], Letter], **logged: int) -> bool:
-    """Send one mail; False, and a line in the log, where the mail server does not take it."""
-    with translation.override(language or settings.LANGUAGE_CODE):
-        letter = write()
-    try:
-        send_mail(letter.subject, letter.body, None, addresses)
-    except (SMTPException, OSError):
-        log.exception("notice_not_mailed", **logged)
-        return False
-    return True
+        send(settings.ALERT_EMAILS, language="", write=write, **logged)
 
 
 def _reachable() -> QuerySet[StaffUser]:

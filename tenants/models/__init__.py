@@ -2,6 +2,7 @@
 
 from tenants.models.enduser import AccessToken, EndUser, WeChatIdentity
 from tenants.models.reseller import Reseller
+from tenants.models.signup import ResellerApplication, ResellerTerms, TermsAcceptance
 from tenants.models.staff import Membership, PlatformMembership, StaffUser
 from tenants.models.tenant import Branding, Domain, MiniProgram, Tenant
 
@@ -14,7 +15,10 @@ __all__ = [
     "MiniProgram",
     "PlatformMembership",
     "Reseller",
+    "ResellerApplication",
+    "ResellerTerms",
     "StaffUser",
     "Tenant",
+    "TermsAcceptance",
     "WeChatIdentity",
 ]

@@ -46,7 +46,7 @@ def reseller_required(view: View) -> View:
         entered.reseller = reseller
         if entered.user.language:
             translation.activate(entered.user.language)
-        entered.navigation = navigation(entered.path)
+        entered.navigation = navigation(entered.path, is_first_level=reseller.parent_id is None)
         return view(entered, *args, **kwargs)
 
     return on_platform_host(inside)

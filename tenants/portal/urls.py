@@ -2,10 +2,14 @@
 
 from django.urls import path
 
-from tenants.portal import people
+from tenants.portal import joining, people
 
 urlpatterns = [
     path("login/", people.log_in, name="log_in"),
     path("logout/", people.log_out, name="log_out"),
     path("language/", people.language, name="language"),
+    path("sign-up/", joining.sign_up, name="sign_up"),
+    path("sign-up/<str:token>/", joining.confirm, name="confirm"),
+    path("terms/", joining.terms, name="terms"),
+    path("invitation/<str:person>/<str:token>/", joining.invitation, name="invitation"),
 ]
