@@ -31,9 +31,10 @@ def home(request: PortalRequest) -> HttpResponse:
     days = figures.days_of(request.GET.get("days"))
     tenants = {tenant.pk: tenant for tenant in tenants_of(request.reseller)}
     shares = own.shares_by_tenant(request.reseller, began=figures.began(days))
+    earned = shares_of_days(request, days, tenants)
     with scope.several(tenants):
         each = figures.by_tenant(days=days, shares={pk: share for pk, share in shares.items() if pk in tenants})
-        daily = figures.by_day(days=days, shares=shares_of_days(request, days, tenants))
+        daily = figures.by_day(days=days, shares=earned)
     context = {
         "title": _("Home"),
         "days": days,

@@ -89,9 +89,10 @@ def tenant(request: PortalRequest, slug: str) -> HttpResponse:
     mine = get_object_or_404(tenants_of(request.reseller), slug=slug)
     days = figures.days_of(request.GET.get("days"))
     shares = own.shares_by_tenant(request.reseller, began=figures.began(days))
+    earned = shares_of_days(request, days, [mine.pk])
     with scope.several([mine.pk]):
         sums = figures.by_tenant(days=days, shares={mine.pk: shares.get(mine.pk, 0)}).get(mine.pk, Figures())
-        daily = figures.by_day(days=days, shares=shares_of_days(request, days, [mine.pk]))
+        daily = figures.by_day(days=days, shares=earned)
         hosts = list(Domain.objects.order_by("pk").values_list("host", flat=True))
         filled = _wallets().get(mine.pk, 0)
     usage = usage_url(days=str(days), tenant=slug)

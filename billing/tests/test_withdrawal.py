@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import date
 from functools import partial
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet

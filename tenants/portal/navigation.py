@@ -36,7 +36,7 @@ _FIRST_LEVEL_ONLY: Final = frozenset({"portal:resellers"})
 
 
 def navigation(path: str, *, is_first_level: bool) -> list[Entry]:
-    """Return the links of a page at `path`, as a reseller of the first level or of the second sees it; the longest address that it begins with is where one is."""
+    """Return the links of a page at `path`; the longest address that it begins with is where one is."""
     places = [place for place in _PLACES if is_first_level or place[0] not in _FIRST_LEVEL_ONLY]
     known = [(_url(name), label, icon) for name, label, icon in places]
     current = max((url for url, _label, _icon in known if url and path.startswith(url)), key=len, default="")
