@@ -4,7 +4,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
@@ -276,6 +276,9 @@ def _ask_withdrawal(request: PortalRequest, form: WithdrawalForm) -> bool:
             record(request, asked, _("A withdrawal was asked for."), is_new=True)
     except ProductError as refused:
         form.add_error(None, str(refused.msg))
+        return False
+    except IntegrityError:  # a number that no form of this reseller's had
+        form.add_error(None, _("Please open the page again."))
         return False
     messages.success(request, _("The withdrawal was asked for. The operator decides about it."))
     return True

@@ -35,7 +35,7 @@ class Trade:
     @property
     def secrets(self) -> list[str]:
         """Names that stand on this reseller's pages and on nobody else's."""
-        named = [self.reseller.slug, self.child.slug, self.own.tenant.slug, self.below.tenant.slug, self.own.sku]
+        named = [self.reseller.slug, self.child.slug, self.own.tenant.slug, self.below.tenant.slug]
         return [*named, self.payee, self.top_up.bank_reference, self.statement.number]
 
 
