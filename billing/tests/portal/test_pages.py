@@ -12,7 +12,7 @@ from pytest_django import DjangoCaptureOnCommitCallbacks
 from structlog.testing import capture_logs
 
 from billing import audit, commission_terms, wallet
-from billing.models import Account, AccountKind, CommissionTerms, PriceVersion, WalletTopUp, Withdrawal
+from billing.models import CommissionTerms, PriceVersion, WalletTopUp, Withdrawal
 from billing.tests.portal.trade import Trade, browser, free, make_statement, page
 from billing.tests.resale import whole_audit
 from tenants import scope
@@ -90,7 +90,7 @@ def test_a_tenants_page_and_its_wallet(trade: Trade, client: Client) -> None:
     ]
     entry = LogEntry.objects.get()
     assert (entry.object_id, entry.change_message) == (str(tenant.pk), "¥2.50 were put into the tenant's wallet.")
-    client.post(page("allot", tenant.slug), form)
+    client.post(page("allot", tenant.slug), form, follow=True)
     assert wallet.balance_of(tenant_id=tenant.pk) == before + 2_500_000
     for wrong, message in (
         ({**form, "amount": "3"}, "This form was sent before, with another amount."),
@@ -188,8 +188,8 @@ def test_a_price_is_published_within_the_floors(trade: Trade, client: Client) ->
 
 
 def test_no_page_tells_anothers_prices(trade: Trade, other: Trade, client: Client) -> None:
-    sku = make_sku(other.own.tenant, retail=(77_770_000, 0, 77_770_000))
-    rates = (8_888_888, 0, 8_888_888)
+    sku = make_sku(other.own.tenant, retail=(77_770_000, 77_770_000, 77_770_000))
+    rates = (8_888_888, 8_888_888, 8_888_888)
     make_price("wholesale", sku=sku, rates=rates, reseller_id=other.reseller.pk)
     said = client.get(page("prices"), {"tenant": trade.own.tenant.slug}).content.decode()
     assert (sku in said, "77.77" in said, "8.888888" in said) == (True, False, False)
