@@ -88,7 +88,7 @@ def tiles_of(sums: Figures, *, days: int, tenant: str = "", users_url: str) -> l
         (_("active users"), str(sums.active), users_url),
         (_("chats"), str(sums.answers), usage),
         (_("tokens"), str(sums.tokens), usage),
-        (_("wholesale"), show_money(sums.wholesale), usage),
+        (_("wholesale charge"), show_money(sums.wholesale), usage),
         (_("own share"), show_money(sums.share), commissions),
     ]
 
@@ -142,7 +142,7 @@ USAGE_COLUMNS = (
     lists.count(gettext_lazy("chats"), lambda row: row["chats"]),
     lists.count(gettext_lazy("prompt tokens"), lambda row: row["asked"]),
     lists.count(gettext_lazy("completion tokens"), lambda row: row["said"]),
-    lists.money(gettext_lazy("wholesale"), lambda row: row["paid"]),
+    lists.money(gettext_lazy("wholesale charge"), lambda row: row["paid"]),
 )
 
 

@@ -81,13 +81,24 @@ def prices(request: PortalRequest) -> HttpResponse:
         rows = _priced(chosen)
         if lists.wants_file(request):
             return lists.file_of(f"prices-{chosen.slug}", COLUMNS[:-1], rows)
-        form = CalculatorForm(request.GET if "sku" in request.GET else None, tenant=chosen)
+        form = Calculator(request.GET if "sku" in request.GET else None, tenant=chosen)
         context |= {
             "table": lists.table(COLUMNS, rows),
             "form": form,
             "reckoned": _reckoned(form, chosen) if form.is_valid() else [],
         }
     return render(request, "portal/prices.html", context)
+
+
+class Calculator(CalculatorForm):
+    """The admin's calculator with plain fields."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for field in self.fields.values():
+            attributes, choices = field.widget.attrs, getattr(field, "choices", None)
+            plain = {name: value for name, value in attributes.items() if name != "class"}
+            field.widget = forms.Select(plain, choices) if choices else forms.NumberInput(plain)
 
 
 def _priced(tenant: Tenant) -> list[dict[str, Any]]:
@@ -105,7 +116,7 @@ def _retail(tenant: Tenant) -> dict[str, PriceVersion]:
         return {price.sku: price for price in asked.order_by("effective_at", "pk")}
 
 
-def _reckoned(form: CalculatorForm, tenant: Tenant) -> list[dict[str, Any]]:
+def _reckoned(form: Calculator, tenant: Tenant) -> list[dict[str, Any]]:
     """Return who gets what of the example; what the platform pays its providers is not the reseller's to know."""
     wanted = form.cleaned_data
     try:

@@ -51,7 +51,7 @@ COLUMNS = (
     lists.count(gettext_lazy("tenants"), lambda row: row["tenants"]),
     lists.count(gettext_lazy("users"), lambda row: row["sums"].users),
     lists.count(gettext_lazy("chats"), lambda row: row["sums"].answers),
-    lists.money(gettext_lazy("wholesale"), lambda row: row["sums"].wholesale),
+    lists.money(gettext_lazy("wholesale charge"), lambda row: row["sums"].wholesale),
     lists.money(gettext_lazy("own share"), lambda row: row["sums"].share),
     Column(label=gettext_lazy("its share"), show=lambda row: row["terms"]),
     lists.moment(gettext_lazy("opened"), lambda row: row["reseller"].created_at),
@@ -103,7 +103,7 @@ TENANTS = (
     ),
     lists.count(gettext_lazy("users"), lambda row: row["sums"].users),
     lists.count(gettext_lazy("chats"), lambda row: row["sums"].answers),
-    lists.money(gettext_lazy("wholesale"), lambda row: row["sums"].wholesale),
+    lists.money(gettext_lazy("wholesale charge"), lambda row: row["sums"].wholesale),
     lists.money(gettext_lazy("own share"), lambda row: row["sums"].share),
 )
 

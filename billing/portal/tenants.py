@@ -50,7 +50,7 @@ COLUMNS = (
     lists.count(gettext_lazy("users"), lambda row: _sums(row).users),
     lists.count(gettext_lazy("active users"), lambda row: _sums(row).active),
     lists.count(gettext_lazy("chats"), lambda row: _sums(row).answers),
-    lists.money(gettext_lazy("wholesale"), lambda row: _sums(row).wholesale),
+    lists.money(gettext_lazy("wholesale charge"), lambda row: _sums(row).wholesale),
     lists.money(gettext_lazy("own share"), lambda row: _sums(row).share),
     lists.money(gettext_lazy("in its wallet"), lambda row: row["wallet"]),
     lists.moment(gettext_lazy("opened"), lambda row: row["tenant"].created_at),

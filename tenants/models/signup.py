@@ -63,7 +63,7 @@ class ResellerApplication(models.Model):
     terms = models.ForeignKey(
         ResellerTerms, verbose_name=_("terms of service"), on_delete=models.PROTECT, related_name="+"
     )
-    address = models.GenericIPAddressField(_("accepted from the address"))
+    address = models.CharField(_("accepted from the address"), max_length=45)
     created_at = models.DateTimeField(_("asked and accepted"), db_default=Now(), editable=False)
     confirmed_at = models.DateTimeField(_("address confirmed"), null=True, blank=True)
     decided_at = models.DateTimeField(_("decided"), null=True, blank=True)
@@ -112,7 +112,7 @@ class TermsAcceptance(models.Model):
     terms = models.ForeignKey(
         ResellerTerms, verbose_name=_("terms of service"), on_delete=models.PROTECT, related_name="+"
     )
-    address = models.GenericIPAddressField(_("accepted from the address"))
+    address = models.CharField(_("accepted from the address"), max_length=45)
     accepted_at = models.DateTimeField(_("accepted"))
 
     class Meta:

@@ -42,7 +42,7 @@ def test_home_shows_figures_and_each_leads_to_its_list(trade: Trade, client: Cli
         "active users": ("1", f"{page('tenants')}?days=7"),
         "chats": ("2", usage),
         "tokens": ("3000", usage),
-        "wholesale": ("¥0.005", usage),
+        "wholesale charge": ("¥0.005", usage),
         # A fifth of two answers at 2500 each; a refund took back a share of 500 of the users' money.
         "own share": (tiles["own share"][0], page("commissions")),
     }
