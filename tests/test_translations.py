@@ -365,7 +365,7 @@ def resell(tenant: Tenant) -> list[Model]:
         back = CommissionBack.objects.create(tenant=tenant, reseller=reseller, ref="1", amount=1, actor="1")
     agreed = ResellerTerms.objects.create(version="1", text="条款", text_en="1")
     asked = ResellerApplication.objects.create(
-        name="代理", slug="1", contact="张", email="1@1.cn", phone="1", digest="1", terms=agreed, address="1"
+        name="代理", slug="1", contact="张", email="1@1", phone="1", digest="1", terms=agreed, address="1"
     )
     accepted = TermsAcceptance.objects.create(
         reseller=reseller, staff=maker, terms=agreed, address="1", accepted_at=Now()
