@@ -16,8 +16,9 @@ from tests.test_translations import english_on
 def test_no_page_speaks_english_to_a_chinese_reader(trade: Trade, name: str) -> None:
     client = browser(trade.reseller, language="zh-CN")
     body = client.get(page(name, *(NAMES[name](trade) if name in NAMES else []))).content.decode()
-    # Rows' own data, and the button that leads to the other language.
-    for theirs in (trade.own.tenant.name, trade.below.tenant.name, ">EN<", "ICBC", BANK_ACCOUNT[-4:]):
+    # Rows' own data, the time zone's name, and the button that leads to the other language.
+    named = (trade.statement.number, trade.top_up.bank_reference, trade.own.tenant.name, trade.below.tenant.name)
+    for theirs in (*named, "ICBC", BANK_ACCOUNT[-4:], "CST", ">EN<"):
         body = body.replace(theirs, "")
     assert (english_on(body), re.findall("微元|百万分之", body)) == (set(), [])
 
