@@ -1,7 +1,8 @@
 """A reseller's commission terms: immutable versions, like prices, and never such that the platform sells below cost.
 
-publish_terms    add a version
-terms_of         the version in force
+publish_terms          add a version
+publish_child_terms    the same, by a reseller for one below it, within its own
+terms_of               the version in force
 """
 
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from billing import pricing
 from billing.models import CommissionTerms
 from billing.models.resale import MIN_WITHDRAWAL, WHOLE_PPM
+from billing.yuan import show_yuan
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import Reseller
 
@@ -70,6 +72,51 @@ def terms_of(*, reseller_id: int) -> CommissionTerms | None:
     """Return the reseller's terms in force now; None where there are none, and so no commission."""
     in_force = CommissionTerms.objects.filter(reseller_id=reseller_id, effective_at__lte=Now())
     return in_force.order_by("-effective_at", "-pk").first()
+
+
+def terms_in_force(*, reseller_ids: Iterable[int]) -> dict[int, CommissionTerms]:
+    """Return the terms in force now of several resellers, of those that have any."""
+    found = CommissionTerms.objects.filter(reseller__in=list(reseller_ids), effective_at__lte=Now())
+    return {terms.reseller_id: terms for terms in found.order_by("effective_at", "pk")}
+
+
+def publish_child_terms(*, parent_id: int, child_id: int, own_ppm: int, actor: str) -> CommissionTerms:
+    """Agree what a reseller's sub-reseller gets of its own tenants' wholesale from now on; the rest as the parent has.
+
+    Together with the parent's share of them that is at most what the parent gets of tenants of its own, now and by
+    terms to come: the platform gives no more for a tenant because someone stands between. Raises ProductError INVALID
+    "beyond_own_terms" (`most`, millionths), NOT_FOUND "reseller_not_found" for one that is not the parent's, and as
+    `publish_terms`.
+    """
+    with transaction.atomic():
+        pricing.lock_terms()
+        if not Reseller.objects.filter(pk=child_id, parent_id=parent_id).exists():
+            raise ProductError(ErrorCode.NOT_FOUND, _("There is no such reseller here."), type="reseller_not_found")
+        most = most_for_child(parent_id=parent_id)
+        above = terms_of(reseller_id=parent_id)
+        if above is None or own_ppm > most:
+            raise ProductError(
+                ErrorCode.INVALID,
+                _("Within your own terms that is at most %(percent)s %%.") % {"percent": show_yuan(most * 100)},
+                type="beyond_own_terms",
+                most=str(most),
+            )
+        return publish_terms(
+            reseller_id=child_id,
+            own_ppm=own_ppm,
+            freeze_days=above.freeze_days,
+            min_withdrawal=above.min_withdrawal,
+            withdrawal_fee_ppm=above.withdrawal_fee_ppm,
+            actor=actor,
+        )
+
+
+def most_for_child(*, parent_id: int) -> int:
+    """Return the most that a reseller can agree with one below it, millionths; 0 without terms of its own."""
+    current = terms_of(reseller_id=parent_id)
+    later = CommissionTerms.objects.filter(reseller_id=parent_id, effective_at__gt=Now())
+    spans = [terms for terms in (current, *later) if terms]
+    return max(min((terms.own_ppm - terms.parent_ppm for terms in spans), default=0), 0) if current else 0
 
 
 def _shares(terms: CommissionTerms, reseller: Reseller) -> dict[int, int]:

@@ -22,6 +22,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+from uuid_utils.compat import uuid7
 
 from billing import ledger, notices, pricing
 from billing.commission_terms import terms_of
@@ -44,11 +45,21 @@ State = Withdrawal.State
 
 
 def request(  # noqa: PLR0913  who, how much, and where to
-    *, reseller_id: int, amount: int, payee: str, bank: str, bank_account: str, maker_id: int
+    *,
+    reseller_id: int,
+    amount: int,
+    payee: str,
+    bank: str,
+    bank_account: str,
+    maker_id: int,
+    number: uuid.UUID | None = None,
 ) -> Withdrawal:
     """Ask to be paid `amount` micro-yuan of free commission; the fee comes out of it, rounded down.
 
-    `maker_id` is the staff user who asks; that they may is the caller's business. Raises ProductError INVALID
+    `maker_id` is the staff user who asks; that they may is the caller's business. What is asked with a `number` is
+    asked once: the reseller's withdrawal of that number is returned, however often its form was sent.
+
+    Raises ProductError INVALID
     "withdrawal_below_minimum" (`minimum`), "withdrawal_beyond_balance" (`available`: what is owed counts against
     it), "payout_account_invalid".
     """
@@ -58,7 +69,13 @@ def request(  # noqa: PLR0913  who, how much, and where to
     fee = pricing.share(amount=amount, ppm=terms.withdrawal_fee_ppm if terms else 0)
     maker = StaffUser.objects.get(pk=maker_id)
     with scope.platform("a reseller's own accounts"), transaction.atomic():
-        asked = Withdrawal.objects.create(reseller_id=reseller_id, amount=amount, fee=fee, maker=maker, **details)
+        asked, is_new = Withdrawal.objects.get_or_create(
+            pk=number or uuid7(),
+            reseller_id=reseller_id,
+            defaults={"amount": amount, "fee": fee, "maker": maker, **details},
+        )
+        if not is_new:
+            return asked
         _require_available(reseller_id, amount)
         _move(
             asked,

@@ -1,7 +1,7 @@
 """Pages and JSON. The chat path, `/api/chat/stream`, is routed in saas/asgi.py, before Django."""
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 
 from billing.api import router as billing
 from billing.api_ledger import router as ledger
@@ -9,6 +9,7 @@ from billing.api_plans import router as plans
 from billing.api_recharge import payments
 from billing.api_recharge import router as recharge
 from billing.api_rewards import router as rewards
+from billing.portal.urls import urlpatterns as portal_of_billing
 from chat.answers import router as answers
 from chat.history import router as history
 from chat.key_api import router as keys
@@ -23,6 +24,7 @@ from tenants.adminsite import tenant_site
 from tenants.api import api
 from tenants.api_account import router as account
 from tenants.api_signin import router as signin
+from tenants.portal.urls import urlpatterns as portal_of_tenants
 
 api.add_router("/auth", signin)
 api.add_router("/auth", account)
@@ -51,4 +53,5 @@ urlpatterns = [
     path("api/", api.urls),
     path("admin/", tenant_site.urls),
     path("platform/", admin.site.urls),
+    path("portal/", include(([*portal_of_tenants, *portal_of_billing], "portal"))),
 ]

@@ -62,7 +62,7 @@ def paths(patterns: list[URLPattern | URLResolver], prefix: str = "/") -> Iterat
         path = prefix + str(pattern.pattern).replace("^", "").replace("\\Z", "")
         if isinstance(pattern, URLPattern):
             yield re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", path)
-        elif path in {"/admin/", "/platform/"}:
+        elif path in {"/admin/", "/platform/", "/portal/"}:
             yield path
         else:
             yield from paths(pattern.url_patterns, path)

@@ -74,6 +74,8 @@ from tenants.models import (
     ChangeEntry,
     EndUser,
     Notice,
+    ResellerApplication,
+    ResellerTerms,
     SignInSettings,
     SmsAccount,
     StaffAnnouncement,
@@ -81,6 +83,7 @@ from tenants.models import (
     StaffRules,
     StaffUser,
     Tenant,
+    TermsAcceptance,
     WeChatIdentity,
 )
 from tests.factories import (
@@ -391,6 +394,13 @@ def resell(tenant: Tenant) -> list[Model]:
             tenant=tenant, reseller=reseller, day="2026-01-01", level=1, amount=1, release_at=Now(), taken_back=1
         )
         back = CommissionBack.objects.create(tenant=tenant, reseller=reseller, ref="1", amount=1, actor="1")
+    agreed = ResellerTerms.objects.create(version="1", text="条款", text_en="1")
+    asked = ResellerApplication.objects.create(
+        name="代理", slug="1", contact="张", email="1@1", phone="1", digest="1", terms=agreed, address="1"
+    )
+    accepted = TermsAcceptance.objects.create(
+        reseller=reseller, staff=maker, terms=agreed, address="1", accepted_at=Now()
+    )
     batch = PayoutBatch.objects.create(created_by="1")
     withdrawal = Withdrawal.objects.create(
         reseller=reseller,
@@ -405,7 +415,7 @@ def resell(tenant: Tenant) -> list[Model]:
         decided_at=Now(),
         batch=batch,
     )
-    return [reseller, terms, earned, back, batch, withdrawal]
+    return [reseller, agreed, asked, accepted, terms, earned, back, batch, withdrawal]
 
 
 def sell(tenant: Tenant, user: EndUser) -> None:

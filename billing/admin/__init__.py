@@ -1,5 +1,29 @@
 """Billing's rows on both admin sites."""
 
-from billing.admin import books, money, plans, prices, recharge, redeem, resale, rewards, statements, wallets
+from billing.admin import (
+    applications,
+    books,
+    money,
+    plans,
+    prices,
+    recharge,
+    redeem,
+    resale,
+    rewards,
+    statements,
+    wallets,
+)
 
-__all__ = ["books", "money", "plans", "prices", "recharge", "redeem", "resale", "rewards", "statements", "wallets"]
+__all__ = [
+    "applications",
+    "books",
+    "money",
+    "plans",
+    "prices",
+    "recharge",
+    "redeem",
+    "resale",
+    "rewards",
+    "statements",
+    "wallets",
+]

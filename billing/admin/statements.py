@@ -33,8 +33,8 @@ Kind = Transfer.Kind
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Page:
-    """What both the page and the file show."""
+class StatementPage:
+    """What both the page and the file show, here and in the resellers' portal."""
 
     owner: Tenant | Reseller
     period: Period
@@ -43,6 +43,7 @@ class _Page:
 
     @property
     def title(self) -> str:
+        """Name the page."""
         return f"{self.owner.name} {self.period.month:%Y-%m}"
 
     def summary(self) -> list[tuple[str, int]]:
@@ -167,7 +168,7 @@ class StatementAdmin(MoneyAdmin):
             raise Http404
         figures, period = Figures.from_json(row.figures), Period.of_statement(row)
         owner = row.tenant or row.reseller
-        return self._answer(request, _Page(owner=owner, period=period, figures=figures, number=row.number))
+        return self._answer(request, StatementPage(owner=owner, period=period, figures=figures, number=row.number))
 
     def so_far(self, request: HttpRequest) -> HttpResponse:
         """Show the present month of the site's tenant, or on the operator's site of whom the address names."""
@@ -189,7 +190,7 @@ class StatementAdmin(MoneyAdmin):
                 request, _("The ledger does not add up at the moment. The operator has to look at it first.")
             )
             return HttpResponseRedirect(self._url("changelist"))
-        return self._answer(request, _Page(owner=owner, period=period, figures=figures))
+        return self._answer(request, StatementPage(owner=owner, period=period, figures=figures))
 
     def _owner(self, request: HttpRequest) -> Tenant | Reseller:
         if not self._on_platform:
@@ -203,32 +204,37 @@ class StatementAdmin(MoneyAdmin):
             raise Http404
         return found
 
-    def _answer(self, request: HttpRequest, shown: _Page) -> HttpResponse:
-        if request.GET.get("format") == "csv":
-            return _file(shown)
-        summary = shown.summary()
-        most = max((abs(amount) for _label, amount in summary), default=0) or 1
-        context = {
-            "title": shown.title,
-            "owner": shown.owner.name,
-            "month": f"{shown.period.month:%Y-%m}",
-            "number": shown.number,
-            "began": show_moment(shown.period.began, shown.period.zone),
-            "ended": show_moment(shown.period.ended, shown.period.zone),
-            "summary": [
-                {"label": label, "amount": show_money(amount), "percent": abs(amount) * 100 // most}
-                for label, amount in summary
-            ],
-            "usage_title": _("By tenant") if isinstance(shown.owner, Reseller) else _("By model"),
-            "usage_head": shown.usage_head(),
-            "usage": shown.usage(),
-            "accounts": shown.accounts(show_money),
-            "back": self._url("changelist"),
-        }
-        return render(request, "statements/statement.html", context)
+    def _answer(self, request: HttpRequest, shown: StatementPage) -> HttpResponse:
+        return answer(request, shown, back=self._url("changelist"))
 
     def _url(self, name: str, *args: object) -> str:
         return reverse(f"{self.admin_site.name}:billing_statement_{name}", args=args)
+
+
+def answer(request: HttpRequest, shown: StatementPage, *, back: str) -> HttpResponse:
+    """Show a statement, or give it as a file; `back` is where its list is."""
+    if request.GET.get("format") == "csv":
+        return _file(shown)
+    summary = shown.summary()
+    most = max((abs(amount) for _label, amount in summary), default=0) or 1
+    context = {
+        "title": shown.title,
+        "owner": shown.owner.name,
+        "month": f"{shown.period.month:%Y-%m}",
+        "number": shown.number,
+        "began": show_moment(shown.period.began, shown.period.zone),
+        "ended": show_moment(shown.period.ended, shown.period.zone),
+        "summary": [
+            {"label": label, "amount": show_money(amount), "percent": abs(amount) * 100 // most}
+            for label, amount in summary
+        ],
+        "usage_title": _("By tenant") if isinstance(shown.owner, Reseller) else _("By model"),
+        "usage_head": shown.usage_head(),
+        "usage": shown.usage(),
+        "accounts": shown.accounts(show_money),
+        "back": back,
+    }
+    return render(request, "statements/statement.html", context)
 
 
 def show_moment(moment: datetime, zone: str) -> str:
@@ -236,7 +242,7 @@ def show_moment(moment: datetime, zone: str) -> str:
     return f"{moment.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M %Z}"
 
 
-def _file(shown: _Page) -> HttpResponse:
+def _file(shown: StatementPage) -> HttpResponse:
     """Return the same as lines: what it is of, the name, the amount in yuan."""
     lines: list[tuple[object, ...]] = [(_("Summary"), label, show_yuan(amount)) for label, amount in shown.summary()]
     for row in shown.usage():

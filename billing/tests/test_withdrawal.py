@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import date
 from functools import partial
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
@@ -56,7 +57,7 @@ def committed_grove(committed_db: None) -> Iterator[Grove]:
     assert whole_audit() == []
 
 
-def ask(grove: Grove, amount: int = 1500, maker: StaffUser | None = None, **fields: str) -> Withdrawal:
+def ask(grove: Grove, amount: int = 1500, maker: StaffUser | None = None, **fields: Any) -> Withdrawal:
     account = {"payee": "Grove Ltd", "bank": "ICBC", "bank_account": "6222 0000", **fields}
     maker = maker or make_partner(grove.child)
     return withdrawal.request(reseller_id=grove.child.pk, amount=amount, maker_id=maker.pk, **account)

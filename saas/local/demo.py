@@ -29,7 +29,16 @@ from saas.local.screen import Screen
 from tenants import scope
 from tenants.errors import ProductError
 from tenants.login import digest_of, issue_token
-from tenants.models import AccessToken, EndUser, Membership, PlatformMembership, Reseller, StaffUser, Tenant
+from tenants.models import (
+    AccessToken,
+    EndUser,
+    Membership,
+    PlatformMembership,
+    Reseller,
+    ResellerTerms,
+    StaffUser,
+    Tenant,
+)
 from tenants.onboarding import open_tenant
 
 YUAN: Final = 1_000_000
@@ -44,6 +53,16 @@ ACTOR: Final = "demo data"
 # The platform's upstream accounts that follow the environment; others are the operator's own, and left alone.
 BUILT_IN: Final = "Built-in model"
 NAMED: Final = "OPENAI_BASE_URL"
+
+TERMS_VERSION: Final = "demo-1"
+TERMS_ZH: Final = """这是演示用的代理商服务条款，正式运营前请由运营方发布自己的条款。
+1. 代理商只经营平台允许的服务，并对其品牌下的内容负责。
+2. 佣金只按实际消费计算，冻结期满后可申请提现。
+3. 不得以发展下级为目的收取费用，分销层级不超过两级。"""
+TERMS_EN: Final = """These terms of service are for the demo: the operator publishes its own before it opens.
+1. A reseller offers what the platform allows, and answers for what its brands say.
+2. Commission comes from what is used alone, and can be withdrawn once it is no longer frozen.
+3. Nobody is charged for joining, and there are at most two levels."""
 
 Rates = tuple[int, int, int]  # prompt, cached prompt, completion: micro-yuan per million tokens
 COST: Final[Rates] = (2 * YUAN, 1 * YUAN, 8 * YUAN)
@@ -123,8 +142,10 @@ def open_demo(*, secrets: Path) -> Screen:
         account = _follow_environment(upstream)
         _publish_floors(upstream.slug)
         _agree_terms(reseller)
+        _open_portal(reseller, password(secrets, "staff_grove"))
     tenants = [_open_brand(brand, reseller, account, upstream, secrets) for brand in BRANDS]
     logins = [["localhost/platform/", "admin", password(secrets, "staff_admin")]]
+    logins += [["localhost/portal/", reseller.slug, password(secrets, "staff_grove")]]
     logins += [[f"{b.host}/admin/", b.slug, password(secrets, f"staff_{b.slug}")] for b in BRANDS]
     return Screen(hosts=[brand.host for brand in BRANDS], logins=logins, token=_token(tenants[0], secrets))
 
@@ -175,6 +196,15 @@ def _agree_terms(reseller: Reseller) -> None:
     if terms_of(reseller_id=reseller.pk) is None:
         with suppress(ProductError):
             publish_terms(reseller_id=reseller.pk, own_ppm=COMMISSION_PPM, actor=ACTOR)
+
+
+def _open_portal(reseller: Reseller, secret: str) -> None:
+    """Give the reseller a person who logs into the portal, and let others apply."""
+    staff, made = StaffUser.objects.get_or_create(username=reseller.slug, defaults={"password": make_password(secret)})
+    if made:
+        PlatformMembership.objects.create(staff=staff, role=PlatformMembership.Role.RESELLER, reseller=reseller)
+    if not ResellerTerms.objects.exists():
+        ResellerTerms.objects.create(version=TERMS_VERSION, text=TERMS_ZH, text_en=TERMS_EN)
 
 
 def _publish(level: str, sku: str, rates: Rates, tenant_id: int | None = None) -> None:

@@ -112,6 +112,7 @@ def test_the_screens_passwords_and_token_open_what_they_say(settings: Settings, 
         True,
         True,
         True,
+        True,
     ]
     assert (operator.is_operator, PlatformMembership.objects.filter(staff=operator).count()) == (True, 1)
     with scope.tenant(aurora.pk):

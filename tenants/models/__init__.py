@@ -6,6 +6,7 @@ from tenants.models.notice import Notice, NoticesSeen, StaffAnnouncement
 from tenants.models.reseller import Reseller
 from tenants.models.security import ChangeEntry, RecoveryCode, SecondFactor, StaffRules, StaffSession
 from tenants.models.signin import AccountDeletion, OneTimeCode, SignInSettings, SmsAccount, WeChatTrip
+from tenants.models.signup import ResellerApplication, ResellerTerms, TermsAcceptance
 from tenants.models.staff import Membership, PlatformMembership, StaffUser
 from tenants.models.tenant import Branding, Domain, MiniProgram, Tenant
 
@@ -24,6 +25,8 @@ __all__ = [
     "PlatformMembership",
     "RecoveryCode",
     "Reseller",
+    "ResellerApplication",
+    "ResellerTerms",
     "SecondFactor",
     "SignInSettings",
     "SmsAccount",
@@ -33,6 +36,7 @@ __all__ = [
     "StaffSession",
     "StaffUser",
     "Tenant",
+    "TermsAcceptance",
     "WeChatIdentity",
     "WeChatTrip",
 ]
