@@ -19,12 +19,13 @@ COPY saas saas
 COPY tenants tenants
 COPY billing billing
 COPY chat chat
+COPY lifecycle lifecycle
 COPY templates templates
 COPY locale locale
 # Both need no database and no secret. Bytecode is written here because the file system is read-only later.
 RUN pybabel compile --domain django --directory locale \
     && STATIC_ROOT=/app/static python manage.py collectstatic --noinput \
-    && python -m compileall -q saas tenants billing chat
+    && python -m compileall -q saas tenants billing chat lifecycle
 
 
 FROM base AS final

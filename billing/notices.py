@@ -1,6 +1,7 @@
 """Mails about money to those who answer for it. A mail that fails is logged and costs nothing else.
 
 mail         staff, each in their own language
+write_to     somebody who is no staff yet
 alert        the operator's `ALERT_EMAILS`
 under_water  those who can mend that something is sold below what it costs
 """
@@ -86,6 +87,11 @@ def mail(*, staff: Iterable[StaffUser], language: str = "", write: Callable[[], 
     return sum(
         _sent([person.email], language=person.language or language, write=write, staff=person.pk) for person in staff
     )
+
+
+def write_to(*, address: str, language: str, write: Callable[[], Letter], **logged: int) -> bool:
+    """Mail somebody who is no staff yet; False where the mail server does not take it."""
+    return _sent([address], language=language, write=write, **logged)
 
 
 def alert(*, write: Callable[[], Letter], **logged: int) -> None:

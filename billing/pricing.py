@@ -6,7 +6,7 @@ sku, each reckoned on its own, and never below one another: cost ≤ wholesale �
 price is not the platform's: cost ≤ wholesale less their shares.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import zip_longest
@@ -267,6 +267,18 @@ def paid_now(*, tenant_id: int) -> dict[str, PriceVersion]:
     today, reseller_id = now(), _reseller_of(tenant_id)
     floors = {sku: _between(_paid(versions, reseller_id), today, today) for sku, versions in _price_lists().items()}
     return {sku: found[0] for sku, found in floors.items() if found}
+
+
+def paid_by_tenants_of(*, reseller_id: int | None, skus: Collection[str]) -> dict[str, list[PriceVersion]]:
+    """Return what a reseller's tenants (None: those of none) pay for each sku, now and as far as it is published."""
+    today = now()
+    found = {}
+    for sku, versions in _price_lists().items():
+        due = _between(_paid(versions, reseller_id), today, None) if sku in skus else []
+        # What has no price yet cannot be sold yet.
+        if due and due[0].effective_at <= today:
+            found[sku] = due
+    return found
 
 
 def covers(*, price: PriceVersion, floor: PriceVersion, kept_ppm: int = WHOLE_PPM) -> bool:

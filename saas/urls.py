@@ -16,6 +16,7 @@ from chat.opinions import router as opinions
 from chat.receipts import router as receipts
 from chat.shares import router as shares
 from chat.shelf import router as shelf
+from lifecycle.api import router as opening
 from saas.health import healthz
 from saas.openapi import openapi
 from saas.pages import home, invitation_link, payment_done, redeem_link, shared_conversation
@@ -35,6 +36,7 @@ api.add_router("/billing", receipts)
 api.add_router("/billing", rewards)
 api.add_router("/billing", plans)
 api.add_router("/payments", payments)
+api.add_router("/opening", opening)
 
 urlpatterns = [
     path("", home, name="home"),
