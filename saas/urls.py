@@ -1,7 +1,7 @@
 """Pages and JSON. The chat path, `/api/chat/stream`, is routed in saas/asgi.py, before Django."""
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 
 from billing.api import router as billing
 from billing.api_ledger import router as ledger
@@ -9,6 +9,7 @@ from billing.api_plans import router as plans
 from billing.api_recharge import payments
 from billing.api_recharge import router as recharge
 from billing.api_rewards import router as rewards
+from billing.portal.urls import urlpatterns as portal_of_billing
 from chat.answers import router as answers
 from chat.history import router as history
 from chat.key_api import router as keys
@@ -22,6 +23,7 @@ from saas.openapi import openapi
 from saas.pages import home, invitation_link, payment_done, redeem_link, shared_conversation
 from tenants.adminsite import tenant_site
 from tenants.api import api
+from tenants.portal.urls import urlpatterns as portal_of_tenants
 
 api.add_router("/chat", answers)
 api.add_router("/chat", history)
@@ -49,4 +51,5 @@ urlpatterns = [
     path("api/", api.urls),
     path("admin/", tenant_site.urls),
     path("platform/", admin.site.urls),
+    path("portal/", include(([*portal_of_tenants, *portal_of_billing], "portal"))),
 ]

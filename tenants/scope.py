@@ -1,6 +1,7 @@
 """The current tenant: the only door to a tenant's rows.
 
     with scope.tenant(tenant_id): ...      this tenant's rows, nothing else
+    with scope.several(tenant_ids): ...    these tenants' rows, to look at: a reseller's, in the portal
     with scope.platform("why"): ...        every tenant's rows: the operator's admin and Celery's sweeps only
 
 No scope, no rows: a tenant-owned model's manager raises `NoScopeError`, for reads and for writes, in sync and in async
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 PLATFORM: Final = "platform"
 
-_scope: ContextVar[int | str | None] = ContextVar("tenant_scope", default=None)
+_scope: ContextVar[int | frozenset[int] | str | None] = ContextVar("tenant_scope", default=None)
 
 
 class ScopeError(RuntimeError):
@@ -48,9 +49,24 @@ class WrongScopeError(ScopeError):
 def tenant(tenant_id: int) -> Iterator[None]:
     """Enter the scope of one tenant. Scopes of two tenants do not nest: that would be a leak in the making."""
     active = _scope.get()
-    if active is not None and active not in (PLATFORM, tenant_id):
+    may_enter = tenant_id in active if isinstance(active, frozenset) else active in {None, PLATFORM, tenant_id}
+    if not may_enter:
         raise WrongScopeError(f"scope of tenant {tenant_id} inside the scope of tenant {active}")
     mark = _scope.set(tenant_id)
+    try:
+        yield
+    finally:
+        _scope.reset(mark)
+
+
+@contextmanager
+def several(tenant_ids: Iterable[int]) -> Iterator[None]:
+    """Enter the scope of some tenants, to look at only; the scope of one of them may be entered within."""
+    active, wanted = _scope.get(), frozenset(tenant_ids)
+    may_enter = wanted <= active if isinstance(active, frozenset) else active in {None, PLATFORM}
+    if not may_enter:
+        raise WrongScopeError("a scope may not be widened to other tenants")
+    mark = _scope.set(wanted)
     try:
         yield
     finally:
@@ -62,7 +78,7 @@ def platform(why: str) -> Iterator[None]:
     """Enter the scope of the platform, which sees every tenant. `why` is for the reader of the call."""
     if not why:
         raise ValueError("crossing tenants needs a reason")
-    if isinstance(_scope.get(), int):
+    if isinstance(_scope.get(), int | frozenset):
         raise WrongScopeError("a tenant's code may not widen its own scope")
     mark = _scope.set(PLATFORM)
     try:
@@ -72,11 +88,23 @@ def platform(why: str) -> Iterator[None]:
 
 
 def current_tenant_id() -> int | None:
-    """Return the tenant in scope, None in the platform's; raise NoScopeError where there is none."""
+    """Return the tenant in scope, None in the platform's; raise ScopeError where there is none, or several."""
+    _refuse_several()
+    active = _active()
+    return active if isinstance(active, int) else None
+
+
+def _refuse_several() -> None:
+    """Refuse what is not only to look at where several tenants are in scope."""
+    if isinstance(_scope.get(), frozenset):
+        raise WrongScopeError("several tenants are in scope, to look at only")
+
+
+def _active() -> int | frozenset[int] | str:
     active = _scope.get()
     if active is None:
         raise NoScopeError("no tenant scope: enter scope.tenant(id) around the query")
-    return active if isinstance(active, int) else None
+    return active
 
 
 def _require_owner(tenant_id: int | None) -> None:
@@ -104,7 +132,13 @@ class TenantQuerySet(models.QuerySet[ModelT]):
     def update(self, **values: Any) -> int:
         """Update in bulk; the tenant of a row never changes."""
         _refuse_tenant(values)
+        _refuse_several()
         return super().update(**values)
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        """Delete in bulk."""
+        _refuse_several()
+        return super().delete()
 
     def bulk_create(  # noqa: PLR0913, PLR0917  # Django's signature
         self,
@@ -147,9 +181,11 @@ class TenantManager(models.Manager[ModelT]):
 
     def get_queryset(self) -> TenantQuerySet[ModelT]:
         """Return the rows of the current scope; raise NoScopeError where there is none."""
-        active = current_tenant_id()
+        active = _active()
         rows: TenantQuerySet[ModelT] = TenantQuerySet(self.model, using=self._db, hints=getattr(self, "_hints", None))
-        return rows if active is None else rows.filter(tenant_id=active)
+        if isinstance(active, frozenset):
+            return rows.filter(tenant_id__in=active)
+        return rows.filter(tenant_id=active) if isinstance(active, int) else rows
 
     def raw(self, *_args: Any, **_kwargs: Any) -> Any:
         """Refuse, as the query set does."""

@@ -14,7 +14,7 @@ from django.utils import timezone
 from tenants import scope
 from tenants.models import AccessToken, Domain, EndUser, Tenant, WeChatIdentity
 from tenants.tests.conftest import House
-from tests.factories import make_user
+from tests.factories import make_tenant, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -278,6 +278,53 @@ def test_scopes_nest_downwards_only(aurora: House, lotus: House) -> None:
         assert list(EndUser.objects.all()) == [aurora.alice]
     with pytest.raises(scope.NoScopeError):
         scope.current_tenant_id()
+
+
+def test_the_scope_of_several_tenants_shows_theirs_and_nobody_elses(aurora: House, lotus: House) -> None:
+    other = make_user(make_tenant())
+    with scope.several([aurora.tenant.pk, lotus.tenant.pk]):
+        assert set(EndUser.objects.all()) == {aurora.alice, lotus.alice}
+        assert EndUser.objects.filter(pk=other.pk).count() == 0
+        with scope.tenant(aurora.tenant.pk):
+            assert list(EndUser.objects.all()) == [aurora.alice]
+        with scope.several([lotus.tenant.pk]):
+            assert list(EndUser.objects.all()) == [lotus.alice]
+    with scope.several([]):
+        assert list(EndUser.objects.all()) == []
+
+
+def test_the_scope_of_several_tenants_is_to_look_at_only(aurora: House, lotus: House) -> None:
+    with scope.several([aurora.tenant.pk, lotus.tenant.pk]):
+        row = EndUser.objects.get(pk=aurora.alice.pk)
+        new = EndUser(tenant=aurora.tenant, username="bob")
+        for write in (
+            row.save,
+            row.delete,
+            lambda: EndUser.objects.update(nickname="x"),
+            lambda: EndUser.objects.filter(pk=row.pk).delete(),
+            lambda: EndUser.objects.bulk_create([new]),
+            lambda: EndUser.objects.bulk_update([row], ["nickname"]),
+            scope.current_tenant_id,
+        ):
+            with pytest.raises(scope.WrongScopeError):
+                write()
+
+
+def test_the_scope_of_several_tenants_does_not_widen(aurora: House, lotus: House) -> None:
+    with scope.several([aurora.tenant.pk]):
+        for wider in (
+            scope.tenant(lotus.tenant.pk),
+            scope.several([aurora.tenant.pk, lotus.tenant.pk]),
+            scope.platform("wider"),
+        ):
+            with pytest.raises(scope.WrongScopeError), wider:
+                pass
+    with (
+        scope.tenant(aurora.tenant.pk),
+        pytest.raises(scope.WrongScopeError),
+        scope.several([aurora.tenant.pk]),
+    ):
+        pass
 
 
 def test_a_scope_ends_with_its_block_even_when_that_fails(aurora: House) -> None:
