@@ -126,6 +126,8 @@ def publish_price(  # noqa: PLR0913  one argument for each column of the price l
     with transaction.atomic():
         if level != Level.RETAIL:
             lock_terms()  # a price and terms that fit alone must not meet
+        else:
+            _keep_reseller(tenant_id)  # nor a price and a move to another reseller
         now = _serialise(sku)
         price = PriceVersion(
             level=level,
@@ -333,6 +335,12 @@ def _reseller_of(tenant_id: int | None) -> int | None:
         cursor.execute("SELECT reseller_id FROM tenants_tenant WHERE id = %s", [tenant_id])
         row = cursor.fetchone()
     return row[0] if row else None
+
+
+def _keep_reseller(tenant_id: int | None) -> None:
+    """Let nobody move the tenant to another reseller until the end of the transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT FROM tenants_tenant WHERE id = %s FOR SHARE", [tenant_id])
 
 
 def _price_lists(

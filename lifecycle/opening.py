@@ -47,7 +47,10 @@ _WHOLE_PPM: Final = 1_000_000
 MAX_MARKUP_PERCENT: Final = MAX_MARKUP_PPM // 10_000
 # Names below TENANT_DOMAIN that are, or may become, the platform's own.
 RESERVED: Final = frozenset(
-    {"admin", "api", "app", "assets", "cdn", "docs", "mail", "platform", "portal", "static", "status", "support", "www"}
+    {
+        *("admin", "api", "app", "assets", "cdn", "docs", "mail", "new"),
+        *("platform", "portal", "static", "status", "support", "www"),
+    }
 )
 
 

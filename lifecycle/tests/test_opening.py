@@ -120,9 +120,9 @@ def test_what_is_wrong_is_named_and_nothing_is_left(fields: dict[str, Any], kind
 @pytest.mark.django_db
 def test_taken_names_are_refused() -> None:
     template, other = make_template(), make_tenant()
-    for fields in ({"slug": other.slug}, {"host": f"{other.slug}.test"}):
+    for name, value in (("slug", other.slug), ("host", f"{other.slug}.test")):
         with pytest.raises(ProductError) as refused:
-            open_one(template=template.slug, **fields)
+            open_one(None, **{"template": template.slug, name: value})
         assert refused.value.type == "tenant_unfit"
 
 

@@ -23,6 +23,7 @@ from billing.commission_terms import publish_terms, terms_of
 from billing.models import FreeQuota, Plan, PlanAllowance, PriceVersion
 from billing.pricing import publish_price
 from chat.models import ModelOffer, Role, UpstreamAccount
+from lifecycle.models import OfferTemplate, TemplateModel
 from saas.local import model
 from saas.local.environment import kept_secret, password
 from saas.local.screen import Screen
@@ -123,6 +124,7 @@ def open_demo(*, secrets: Path) -> Screen:
         account = _follow_environment(upstream)
         _publish_floors(upstream.slug)
         _agree_terms(reseller)
+        _open_template(account, upstream)
     tenants = [_open_brand(brand, reseller, account, upstream, secrets) for brand in BRANDS]
     logins = [["localhost/platform/", "admin", password(secrets, "staff_admin")]]
     logins += [[f"{b.host}/admin/", b.slug, password(secrets, f"staff_{b.slug}")] for b in BRANDS]
@@ -175,6 +177,31 @@ def _agree_terms(reseller: Reseller) -> None:
     if terms_of(reseller_id=reseller.pk) is None:
         with suppress(ProductError):
             publish_terms(reseller_id=reseller.pk, own_ppm=COMMISSION_PPM, actor=ACTOR)
+
+
+def _open_template(account: UpstreamAccount, upstream: _Upstream) -> None:
+    """Let resellers open tenants with the environment's model; a template that the operator made is left alone."""
+    with scope.platform("the platform's own template"):
+        template, made = OfferTemplate.objects.get_or_create(slug="standard", defaults={"name": "标准 Standard"})
+        if made and not OfferTemplate.objects.filter(is_default=True).exists():
+            OfferTemplate.objects.filter(pk=template.pk).update(is_default=True)
+        # It follows the environment like the offers of the demo's tenants, and has its one model.
+        TemplateModel.objects.filter(template=template, account__name__in=[BUILT_IN, NAMED]).exclude(
+            slug=upstream.slug
+        ).delete()
+        TemplateModel.objects.update_or_create(
+            template=template,
+            slug=upstream.slug,
+            defaults={
+                "name": upstream.name,
+                "sku": upstream.slug,
+                "account": account,
+                "upstream_model": upstream.name,
+                "context_window": upstream.context_window,
+                "max_output_tokens": upstream.max_output_tokens,
+                "token_ratio_percent": upstream.token_ratio_percent,
+            },
+        )
 
 
 def _publish(level: str, sku: str, rates: Rates, tenant_id: int | None = None) -> None:
