@@ -19,7 +19,7 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
-from billing import audit, commission
+from billing import audit, commission, pricing, usage
 from billing.models import Account, AccountKind, Commission, Hold, MerchantAccount, Order, UsageRecord
 from billing.tests.conftest import Shop, open_shop
 from chat.models import Conversation, Message
