@@ -61,7 +61,7 @@ _DATA: Final = re.compile(rb"^(event: error\r?\n)?data: (.*?)\r?\n", re.MULTILIN
 # What can be found, in words for the person who reads the list; the gaps are an outcome's facts.
 WORDS: Final[dict[str, "_StrOrPromise"]] = {
     "": "",
-    "models_ready": _("%(count)s models are on offer, the first is “%(model)s”."),
+    "models_ready": _("Models on offer: %(count)s; the first is “%(model)s”."),
     "no_default_model": _("No model is offered by default. Offer one, and mark it as the default."),
     "model_without_price": _("“%(model)s” has no price. Publish its retail price."),
     "price_below_floor": _("“%(sku)s” sells below what it costs you. Raise its price."),

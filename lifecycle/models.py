@@ -36,7 +36,6 @@ class OfferTemplate(TenantOrPlatformOwned):
         _("retail above wholesale, millionths"),
         default=500_000,
         validators=[MinValueValidator(0), MaxValueValidator(MAX_MARKUP_PPM)],
-        help_text=_("What a reseller sees first in the wizard; 500,000 sells for half as much again as it costs."),
     )
     free_per_day = models.PositiveIntegerField(_("free answers of a user in a day"), default=3)
     guest_allowance = models.PositiveIntegerField(_("free answers of a guest in all"), default=3)

@@ -24,6 +24,7 @@ from billing import codes, recharge
 from billing.models import MerchantAccount, RedeemCode, Withdrawal
 from chat.models import UpstreamAccount
 from chat.moderation.models import ModerationHit
+from lifecycle.models import Opening
 from saas.local.postgres import find_programs
 from tenants import scope
 from tenants.models import MiniProgram, StaffUser, WeChatIdentity
@@ -63,6 +64,7 @@ ROWS: Final[dict[type[Model], Callable[[Shop], Model]]] = {
     WeChatIdentity: lambda shop: WeChatIdentity.objects.create(
         tenant=shop.tenant, user=shop.alice.user, app_id=unique("wx")[:20], openid="1"
     ),
+    Opening: lambda _shop: Opening.objects.create(key=unique("key")),
     Withdrawal: lambda _shop: Withdrawal.objects.create(
         reseller=make_reseller(),
         amount=PAST_THE_BOOKS,

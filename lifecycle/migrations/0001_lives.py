@@ -29,7 +29,6 @@ class Migration(migrations.Migration):
                     "markup_ppm",
                     models.IntegerField(
                         default=500000,
-                        help_text="What a reseller sees first in the wizard; 500,000 sells for half as much again as it costs.",
                         validators=[
                             django.core.validators.MinValueValidator(0),
                             django.core.validators.MaxValueValidator(10000000),

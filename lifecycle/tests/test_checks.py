@@ -30,8 +30,8 @@ pytestmark = pytest.mark.usefixtures("committed_db")
 @pytest.fixture
 def server(settings: Settings) -> Iterator[int]:
     settings.TENANT_DOMAIN = "localhost"
-    environment = {"ENCRYPTION_KEYS": configured.ENCRYPTION_KEYS[0], "SECRET_KEY": configured.SECRET_KEY}
-    with web_server("uvicorn", **environment) as port:
+    key = configured.ENCRYPTION_KEYS[0]
+    with web_server("uvicorn", ENCRYPTION_KEYS=key, SECRET_KEY=configured.SECRET_KEY) as port:
         settings.TENANT_URL = f"http://{{host}}:{port}"
         yield port
 

@@ -1,4 +1,4 @@
-"""The doors to an opening: the programs' API, the portal's wizard, the first staff's invitation; and who is kept out."""
+"""The doors to an opening: the programs' API, the portal's wizard, the invitation; and who is kept out."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -15,6 +15,7 @@ from lifecycle.models import Check, OfferTemplate, Opening, ResellerToken, Staff
 from lifecycle.tests.conftest import make_template
 from tenants import resolve, scope
 from tenants.errors import ProductError
+from tenants.login import digest_of
 from tenants.models import Branding, Membership, MiniProgram, StaffUser, Tenant
 from tests.factories import (
     PASSWORD,
@@ -287,10 +288,10 @@ def test_an_invitation_expires_is_revoked_and_opens_while_suspended() -> None:
     late, gone, good = (invite(tenant) for _ in range(3))
     with scope.tenant(tenant.pk):
         rows = {digest: row for row in StaffInvitation.objects.all() for digest in [row.digest]}
-        StaffInvitation.objects.filter(digest=invitations.digest_of(late)).update(
+        StaffInvitation.objects.filter(digest=digest_of(late)).update(
             expires_at=timezone.now() - timedelta(seconds=1)
         )
-        row = rows[invitations.digest_of(gone)]
+        row = rows[digest_of(gone)]
         assert [invitations.revoke(invitation=row) for _ in range(2)] == [True, False]
     Tenant.objects.filter(pk=tenant.pk).update(status="suspended")
     resolve.forget()

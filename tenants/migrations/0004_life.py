@@ -4,20 +4,21 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('tenants', '0003_moderation_revision'),
+        ("tenants", "0003_moderation_revision"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='tenant',
-            name='status_reason',
-            field=models.CharField(blank=True, default='', editable=False, max_length=200, verbose_name='reason of the state'),
+            model_name="tenant",
+            name="status_reason",
+            field=models.CharField(
+                blank=True, default="", editable=False, max_length=200, verbose_name="reason of the state"
+            ),
         ),
         migrations.AddField(
-            model_name='tenant',
-            name='trial_ends_on',
-            field=models.DateField(blank=True, editable=False, null=True, verbose_name='last day of the trial'),
+            model_name="tenant",
+            name="trial_ends_on",
+            field=models.DateField(blank=True, editable=False, null=True, verbose_name="last day of the trial"),
         ),
     ]
