@@ -31,7 +31,8 @@ RUN pybabel compile --domain django --directory locale \
 FROM base AS final
 RUN pip uninstall --yes pip setuptools wheel \
     && groupadd --gid 10001 banyan \
-    && useradd --uid 10001 --gid 10001 --home-dir /var/lib/banyan --create-home --shell /usr/sbin/nologin banyan
+    && useradd --uid 10001 --gid 10001 --home-dir /var/lib/banyan --create-home --shell /usr/sbin/nologin banyan \
+    && install -d -o 10001 -g 10001 -m 700 /var/lib/banyan-exports
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 # BANYAN_VAR is the only place of its own that a process writes to (beat's schedule, the web's spool): a volume in docker-compose.yml.

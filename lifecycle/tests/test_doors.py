@@ -171,8 +171,8 @@ def test_nothing_that_was_typed_is_lost(template: OfferTemplate) -> None:
     assert client.post(f"{base}/mini-program/", {"app_id": app_id, "app_secret": ""})["Location"] == f"{base}/payment/"
     begun.refresh_from_db()
     assert "an-app-secret" not in str(begun.answers)
-    page = client.post(f"{base}/staff/", {"owner_email": "owner@example.com", "open": "1"})
-    assert page.status_code == 200
+    last = client.post(f"{base}/staff/", {"owner_email": "owner@example.com", "open": "1"})
+    assert last.status_code == 200
     tenant = Tenant.objects.get(reseller=reseller)
     with scope.tenant(tenant.pk):
         assert [row.host for row in tenant.domains.order_by("pk")] == [f"{tenant.slug}.example.com", "chat.bamboo.test"]
