@@ -65,7 +65,7 @@ def look_up(host: str) -> Place:
     parts = urlsplit(address_of(host))
     name, port = parts.hostname or host, parts.port or (443 if parts.scheme == "https" else 80)
     address = _numeric(name, port)
-    is_ours = name != host or name.endswith((f".{settings.TENANT_DOMAIN}", *_LOCAL))
+    is_ours = name != host or name.endswith(f".{settings.TENANT_DOMAIN}")
     if not is_ours:
         check_address(address, settings.UPSTREAM_PRIVATE_NETWORKS)
     return Place(host=host, scheme=parts.scheme, address=address, port=port)

@@ -38,7 +38,7 @@ from tenants import scope
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import Membership, MiniProgram, Reseller, Tenant
 from tenants.onboarding import open_tenant
-from tenants.resolve import is_platform_host
+from tenants.resolve import host_name, is_platform_host
 
 MICRO: Final = 1_000_000
 # Prices of a new tenant end in whole fen: nobody asks ¥4.123457 for a million tokens.
@@ -215,6 +215,10 @@ def _open(application: Application, reseller: Reseller | None) -> Tenant:
     slug = application.slug or propose_slug(application.name)
     if slug in RESERVED or is_platform_host(own_host(slug)):
         raise unfit({"slug": [str(_("This name is the platform's own. Please choose another."))]})
+    own = host_name(application.host)
+    if own and (is_platform_host(own) or f".{own}".endswith(f".{settings.TENANT_DOMAIN}")):
+        # Else a tenant could take a name that another will have.
+        raise unfit({"host": [str(_("This name is the platform's own. Please choose another."))]})
     # By the operator's calendar, who ends it.
     trial_ends_on = timezone.localdate() + timedelta(days=settings.TRIAL_DAYS) if application.trial else None
     try:

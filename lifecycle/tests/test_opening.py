@@ -99,6 +99,8 @@ def test_everything_that_was_typed_is_there() -> None:
         ({"slug": "admin"}, "tenant_unfit", ["slug"]),
         ({"primary_color": "red"}, "tenant_unfit", ["primary_color"]),
         ({"host": "no host"}, "tenant_unfit", ["host"]),
+        ({"host": "somebody.example.com"}, "tenant_unfit", ["host"]),
+        ({"host": "localhost"}, "tenant_unfit", ["host"]),
         ({"timezone": "Mars/Base"}, "tenant_unfit", ["timezone"]),
         ({"app_id": "1"}, "tenant_unfit", ["app_id"]),
         ({"merchant": {"channel": "stripe", "merchant_id": "1"}}, "tenant_unfit", None),
