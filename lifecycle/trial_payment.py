@@ -16,7 +16,7 @@ from billing import ledger, recharge, refund
 from billing.models import Channel, MerchantAccount, Method, Order, Package, Refund
 from billing.models.recharge import FEN
 from billing.payments.provider import PaymentError
-from lifecycle.addresses import address_of, main_host
+from lifecycle.addresses import main_host
 from tenants import scope
 from tenants.models import EndUser, Tenant
 
@@ -59,7 +59,8 @@ def start(*, tenant: Tenant, address: str) -> Standing:
             account=account,
             method=_WAYS[Channel(account.channel)],
             address=address,
-            notify_base=address_of(main_host(tenant.pk)),
+            # Providers tell by HTTPS only; where nobody hears them, the provider is asked.
+            notify_base=f"https://{main_host(tenant.pk)}",
         )
     return Standing(state="open", link=payment.get("code_url") or payment.get("pay_url") or "")
 

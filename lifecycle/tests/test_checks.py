@@ -20,6 +20,7 @@ from lifecycle.tests.conftest import make_template
 from tenants import scope
 from tenants.models import AccessToken, Domain, EndUser, MiniProgram, Tenant
 from tests.doubles import wechatpay
+from tests.doubles.wechat import running_wechat
 from tests.doubles.xpay import running_xpay
 from tests.factories import YUAN, make_staff, unique
 from tests.servers import web_server
@@ -121,7 +122,7 @@ def test_addresses_that_lead_elsewhere(server: int, settings: Settings) -> None:
         assert look(tenant, "chat")[:2] == ("red", "chat_silent")
         settings.TENANT_URL = f"https://{{host}}:{probe.getsockname()[1]}"
         assert look(tenant, "certificate")[:2] == ("red", "address_silent")
-    with wechatpay.running_wechatpay() as somebody:
+    with running_wechat() as somebody:
         settings.TENANT_URL = f"http://{{host}}:{somebody.url.rpartition(':')[2]}"
         assert look(tenant, "domain")[:2] == ("red", "address_foreign")
     settings.TENANT_URL = f"http://{{host}}:{server}"
@@ -147,7 +148,7 @@ def test_wechat_is_asked_about_app_id_and_secret(settings: Settings) -> None:
     assert look(tenant, "mini_program")[:2] == ("red", "mini_program_away")
 
 
-def test_a_fen_is_paid_and_paid_back(server: int, settings: Settings) -> None:
+def test_a_fen_is_paid_and_paid_back(settings: Settings) -> None:
     tenant = open_one(template=make_template().slug)
     assert look(tenant, "payment") == ("later", "payment_missing", {})
     merchant = wechatpay.Merchant(merchant_id=str(1_900_000_000 + tenant.pk), app_id="wx0123456789abcdef")
