@@ -19,18 +19,20 @@ COPY saas saas
 COPY tenants tenants
 COPY billing billing
 COPY chat chat
+COPY lifecycle lifecycle
 COPY templates templates
 COPY locale locale
 # Both need no database and no secret. Bytecode is written here because the file system is read-only later.
 RUN pybabel compile --domain django --directory locale \
     && STATIC_ROOT=/app/static python manage.py collectstatic --noinput \
-    && python -m compileall -q saas tenants billing chat
+    && python -m compileall -q saas tenants billing chat lifecycle
 
 
 FROM base AS final
 RUN pip uninstall --yes pip setuptools wheel \
     && groupadd --gid 10001 banyan \
-    && useradd --uid 10001 --gid 10001 --home-dir /var/lib/banyan --create-home --shell /usr/sbin/nologin banyan
+    && useradd --uid 10001 --gid 10001 --home-dir /var/lib/banyan --create-home --shell /usr/sbin/nologin banyan \
+    && install -d -o 10001 -g 10001 -m 700 /var/lib/banyan-exports
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 # BANYAN_VAR is the only place of its own that a process writes to (beat's schedule, the web's spool): a volume in docker-compose.yml.

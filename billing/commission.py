@@ -1,5 +1,6 @@
 """Resellers' commission, after the answers have accrued it: folded by day, frozen, set free, and taken back.
 
+    fold_tenant           the same for one tenant at once, which changes hands
     fold_day              what tenants' answers accrued becomes a commission of the day, frozen
     release_matured       what was frozen long enough is the reseller's
     hold_back, let_go     the operator disputes a frozen commission, and no longer
@@ -22,7 +23,7 @@ from django.db import connection, transaction
 from django.db.models import F, Q, Sum
 from django.db.models.functions import Coalesce, Now
 
-from billing import ledger, quota
+from billing import ledger, pricing, quota
 from billing.commission_terms import terms_of
 from billing.ledger import Movement
 from billing.models import (
@@ -63,6 +64,18 @@ def fold_day(*, day: date | None = None) -> int:
             except ledger.LedgerError:
                 log.exception("commission cannot be folded", account=account_id)
     return folded
+
+
+def fold_tenant(*, tenant_id: int) -> dict[int, int]:
+    """Fold what one tenant's answers have accrued until now, before it changes hands; within the caller's transaction.
+
+    In the platform's scope. The commission is of today: what accrues later in the day is the next day's, as ever.
+    Returns micro-yuan by reseller. What a day's fold has taken already today waits for the next one, and is not lost.
+    """
+    today = quota.quota_day(now=pricing.now(), zone=settings.TIME_ZONE).date
+    due = Account.objects.filter(kind=AccountKind.RESELLER_ACCRUED, tenant_id=tenant_id, posted__gt=0).order_by("pk")
+    found = {account.pk: (account.reseller_id or 0, account.available) for account in due}
+    return {reseller: amount for pk, (reseller, amount) in found.items() if _fold(pk, today)}
 
 
 def release_matured() -> int:

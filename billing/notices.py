@@ -2,6 +2,7 @@
 
 tell         staff, by a mail and by a notice in their admin
 mail         staff, each in their own language
+write_to     somebody who is no staff yet
 alert        the operator's `ALERT_EMAILS`
 under_water  those who can mend that something is sold below what it costs
 """
@@ -99,6 +100,11 @@ def mail(*, staff: Iterable[StaffUser], language: str = "", write: Callable[[], 
         send_letter([person.email], language=person.language or language, write=write, staff=person.pk)
         for person in staff
     )
+
+
+def write_to(*, address: str, language: str, write: Callable[[], Letter], **logged: object) -> bool:
+    """Mail somebody who is no staff yet; False where the mail server does not take it."""
+    return send_letter([address], language=language, write=write, **logged)
 
 
 def alert(*, write: Callable[[], Letter], **logged: object) -> None:

@@ -6,7 +6,7 @@ sku, each reckoned on its own, and never below one another: cost ≤ wholesale �
 price is not the platform's: cost ≤ wholesale less their shares.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import zip_longest
@@ -126,6 +126,8 @@ def publish_price(  # noqa: PLR0913  one argument for each column of the price l
     with transaction.atomic():
         if level != Level.RETAIL:
             lock_terms()  # a price and terms that fit alone must not meet
+        else:
+            _keep_reseller(tenant_id)  # nor a price and a move to another reseller
         now = _serialise(sku)
         price = PriceVersion(
             level=level,
@@ -269,6 +271,18 @@ def paid_now(*, tenant_id: int) -> dict[str, PriceVersion]:
     return {sku: found[0] for sku, found in floors.items() if found}
 
 
+def paid_by_tenants_of(*, reseller_id: int | None, skus: Collection[str]) -> dict[str, list[PriceVersion]]:
+    """Return what a reseller's tenants (None: those of none) pay for each sku, now and as far as it is published."""
+    today = now()
+    found = {}
+    for sku, versions in _price_lists().items():
+        due = _between(_paid(versions, reseller_id), today, None) if sku in skus else []
+        # What has no price yet cannot be sold yet.
+        if due and due[0].effective_at <= today:
+            found[sku] = due
+    return found
+
+
 def covers(*, price: PriceVersion, floor: PriceVersion, kept_ppm: int = WHOLE_PPM) -> bool:
     """Tell whether `kept_ppm` millionths of `price` are at least `floor` for every quantity there can be."""
     rates = ("prompt_rate", "cached_rate", "completion_rate")
@@ -321,6 +335,12 @@ def _reseller_of(tenant_id: int | None) -> int | None:
         cursor.execute("SELECT reseller_id FROM tenants_tenant WHERE id = %s", [tenant_id])
         row = cursor.fetchone()
     return row[0] if row else None
+
+
+def _keep_reseller(tenant_id: int | None) -> None:
+    """Let nobody move the tenant to another reseller until the end of the transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT FROM tenants_tenant WHERE id = %s FOR SHARE", [tenant_id])
 
 
 def _price_lists(

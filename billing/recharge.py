@@ -116,8 +116,29 @@ def create_order(*, user: EndUser, purchase: Purchase) -> tuple[Order, dict[str,
     tenant = Tenant.objects.get(pk=user.tenant_id)
     account, payer = _account_for(user=user, tenant=tenant, purchase=purchase)
     order = _open_order(user=user, purchase=purchase, account=account, payer=payer)
-    payer = replace(payer, return_url=f"{purchase.notify_base}/pay/done?order={order.pk}")
-    notify_url = f"{purchase.notify_base}{notify_path(tenant=tenant, account=account)}"
+    return _announce(order, tenant=tenant, account=account, payer=payer, base=purchase.notify_base)
+
+
+def try_payment(  # noqa: PLR0913  whose, of what, and how
+    *, user: EndUser, package: Package, account: MerchantAccount, method: str, address: str, notify_base: str
+) -> tuple[Order, dict[str, str]]:
+    """Return an order that tries one merchant account, on sale or not, and what pays it; else as `create_order`."""
+    tenant = Tenant.objects.get(pk=user.tenant_id)
+    payer = Payer(address=address)
+    order = _new_order(
+        user=user,
+        what={"package": package},
+        terms={**_terms(package), **_paid_to(account, method, payer)},
+    )
+    return _announce(order, tenant=tenant, account=account, payer=payer, base=notify_base)
+
+
+def _announce(
+    order: Order, *, tenant: Tenant, account: MerchantAccount, payer: Payer, base: str
+) -> tuple[Order, dict[str, str]]:
+    """Tell the provider of an order; return it and what pays it."""
+    payer = replace(payer, return_url=f"{base}/pay/done?order={order.pk}")
+    notify_url = f"{base}{notify_path(tenant=tenant, account=account)}"
     try:
         payment = provider_of(account).create_payment(order, payer=payer, notify_url=notify_url)
     except PayerUnknownError as fault:
@@ -279,21 +300,29 @@ def _open_order(*, user: EndUser, purchase: Purchase, account: MerchantAccount, 
     _require_payable(item, purchase)
     what = {"plan" if isinstance(item, Plan) else "package": item}
     mine = Order.objects.filter(user=user, **what)
-    terms = {
-        **_terms(item),
-        "merchant_account": account,
-        "channel": account.channel,
-        "method": purchase.method,
-        "merchant_id": account.merchant_id,
-        "app_id": account.app_id,
-        "payer_openid": payer.openid,
-    }
+    terms = {**_terms(item), **_paid_to(account, purchase.method, payer)}
     alive = Q(state=Order.State.PENDING, expires_at__gt=Now() + timedelta(seconds=REUSE_SECONDS))
     found = mine.filter(alive, **terms).order_by("-created_at").first()
     # WeChat takes a number once, so that one whose payment was opened may be spent; but a limit leaves no other.
     if found is not None and (account.channel != Channel.WECHAT_VIRTUAL or item.limit_per_user):
         return found
     _require_below_limit(item, mine)
+    return _new_order(user=user, what=what, terms=terms)
+
+
+def _paid_to(account: MerchantAccount, method: str, payer: Payer) -> dict[str, Any]:
+    """Return what an order copies of where it is paid, and by whom."""
+    return {
+        "merchant_account": account,
+        "channel": account.channel,
+        "method": method,
+        "merchant_id": account.merchant_id,
+        "app_id": account.app_id,
+        "payer_openid": payer.openid,
+    }
+
+
+def _new_order(*, user: EndUser, what: dict[str, Any], terms: dict[str, Any]) -> Order:
     number = uuid7()
     Order.objects.create(
         tenant_id=user.tenant_id,

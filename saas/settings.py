@@ -59,6 +59,7 @@ INSTALLED_APPS = [
     "tenants",
     "billing",
     "chat",
+    "lifecycle",
 ]
 
 # daphne's runserver serves ASGI. Elsewhere its event loop is not wanted.
@@ -170,6 +171,9 @@ CELERY_BEAT_SCHEDULE = {
     "free and take back commission": {"task": "billing.tasks.sweep_commissions", "schedule": SWEEP_SECONDS},
     "forget old codes": {"task": "tenants.tasks.forget_codes", "schedule": crontab(hour="4", minute="20")},
     "tell of low wallets": {"task": "billing.tasks.notify_low_wallets", "schedule": 300.0},
+    "end trials and tell of their end": {"task": "lifecycle.tasks.sweep_trials", "schedule": crontab(minute="20")},
+    "throw away old archives": {"task": "lifecycle.tasks.forget_exports", "schedule": crontab(hour="4", minute="20")},
+    "delete tenants that are due": {"task": "lifecycle.tasks.sweep_deletions", "schedule": crontab(minute="50")},
     "audit the ledger": {"task": "billing.tasks.audit_ledger", "schedule": crontab(hour="3", minute="30")},
 }
 
@@ -235,6 +239,19 @@ CAPTCHA_AFTER = env.int("CAPTCHA_AFTER", default=3)
 ALIYUN_SMS_URL = env.str("ALIYUN_SMS_URL", default="https://dysmsapi.aliyuncs.com")
 # Where WeChat asks people whether they want to log in.
 WECHAT_OPEN_URL = env.str("WECHAT_OPEN_URL", default="https://open.weixin.qq.com")
+# Tenants' lives. New tenants are reached below this domain, and by this address where we visit them ourselves.
+TENANT_DOMAIN = env.str("TENANT_DOMAIN", default="localhost")
+TENANT_URL = env.str("TENANT_URL", default="https://{host}")
+TRIAL_DAYS = env.int("TRIAL_DAYS", default=14)
+# Yuan that the platform puts into the wallet of a tenant on trial, and tenants on trial that a reseller has at most.
+TRIAL_YUAN = env.int("TRIAL_YUAN", default=1)
+TRIAL_TENANTS = env.int("TRIAL_TENANTS", default=20)
+INVITATION_DAYS = env.int("INVITATION_DAYS", default=7)
+# Where archives of tenants lie: a folder that the worker writes and every web process reads; and for how many days.
+EXPORT_DIR = env.str("EXPORT_DIR", default=str(VAR_DIR / "exports"))
+EXPORT_DAYS = env.int("EXPORT_DAYS", default=7)
+# Days of grace before a tenant that is to be deleted is.
+DELETION_DAYS = env.int("DELETION_DAYS", default=30)
 # WeChat's API host; tests name their double here.
 WECHAT_API_URL = env.str("WECHAT_API_URL", default="https://api.weixin.qq.com")
 WECHAT_PAY_API_URL = env.str("WECHAT_PAY_API_URL", default="https://api.mch.weixin.qq.com")

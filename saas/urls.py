@@ -17,6 +17,9 @@ from chat.opinions import router as opinions
 from chat.receipts import router as receipts
 from chat.shares import router as shares
 from chat.shelf import router as shelf
+from lifecycle.api import router as opening
+from lifecycle.pages import join
+from lifecycle.portal_urls import urlpatterns as portal_of_lifecycle
 from saas.health import healthz
 from saas.openapi import openapi
 from saas.pages import home, invitation_link, payment_done, redeem_link, shared_conversation
@@ -41,17 +44,19 @@ api.add_router("/billing", receipts)
 api.add_router("/billing", rewards)
 api.add_router("/billing", plans)
 api.add_router("/payments", payments)
+api.add_router("/opening", opening)
 
 urlpatterns = [
     path("", home, name="home"),
     path("i/<str:code>", invitation_link, name="invitation_link"),
     path("r/<str:code>", redeem_link, name="redeem_link"),
     path("s/<str:token>", shared_conversation, name="shared"),
+    path("join/<str:secret>/", join, name="join"),
     path("pay/done", payment_done, name="payment_done"),
     path("healthz", healthz, name="healthz"),
     path("api/openapi.json", openapi, name="openapi"),
     path("api/", api.urls),
     path("admin/", tenant_site.urls),
     path("platform/", admin.site.urls),
-    path("portal/", include(([*portal_of_tenants, *portal_of_billing], "portal"))),
+    path("portal/", include(([*portal_of_lifecycle, *portal_of_tenants, *portal_of_billing], "portal"))),
 ]

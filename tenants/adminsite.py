@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 from django import forms
 from django.conf import settings
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import models
@@ -31,7 +31,7 @@ from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextareaWidget
 
 from tenants import changes, doors, scope, sessions
 from tenants.errors import ProductError
-from tenants.models import ChangeEntry, Membership, StaffRules, StaffUser
+from tenants.models import ChangeEntry, Membership, StaffRules, StaffUser, Tenant
 from tenants.resolve import is_platform_host
 
 if TYPE_CHECKING:
@@ -241,6 +241,15 @@ class TenantAdminSite(_Site):
 
     site_title = site_header = _("Banyan")
     login_form = _TenantLoginForm
+
+    def each_context(self, request: HttpRequest) -> dict[str, Any]:
+        """Tell the staff of a suspended tenant why their users are turned away, on every page."""
+        tenant: Tenant | None = getattr(request, "tenant", None)
+        if tenant is not None and tenant.status == Tenant.Status.SUSPENDED and "told_suspended" not in request.__dict__:
+            request.__dict__["told_suspended"] = True
+            text = _("This service is suspended: its users are turned away, nothing is lost. The reason: %(reason)s")
+            messages.warning(request, text % {"reason": tenant.status_reason or "–"})
+        return super().each_context(request)
 
     def answers_at(self, request: HttpRequest) -> bool:
         """Whether the host is a tenant's."""

@@ -39,6 +39,8 @@ API_PREFIX = "/api/"
 TENANTLESS_PATHS = frozenset({"/healthz"})
 # Payment providers name the tenant in the path, and may come by any host, for a suspended tenant too: money was paid.
 CALLBACK_PREFIX = "/api/payments/"
+# The pages of a tenant's staff, who may come in while it is suspended. Style sheets and scripts need no tenant.
+STAFF_PREFIXES = ("/admin/", "/join/")
 # docs/protocol.md, "Request": any origin and no credentials, because tokens are not cookies.
 CORS_HEADERS = {
     "Access-Control-Allow-Origin": "*",
@@ -157,7 +159,7 @@ def _resolve(request: HttpRequest) -> Tenant | None:
         app_id, referer = request.GET.get("appid"), request.headers.get("Referer")
     if is_platform_host(host) and not (app_id or app_id_of_referer(referer)):
         return None
-    return resolve_tenant(host=host, app_id=app_id, referer=referer)
+    return resolve_tenant(host=host, app_id=app_id, referer=referer, for_staff=request.path.startswith(STAFF_PREFIXES))
 
 
 @contextmanager

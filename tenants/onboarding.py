@@ -1,6 +1,7 @@
 """Opening a tenant: its row, its brand and its host names, all or nothing."""
 
 from collections.abc import Iterable
+from datetime import date
 
 from django.db import transaction
 
@@ -24,6 +25,8 @@ def open_tenant(  # noqa: PLR0913  # what a tenant begins with
     slogan: str = "",
     primary_color: str = "#0f766e",
     welcome: str = "",
+    logo_url: str = "",
+    trial_ends_on: date | None = None,
 ) -> Tenant:
     """Return a new tenant that answers at `hosts`; raise ValidationError for a wrong or taken name.
 
@@ -37,10 +40,18 @@ def open_tenant(  # noqa: PLR0913  # what a tenant begins with
         language=language,
         timezone=timezone,
         allow_guest=allow_guest,
+        trial_ends_on=trial_ends_on,
     )
     tenant.full_clean()
     tenant.save(force_insert=True)
-    brand = Branding(tenant=tenant, title=title or name, slogan=slogan, primary_color=primary_color, welcome=welcome)
+    brand = Branding(
+        tenant=tenant,
+        title=title or name,
+        slogan=slogan,
+        primary_color=primary_color,
+        welcome=welcome,
+        logo_url=logo_url,
+    )
     # In the platform's scope a host name that another tenant has is found, and refused with a sentence.
     with scope.platform("a new tenant's names must be new on the platform"):
         for row in (brand, *(Domain(tenant=tenant, host=host_name(host)) for host in hosts)):

@@ -44,8 +44,12 @@ def app_id_of_referer(referer: str | None) -> str | None:
     return found["app_id"] if found else None
 
 
-def resolve_tenant(*, host: str, app_id: str | None = None, referer: str | None = None) -> Tenant:
+def resolve_tenant(
+    *, host: str, app_id: str | None = None, referer: str | None = None, for_staff: bool = False
+) -> Tenant:
     """Return the tenant that a request is for; treat it as read-only, since requests share it.
+
+    A suspended tenant is there for its staff alone (`for_staff`), who see why and what to do.
 
     The app id (parameter, or WeChat's referer; where both are given they must agree) decides, and the host where there
     is none. A host that is a tenant's own must agree with the app id: else one tenant's pages would act for another.
@@ -55,11 +59,11 @@ def resolve_tenant(*, host: str, app_id: str | None = None, referer: str | None 
     by_host = None if is_platform_host(host) else _look_up("host", host_name(host))
     app_ids = {given for given in (app_id, app_id_of_referer(referer)) if given}
     if not app_ids:
-        return _open_for_users(by_host)
+        return _open(by_host, for_staff=for_staff)
     by_app_id = _look_up("app_id", app_ids.pop())
     if app_ids or (by_host is not None and by_app_id is not None and by_host.pk != by_app_id.pk):
         raise not_found()
-    return _open_for_users(by_app_id)
+    return _open(by_app_id, for_staff=for_staff)
 
 
 def not_found() -> ProductError:
@@ -95,10 +99,10 @@ def _look_up(kind: str, name: str) -> Tenant | None:
     return tenant
 
 
-def _open_for_users(tenant: Tenant | None) -> Tenant:
+def _open(tenant: Tenant | None, *, for_staff: bool) -> Tenant:
     if tenant is None or tenant.status == Tenant.Status.CLOSED:
         raise not_found()
-    if tenant.status == Tenant.Status.SUSPENDED:
+    if tenant.status == Tenant.Status.SUSPENDED and not for_staff:
         raise ProductError(
             ErrorCode.NOT_FOUND,
             _("This service is suspended at present. Please ask its provider."),

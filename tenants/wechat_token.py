@@ -71,6 +71,14 @@ def access_token(program: MiniProgram, client: WeChatClient, *, refused: str = "
         return _fetch(program, client, refused)
 
 
+def try_secret(program: MiniProgram, client: WeChatClient) -> None:
+    """See that WeChat takes a mini-program's app id and secret; raise WeChatAwayError or WeChatRefusedError.
+
+    WeChat's "stable" token stays the one that is in use, so that asking disturbs nobody.
+    """
+    _ask(program, client, force=False)
+
+
 def _fetch(program: MiniProgram, client: WeChatClient, refused: str) -> str:
     token, seconds = _ask(program, client, force=False)
     if token == refused:

@@ -18,7 +18,7 @@ from chat.views import CHAT_PATH
 from tenants.errors import ErrorCode
 
 ROOT = Path(__file__).resolve().parent.parent
-APPS = ("saas", "tenants", "billing", "chat")
+APPS = ("saas", "tenants", "billing", "chat", "lifecycle")
 
 
 def read(name: str) -> str:

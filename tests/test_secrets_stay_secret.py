@@ -24,6 +24,7 @@ from billing import codes, recharge
 from billing.models import MerchantAccount, RedeemCode, Withdrawal
 from chat.models import UpstreamAccount
 from chat.moderation.models import ModerationHit
+from lifecycle.models import Opening
 from saas.local.postgres import find_programs
 from tenants import scope
 from tenants.models import MiniProgram, SecondFactor, SignInSettings, SmsAccount, StaffUser, WeChatIdentity
@@ -66,6 +67,7 @@ ROWS: Final[dict[type[Model], Callable[[Shop], Model]]] = {
     ),
     SignInSettings: lambda shop: SignInSettings.objects.create(tenant=shop.tenant),
     SmsAccount: lambda shop: SmsAccount.objects.create(tenant=shop.tenant),
+    Opening: lambda _shop: Opening.objects.create(key=unique("key")),
     Withdrawal: lambda _shop: Withdrawal.objects.create(
         reseller=make_reseller(),
         amount=PAST_THE_BOOKS,

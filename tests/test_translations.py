@@ -65,6 +65,18 @@ from chat.models import (
 )
 from chat.models import Message as ChatMessage
 from chat.moderation.models import ModerationHit, ModerationSettings, ModerationWord
+from lifecycle.models import (
+    Check,
+    OfferTemplate,
+    Opening,
+    ResellerToken,
+    TenantDeletion,
+    TenantEvent,
+    TenantExport,
+)
+from lifecycle.models import (
+    StaffInvitation as FirstInvitation,
+)
 from saas.local.messages import OURS, ROOT, forms, texts_of_source, update
 from saas.local.translations import LOCALE
 from tenants import scope
@@ -322,6 +334,7 @@ def rows_of_every_kind() -> list[Model]:
     audited = nightly.run()  # before what is written past the books
     with scope.tenant(tenant.pk):
         bill_and_reward(tenant, user)
+        lead_a_life(tenant)
         owned = [model.objects.filter(tenant=tenant).first() for model in registered(tenant_site)]
     colleague = StaffUser.objects.create_user(str(tenant.pk))  # no English on the pages
     membership = colleague.platform_memberships.create(role="operator")
@@ -329,7 +342,8 @@ def rows_of_every_kind() -> list[Model]:
         PlatformAnnouncement.objects.create(title="公告", body="停机"),
         StaffAnnouncement.objects.create(subject="公告", body="停机", created_by="1"),
     ]
-    return [tenant, *resell(tenant), colleague, membership, audited, *told, *(row for row in owned if row)]
+    life = lives_of_the_platform(tenant)
+    return [tenant, *resell(tenant), colleague, membership, audited, *told, *life, *(row for row in owned if row)]
 
 
 def keep_safe(tenant: Tenant, staff: StaffUser) -> None:
@@ -341,6 +355,26 @@ def keep_safe(tenant: Tenant, staff: StaffUser) -> None:
     ChangeEntry.objects.create(
         tenant=tenant, staff_number=staff.pk, actor="1", action="changed", model="tenants.Domain", row="1", changes={}
     )
+
+
+def lead_a_life(tenant: Tenant) -> None:
+    """Give a tenant an invitation, a step of its checklist, an event and an archive."""
+    FirstInvitation.objects.create(tenant=tenant, digest="0" * 64, created_by="1", expires_at=Now())
+    Check.objects.create(tenant=tenant, kind="wallet", state="green", word="wallet_filled", facts={"yuan": "1"})
+    TenantEvent.objects.create(tenant=tenant, kind="opened", status="active", reason="开通", actor="1")
+    TenantExport.objects.create(tenant=tenant, asked_by="1")
+
+
+def lives_of_the_platform(tenant: Tenant) -> list[Model]:
+    """Return a template, an opening, a program's token and a deletion that was called off."""
+    with scope.platform("a test's template"):
+        template = OfferTemplate.objects.create(slug="1", name="标准")
+        deletion = TenantDeletion.objects.create(
+            tenant=tenant, state="cancelled", reason="误删", asked_by="1", due_at=Now()
+        )
+    opening = Opening.objects.create(key="1", answers={})
+    token = ResellerToken.objects.create(name="程序", digest="0" * 64, last4="0000", created_by="1")
+    return [template, opening, token, deletion]
 
 
 def chat_about(tenant: Tenant, user: EndUser) -> None:

@@ -23,6 +23,7 @@ from billing.commission_terms import publish_terms, terms_of
 from billing.models import FreeQuota, Plan, PlanAllowance, PriceVersion
 from billing.pricing import publish_price
 from chat.models import ModelOffer, Role, UpstreamAccount
+from lifecycle.models import OfferTemplate, TemplateModel
 from saas.local import model
 from saas.local.environment import kept_secret, password
 from saas.local.screen import Screen
@@ -143,6 +144,7 @@ def open_demo(*, secrets: Path) -> Screen:
         _publish_floors(upstream.slug)
         _agree_terms(reseller)
         _open_portal(reseller, password(secrets, "staff_grove"))
+        _open_template(account, upstream)
     tenants = [_open_brand(brand, reseller, account, upstream, secrets) for brand in BRANDS]
     logins = [["localhost/platform/", "admin", password(secrets, "staff_admin")]]
     logins += [["localhost/portal/", reseller.slug, password(secrets, "staff_grove")]]
@@ -205,6 +207,31 @@ def _open_portal(reseller: Reseller, secret: str) -> None:
         PlatformMembership.objects.create(staff=staff, role=PlatformMembership.Role.RESELLER, reseller=reseller)
     if not ResellerTerms.objects.exists():
         ResellerTerms.objects.create(version=TERMS_VERSION, text=TERMS_ZH, text_en=TERMS_EN)
+
+
+def _open_template(account: UpstreamAccount, upstream: _Upstream) -> None:
+    """Let resellers open tenants with the environment's model; a template that the operator made is left alone."""
+    with scope.platform("the platform's own template"):
+        template, made = OfferTemplate.objects.get_or_create(slug="standard", defaults={"name": "标准 Standard"})
+        if made and not OfferTemplate.objects.filter(is_default=True).exists():
+            OfferTemplate.objects.filter(pk=template.pk).update(is_default=True)
+        # It follows the environment like the offers of the demo's tenants, and has its one model.
+        TemplateModel.objects.filter(template=template, account__name__in=[BUILT_IN, NAMED]).exclude(
+            slug=upstream.slug
+        ).delete()
+        TemplateModel.objects.update_or_create(
+            template=template,
+            slug=upstream.slug,
+            defaults={
+                "name": upstream.name,
+                "sku": upstream.slug,
+                "account": account,
+                "upstream_model": upstream.name,
+                "context_window": upstream.context_window,
+                "max_output_tokens": upstream.max_output_tokens,
+                "token_ratio_percent": upstream.token_ratio_percent,
+            },
+        )
 
 
 def _publish(level: str, sku: str, rates: Rates, tenant_id: int | None = None) -> None:

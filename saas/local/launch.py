@@ -67,7 +67,7 @@ class Launch:
         port = web_port(os.environ.get("PORT") or DEFAULT_PORT)
         if self._folders.servers != self.var:
             self.say(f"the database's user may not enter {self.var}: its data lies in {self._folders.servers}")
-        env = self._start_servers()
+        env = self._start_servers(port)
         screen = self._prepare(env, flag)
         self._start_application(env, port)
         self.say(f"ready after {time.monotonic() - began:.1f} s")
@@ -76,7 +76,7 @@ class Launch:
 
     # --- the servers
 
-    def _start_servers(self) -> dict[str, str]:
+    def _start_servers(self, port: int) -> dict[str, str]:
         """Start what the person has not replaced; return the environment of every other process."""
         local = LocalEnv(self.var / "local.env")
         self._ports = PortBook(self.var / "ports.json")
@@ -95,6 +95,8 @@ class Launch:
             values["REDIS_URL"] = self._start_valkey()
         if "OPENAI_BASE_URL" not in own:
             values.update(self._start_model())
+        if not local.own("TENANT_URL"):
+            values["TENANT_URL"] = f"http://{{host}}:{port}"
         local.write(values)
         return {
             "DRAIN_SECONDS": os.environ.get("DRAIN_SECONDS") or str(DRAIN_SECONDS),

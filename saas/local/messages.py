@@ -21,7 +21,7 @@ from django.utils.translation.template import templatize
 from saas.local.translations import LOCALE
 
 ROOT: Final = LOCALE.parent
-OURS: Final = ("saas", "tenants", "billing", "chat", "templates")
+OURS: Final = ("saas", "tenants", "billing", "chat", "lifecycle", "templates")
 THEME: Final = Path(unfold.__file__).parent
 DJANGO: Final = Path(django.__file__).parent
 

@@ -56,6 +56,9 @@ class Tenant(models.Model):
         Reseller, verbose_name=_("reseller"), on_delete=models.PROTECT, null=True, blank=True, related_name="tenants"
     )
     status = models.CharField(_("status"), max_length=10, choices=Status.choices, default=Status.TRIAL)
+    # Both are lifecycle's to write, with the status: its history says who did and when.
+    status_reason = models.CharField(_("reason of the state"), max_length=200, blank=True, default="", editable=False)
+    trial_ends_on = models.DateField(_("last day of the trial"), null=True, blank=True, editable=False)
     timezone = models.CharField(_("time zone"), max_length=64, default="Asia/Shanghai", validators=[validate_timezone])
     language = models.CharField(_("language"), max_length=10, choices=LANGUAGES, default="zh-hans")
     allow_guest = models.BooleanField(_("guests may try"), default=False)
