@@ -114,6 +114,7 @@ from tests.factories import (
     make_token,
     make_user,
     set_free_quota,
+    unique,
 )
 
 CATALOGUE: Final = LOCALE / "zh_Hans/LC_MESSAGES/django.po"
@@ -359,7 +360,7 @@ def keep_safe(tenant: Tenant, staff: StaffUser) -> None:
 
 def lead_a_life(tenant: Tenant) -> None:
     """Give a tenant an invitation, a step of its checklist, an event and an archive."""
-    FirstInvitation.objects.create(tenant=tenant, digest="0" * 64, created_by="1", expires_at=Now())
+    FirstInvitation.objects.create(tenant=tenant, digest=uuid4().hex * 2, created_by="1", expires_at=Now())
     Check.objects.create(tenant=tenant, kind="wallet", state="green", word="wallet_filled", facts={"yuan": "1"})
     TenantEvent.objects.create(tenant=tenant, kind="opened", status="active", reason="开通", actor="1")
     TenantExport.objects.create(tenant=tenant, asked_by="1")
@@ -368,12 +369,12 @@ def lead_a_life(tenant: Tenant) -> None:
 def lives_of_the_platform(tenant: Tenant) -> list[Model]:
     """Return a template, an opening, a program's token and a deletion that was called off."""
     with scope.platform("a test's template"):
-        template = OfferTemplate.objects.create(slug="1", name="标准")
+        template = OfferTemplate.objects.create(slug=unique("template"), name="标准")
         deletion = TenantDeletion.objects.create(
             tenant=tenant, state="cancelled", reason="误删", asked_by="1", due_at=Now()
         )
-    opening = Opening.objects.create(key="1", answers={})
-    token = ResellerToken.objects.create(name="程序", digest="0" * 64, last4="0000", created_by="1")
+    opening = Opening.objects.create(key=unique("opening"), answers={})
+    token = ResellerToken.objects.create(name="程序", digest=uuid4().hex * 2, last4="0000", created_by="1")
     return [template, opening, token, deletion]
 
 
