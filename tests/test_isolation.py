@@ -51,6 +51,7 @@ PUBLIC: Final = {
     "i/<str:code>",
     "r/<str:code>",
     "s/<str:token>",
+    "join/<str:secret>/",
     "pay/done",
     "healthz",
     "api/openapi.json",
@@ -72,6 +73,15 @@ TOKENLESS: Final = {
     ("post", "/api/auth/register"),
     ("post", "/api/auth/guest"),
     ("post", "/api/auth/wechat"),  # WeChat's word
+    ("get", "/api/auth/wechat/h5/start"),
+    ("get", "/api/auth/wechat/h5/back"),
+    ("post", "/api/auth/wechat/h5/finish"),
+    ("get", "/api/auth/methods"),  # what a tenant offers whoever comes
+    ("post", "/api/auth/code"),
+    ("post", "/api/auth/code/login"),  # a code
+    ("post", "/api/auth/email/register"),
+    ("post", "/api/auth/password/reset"),
+    ("get", "/api/opening/proof"),  # a host's own word, for whoever looks whether it leads here
     ("get", "/api/chat/shared/{token}"),  # the link
     ("post", "/api/chat/shared/{token}/report"),
     ("post", "/api/payments/{slug}/{channel}/{account_id}/notify"),  # a signature
@@ -265,6 +275,11 @@ OTHERS: Final[dict[str, Callable[[House], str]]] = {
     "app_label": lambda _house: "tenants",
     "uid": lambda house: urlsafe_base64_encode(str(house.owner.pk).encode()),
     "url": lambda _house: "no/such/page",
+    # The portal's, which billing/tests/portal tries in its own way.
+    "number": lambda _house: str(uuid.uuid4()),
+    "name": lambda _house: "brand",
+    "person": lambda house: urlsafe_base64_encode(str(house.owner.pk).encode()),
+    "secret": lambda _house: "bny_inv_" + "x" * 43,
 }
 
 

@@ -429,7 +429,7 @@ def resell(tenant: Tenant) -> list[Model]:
             tenant=tenant, reseller=reseller, day="2026-01-01", level=1, amount=1, release_at=Now(), taken_back=1
         )
         back = CommissionBack.objects.create(tenant=tenant, reseller=reseller, ref="1", amount=1, actor="1")
-    agreed = ResellerTerms.objects.create(version="1", text="条款", text_en="1")
+    agreed = ResellerTerms.objects.create(version=unique("terms"), text="条款", text_en="1")
     asked = ResellerApplication.objects.create(
         name="代理", slug="1", contact="张", email="1@1", phone="1", digest="1", terms=agreed, address="1"
     )

@@ -30,6 +30,8 @@ NAMES: Final[dict[str, Callable[[Trade], list[object]]]] = {
     "price": lambda trade: [trade.own.tenant.slug],
     "statement": lambda trade: [trade.statement.pk],
     "reseller": lambda trade: [trade.child.slug],
+    "opening_step": lambda trade: [drafted(trade), "brand"],
+    "checklist": lambda trade: [trade.own.tenant.slug],
 }
 
 
