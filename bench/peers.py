@@ -120,7 +120,7 @@ def litellm(folder: Path, upstream_port: int, models: Sequence[str]) -> Iterator
         "--port",
         str(port),
     ]
-    environment = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "DATABASE_URL": "", "REDIS_URL": ""}
+    environment = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     with process(
         command, port=port, cores=SERVER_CORE, log=folder / "litellm.log", environment=environment, folder=folder
     ) as running:
