@@ -3,6 +3,7 @@
 They are installed once, at the versions below, into environments of their own under `var/bench`.
 """
 
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +20,8 @@ from bench.product import post
 from saas.local.ports import free_port
 from tests.nginx import find_nginx
 
-# Any: no gateway here asks for more.
-KEY: Final = "sk-x"
+# Any will do for the upstream; LiteLLM does not start without one that is hard to guess.
+KEY: Final = "sk-" + secrets.token_hex(24)
 LITELLM, PORTKEY = "1.108.7", "1.15.2"
 HOME: Final = Path(__file__).resolve().parent.parent / "var" / "bench"
 
@@ -98,7 +99,7 @@ def nginx(folder: Path, upstream_port: int, _models: Sequence[str]) -> Iterator[
 
 @contextmanager
 def litellm(folder: Path, upstream_port: int, models: Sequence[str]) -> Iterator[Peer]:
-    """Run LiteLLM's proxy with one worker, without a database of its own: no keys, no spending."""
+    """Run LiteLLM's proxy with one worker, without a database of its own: one key, no spending."""
     home = HOME / f"litellm-{LITELLM}"
     if not (home / "bin" / "litellm").exists():
         _run(sys.executable, "-m", "venv", str(home))
@@ -120,7 +121,7 @@ def litellm(folder: Path, upstream_port: int, models: Sequence[str]) -> Iterator
         "--port",
         str(port),
     ]
-    environment = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    environment = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MASTER_KEY": KEY}
     with process(
         command, port=port, cores=SERVER_CORE, log=folder / "litellm.log", environment=environment, folder=folder
     ) as running:
