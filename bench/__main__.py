@@ -87,7 +87,8 @@ class Bench:
         except (RuntimeError, TimeoutError, OSError) as fault:
             # One gateway that does not run is no reason to lose what the others did; it stands in no table.
             say(f"{NAMES[name]} was not measured: {fault}")
-            for found in self.streams.values():
+            figures: tuple[dict[str, Any], ...] = (*self.streams.values(), self.first, self.short)
+            for found in figures:
                 found.pop(NAMES[name], None)
 
     def _look(
@@ -99,14 +100,11 @@ class Bench:
                 found = self.streams[model]
                 found[name] = await runs.streams(measured, ask, model=model, count=STREAMS, over=OVER)
                 say(f"{name}: {model} {found[name]}")
-
-        async def look_at_one() -> None:
             self.first[name] = await runs.first_token(ask, count=FIRST_TOKENS)
             self.short[name], _ = await runs.short_chats(measured, ask, count=SHORT_CHATS, at_once=4)
             say(f"{name}: first token {self.first[name] * 1e3:.1f} ms, short chat {self.short[name] * 1e3:.1f} ms")
 
         uvloop.run(look())
-        uvloop.run(look_at_one())
 
     def _look_at_banyan(self) -> None:
         product = self._stack.enter_context(
