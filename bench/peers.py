@@ -3,9 +3,10 @@
 They are installed once, at the versions below, into environments of their own under `var/bench`.
 """
 
+import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,14 @@ import psutil
 
 from bench.load import Target
 from bench.processes import SERVER_CORE, process
-from bench.product import post
+from bench.product import ROOT, post
 from saas.local.ports import free_port
 from tests.nginx import find_nginx
 
-# Any: no gateway here asks for more.
-KEY: Final = "sk-x"
+# Any will do for the upstream; LiteLLM does not start without one that is hard to guess.
+KEY: Final = "sk-" + secrets.token_hex(24)
 LITELLM, PORTKEY = "1.108.7", "1.15.2"
-HOME: Final = Path(__file__).resolve().parent.parent / "var" / "bench"
+HOME: Final = ROOT / "var" / "bench"
 
 _NGINX: Final = """
 worker_processes 1;
@@ -53,15 +54,15 @@ http {{
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """A running gateway: its port, its processes, and the request that has it answer with a model."""
+    """A running gateway: its port, its processes, and the headers that it wants besides."""
 
     port: int
     process: psutil.Process
-    request: Callable[[str], bytes]
+    headers: Mapping[str, str] | None = None
 
     def ask(self, model: str, count: int) -> Target:
         """Return so many questions."""
-        return Target(self.port, [self.request(model)] * count)
+        return _questions(self.port, model, count, headers=self.headers)
 
 
 def _body(model: str) -> dict[str, object]:
@@ -75,7 +76,11 @@ def _body(model: str) -> dict[str, object]:
 
 def direct(upstream_port: int, model: str, count: int) -> Target:
     """Return so many questions to the upstream itself."""
-    return Target(upstream_port, [post("/v1/chat/completions", _body(model))] * count)
+    return _questions(upstream_port, model, count)
+
+
+def _questions(port: int, model: str, count: int, *, headers: Mapping[str, str] | None = None) -> Target:
+    return Target(port, [post("/v1/chat/completions", _body(model), token=KEY, headers=headers)] * count)
 
 
 @contextmanager
@@ -91,14 +96,12 @@ def nginx(folder: Path, upstream_port: int, _models: Sequence[str]) -> Iterator[
     with process(
         command, port=port, cores=SERVER_CORE, log=folder / "nginx.log", environment=dict(binary.environment)
     ) as running:
-        yield Peer(
-            port=port, process=running, request=lambda model: post("/v1/chat/completions", _body(model), token=KEY)
-        )
+        yield Peer(port=port, process=running)
 
 
 @contextmanager
 def litellm(folder: Path, upstream_port: int, models: Sequence[str]) -> Iterator[Peer]:
-    """Run LiteLLM's proxy with one worker, without a database of its own: no keys, no spending."""
+    """Run LiteLLM's proxy with one worker, without a database of its own: one key, no spending."""
     home = HOME / f"litellm-{LITELLM}"
     if not (home / "bin" / "litellm").exists():
         _run(sys.executable, "-m", "venv", str(home))
@@ -120,13 +123,11 @@ def litellm(folder: Path, upstream_port: int, models: Sequence[str]) -> Iterator
         "--port",
         str(port),
     ]
-    environment = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "DATABASE_URL": "", "REDIS_URL": ""}
+    environment = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MASTER_KEY": KEY}
     with process(
         command, port=port, cores=SERVER_CORE, log=folder / "litellm.log", environment=environment, folder=folder
     ) as running:
-        yield Peer(
-            port=port, process=running, request=lambda model: post("/v1/chat/completions", _body(model), token=KEY)
-        )
+        yield Peer(port=port, process=running)
 
 
 @contextmanager
@@ -149,11 +150,7 @@ def portkey(folder: Path, upstream_port: int, _models: Sequence[str]) -> Iterato
         log=folder / "portkey.log",
         environment={"TRUSTED_CUSTOM_HOSTS": "127.0.0.1,localhost", "NODE_ENV": "production"},
     ) as running:
-        yield Peer(
-            port=port,
-            process=running,
-            request=lambda model: post("/v1/chat/completions", _body(model), token=KEY, headers=headers),
-        )
+        yield Peer(port=port, process=running, headers=headers)
 
 
 def _run(*command: str) -> None:

@@ -3,13 +3,14 @@
 import os
 import socket
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import psutil
+
+from saas.local.processes import tail, wait_until
 
 START_SECONDS: Final = 180
 _cores = sorted(os.sched_getaffinity(0))
@@ -61,14 +62,18 @@ def _family(pid: int) -> list[psutil.Process]:
 
 
 def _wait_for(port: int, started: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end and started.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    message = f"nothing listens on {port}; {log} says: {log.read_text()[-2000:]}"
-    raise RuntimeError(message)
+    def is_over() -> bool:
+        return started.poll() is not None or _listens(port)
+
+    wait_until(is_over, seconds=START_SECONDS)
+    if not _listens(port):
+        message = f"nothing listens on {port}; {log} says: {tail(log, lines=20)}"
+        raise RuntimeError(message)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def cpu_seconds(root: psutil.Process) -> float:

@@ -28,6 +28,7 @@ from chat.moderation.refusals import Refused
 from chat.refusals import gave_up
 from chat.threads import in_thread
 from chat.turn import MODERATED, Ending, Outcome, Turn, checkpoint_turn, close_turn, dispatch_turn
+from chat.upstream.base import no_rest
 from chat.upstream.pool import stream_first_good
 
 log = structlog.get_logger(__name__)
@@ -286,9 +287,10 @@ class Generation:
     async def _pump(self) -> None:
         outputs = 0
         # aclosing: an answer that is stopped here is stopped at the provider too.
-        async with contextlib.aclosing(
-            stream_first_good(self.turn.targets, self.turn.request, rest=self.answer.rest)
-        ) as batches:
+        # What moderation looks at is read piece by piece: of a piece with a forbidden word nothing is shown.
+        rest = self.answer.rest if self._guard is None else no_rest
+        stream = stream_first_good(self.turn.targets, self.turn.request, rest=rest)
+        async with contextlib.aclosing(stream) as batches:
             async for events in batches:
                 self._take(events)
                 if self._outputs // CHECKPOINT_OUTPUTS != outputs // CHECKPOINT_OUTPUTS:

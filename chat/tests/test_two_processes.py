@@ -99,7 +99,7 @@ def assert_one_charge(shop: Shop) -> Hold:
 def test_an_answer_is_resumed_in_another_process_while_it_is_written(
     shop: Shop, doors: tuple[int, int], there: int, *, is_wxapp: bool
 ) -> None:
-    offer = shop.offer("pace:60:50")
+    offer = shop.offer("pace:60:100")
     reader = phone(shop, doors[1 - there], is_wxapp=is_wxapp)
     reader.ask(message="x", model=offer.slug, cut_after=900)
     assert not reader.ended

@@ -27,6 +27,7 @@ from chat.upstream.sse import (
     as_dict,
     as_text,
     fields_of,
+    is_one_event,
     load_json,
     mend,
 )
@@ -69,7 +70,7 @@ class AnswerParser:
 
         The same in one function as `feed` finds in ten, at a third of the cost: it is what an answer is made of.
         """
-        if not data.startswith(b"data: {") or data.find(b"\n\n") != len(data) - 2 or b"\r" in data:
+        if not data.startswith(b"data: {") or not is_one_event(data):
             return None
         try:
             chunk = orjson.loads(data[6:-2])

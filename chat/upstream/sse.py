@@ -31,8 +31,7 @@ class EventSplitter:
     def feed(self, data: bytes) -> Iterable[bytes]:
         """Return the events that `data` completes. Raises EventTooLongError after those before the long one."""
         # What nearly every read is: one event, whole.
-        is_one = data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2 and b"\r" not in data
-        if is_one and not self._buffer and not self._at_start:
+        if not self._buffer and not self._at_start and is_one_event(data):
             _check_length(len(data))
             return (data,)
         return self._split(data)
@@ -64,6 +63,11 @@ class EventSplitter:
             del self._buffer[: len(_BOM)]
         self._at_start = False
         return True
+
+
+def is_one_event(data: bytes) -> bool:
+    """Return whether bytes that begin an event are just that event, in the form that nearly every provider sends."""
+    return data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2 and b"\r" not in data
 
 
 def _check_length(length: int) -> None:

@@ -232,7 +232,7 @@ def test_mail_binds_an_address() -> None:
     tenant = make_tenant()
     visitor = make_visitor(tenant, username="alice", password=PASSWORD)
     visitor.post("identities/code", channel="email", purpose="bind", to="a@example.com")
-    code = re.findall(r"[0-9]{6}", str(mail.outbox[-1].subject))[0]
+    code = re.findall(r"\b[0-9]{6}\b", str(mail.outbox[-1].subject))[0]
     assert kind(visitor.post("identities/bind", channel="email", to="a@example.com", code=code)) == "ok"
     shown = [each["shown"] for each in visitor.get("identities").json()["data"]["identities"]]
     assert shown == ["a***@example.com", "alice"]
