@@ -26,13 +26,12 @@ from unfold.widgets import (
 )
 
 from billing.admin.resale import PercentField
-from lifecycle import archive, erasure, invitations, life, moving, programs
+from lifecycle import archive, erasure, life, moving, programs
 from lifecycle.models import (
     Check,
     OfferTemplate,
     Opening,
     ResellerToken,
-    StaffInvitation,
     TemplateModel,
     TenantDeletion,
     TenantEvent,
@@ -45,7 +44,6 @@ from tenants.adminsite import (
     OperatorModelAdmin,
     ReadOnlyOperatorModelAdmin,
     ReadOnlyTenantModelAdmin,
-    TenantModelAdmin,
     register,
 )
 from tenants.errors import ProductError
@@ -361,45 +359,6 @@ class ResellerTokenAdmin(OperatorModelAdmin):
         self.message_user(request, gettext("Revoked: %(count)d.") % {"count": len(revoked)}, messages.SUCCESS)
 
 
-class StaffInvitationAdmin(TenantModelAdmin):
-    """Invitations of staff: an owner makes them, and passes the link on."""
-
-    visible_to = editable_by = _OWNERS
-    fields = ("tenant", "role", "email")
-    list_display = ("id", "role", "email", "created_by", "created_at", "expires_at", "used_at", "used_by", "revoked_at")
-    list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "used_by")
-    ordering = ("-id",)
-    actions = ("revoke",)
-
-    def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> Any:
-        """Ask whose staff on the operator's site."""
-        return ("tenant", "role", "email") if self._on_platform else ("role", "email")
-
-    def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
-        """Refuse: an invitation is made anew."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
-        """Refuse: it is revoked, and its row says since when."""
-        return False
-
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
-        """Make the link, and show it this once."""
-        tenant = Tenant.objects.get(pk=obj.tenant_id)
-        made = invitations.invite(tenant=tenant, role=obj.role, email=obj.email, actor=request.user.get_username())
-        obj.pk = made.invitation.pk
-        self.message_user(request, gettext("The link, which is shown only now: %(url)s") % {"url": made.url})
-
-    @admin.action(description=_("Revoke the selected invitations"), permissions=["add"])
-    def revoke(self, request: HttpRequest, rows: QuerySet[StaffInvitation]) -> None:
-        """Revoke, and keep who did."""
-        revoked = [row for row in rows if invitations.revoke(invitation=row)]
-        for row in revoked:
-            self.log_change(request, row, [{"changed": {"fields": ["revoked_at"]}}])
-            logger.info("staff_invitation_revoked", invitation=row.pk, staff=request.user.pk)
-        self.message_user(request, gettext("Revoked: %(count)d.") % {"count": len(revoked)}, messages.SUCCESS)
-
-
 class CheckAdmin(ReadOnlyTenantModelAdmin):
     """The checklist: on the tenant's site a page with its buttons, on the operator's every tenant's steps."""
 
@@ -547,7 +506,6 @@ def _checklist_page(model_admin: OperatorModelAdmin, request: HttpRequest, tenan
 
 
 for _model, _admin in (
-    (StaffInvitation, StaffInvitationAdmin),
     (Check, CheckAdmin),
     (TenantEvent, TenantEventAdmin),
     (TenantExport, TenantExportAdmin),

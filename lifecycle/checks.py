@@ -33,8 +33,8 @@ from chat.upstream.addresses import ForbiddenAddressError
 from chat.views import CHAT_PATH
 from lifecycle import trial_payment
 from lifecycle.addresses import Place, look_up, visit
-from lifecycle.models import Check, StaffInvitation
-from tenants import scope
+from lifecycle.models import Check
+from tenants import invitations, scope
 from tenants.errors import ProductError
 from tenants.login import issue_token, revoke_token
 from tenants.models import Domain, Membership, MiniProgram, Tenant
@@ -335,8 +335,7 @@ def _staff(_tenant: Tenant) -> Finding:
     members = Membership.objects.filter(role=Membership.Role.OWNER, staff__is_active=True).select_related("staff")
     if member := members.first():
         return Finding(State.GREEN, "staff_in", {"name": member.staff.get_username()})
-    invitations = StaffInvitation.objects.filter(used_at=None, revoked_at=None, expires_at__gt=timezone.now())
-    if open_one := invitations.order_by("-expires_at").first():
+    if open_one := invitations.latest_open():
         until = f"{timezone.localtime(open_one.expires_at):%Y-%m-%d %H:%M}"
         return Finding(State.RED, "staff_invited", {"until": until})
     return Finding(State.RED, "staff_missing", {})

@@ -1,4 +1,4 @@
-"""What is kept of tenants' lives: templates, openings, invitations, tokens, checks, events, archives, deletions.
+"""What is kept of tenants' lives: templates, openings, tokens, checks, events, archives, deletions.
 
 What a tenant is at the moment, its status and why, stands in its own row (`tenants.models.Tenant`).
 """
@@ -10,12 +10,11 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
-from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
 from chat.models import UpstreamAccount
-from tenants.models import Membership, Reseller, StaffUser, Tenant
+from tenants.models import Reseller, StaffUser, Tenant
 from tenants.scope import TenantOrPlatformOwned, TenantOwned
 from tenants.secrets import EncryptedTextField
 
@@ -169,39 +168,6 @@ class ResellerToken(models.Model):
 
     def __str__(self) -> str:
         return self.name
-
-
-class StaffInvitation(TenantOwned):
-    """A link by which someone becomes a tenant's staff: once, until it expires. Only its SHA-256 is kept."""
-
-    role = models.CharField(_("role"), max_length=10, choices=Membership.Role.choices, default=Membership.Role.OWNER)
-    email = models.EmailField(_("e-mail"), blank=True, default="")
-    digest = models.CharField(_("digest"), max_length=64, editable=False)
-    created_by = models.CharField(_("by"), max_length=160)
-    created_at = models.DateTimeField(_("created"), db_default=Now(), editable=False)
-    expires_at = models.DateTimeField(_("expires"))
-    revoked_at = models.DateTimeField(_("revoked"), null=True, blank=True)
-    used_at = models.DateTimeField(_("used"), null=True, blank=True)
-    used_by = models.ForeignKey(
-        StaffUser, verbose_name=_("used by"), on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
-    )
-
-    class Meta(TenantOwned.Meta):
-        verbose_name = _("invitation of staff")
-        verbose_name_plural = _("invitations of staff")
-        constraints: ClassVar = [
-            *TenantOwned.Meta.constraints,
-            models.UniqueConstraint(fields=["tenant", "digest"], name="lifecycle_staffinvitation_digest"),
-            models.CheckConstraint(condition=_HASHED, name="lifecycle_staffinvitation_hashed"),
-            models.CheckConstraint(
-                condition=Q(role__in=["owner", "finance", "support", "content"]), name="lifecycle_staffinvitation_role"
-            ),
-        ]
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the link still opens."""
-        return self.used_at is None and self.revoked_at is None and self.expires_at > timezone.now()
 
 
 class Check(TenantOwned):

@@ -31,10 +31,10 @@ from billing import ledger, pricing, wallet
 from billing.models import FreeQuota, MerchantAccount, PriceVersion
 from billing.models.price import MAX_PER_CALL, MAX_RATE
 from chat.models import ModelOffer, Role
-from lifecycle import history, invitations
-from lifecycle.addresses import own_host
+from lifecycle import history
+from lifecycle.addresses import address_of, own_host
 from lifecycle.models import MAX_MARKUP_PPM, Check, OfferTemplate, Opening, TemplateModel, TenantEvent
-from tenants import scope
+from tenants import invitations, scope
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import Membership, MiniProgram, Reseller, Tenant
 from tenants.onboarding import open_tenant
@@ -167,13 +167,17 @@ def open_for(*, application: Application, reseller: Reseller | None, actor: str,
             _sell(tenant, priced, actor)
             _welcome(tenant, application, template, groups={item.model.quota_group for item in priced})
             _set_up(tenant, application)
-        invited = invitations.invite(
-            tenant=tenant, role=Membership.Role.OWNER, actor=actor, email=application.owner_email
+        link = invitations.invite(
+            tenant=tenant,
+            role=Membership.Role.OWNER,
+            by=None,
+            email=application.owner_email,
+            origin=address_of(own_host(tenant.slug)),
         )
         history.record(tenant=tenant, kind=TenantEvent.Kind.OPENED, actor=actor, template=template.slug)
         Opening.objects.filter(pk=opening.pk, slug="").update(slug=tenant.slug, opened_at=Now(), secrets="")
         _fund(tenant, application, reseller, actor)
-    return Opened(tenant, own_host(tenant.slug), invited.url, is_new=True)
+    return Opened(tenant, own_host(tenant.slug), link, is_new=True)
 
 
 def _random() -> str:

@@ -1,4 +1,4 @@
-"""Pages: the wizard and the checklist in the resellers' portal, and the invitation on a tenant's own host."""
+"""Pages in the resellers' portal: the wizard and the checklist."""
 
 import uuid
 from typing import Any
@@ -7,31 +7,28 @@ import segno
 import structlog
 from django import forms
 from django.contrib import messages
-from django.contrib.auth import login
 from django.db.models import Q
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
-from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
 from billing import wallet
 from billing.yuan import show_yuan
-from lifecycle import checks, invitations, opening, wizard
+from lifecycle import checks, opening, wizard
 from lifecycle.addresses import address_of, main_host, own_host
 from lifecycle.models import Check, Opening
-from tenants import scope, throttle
+from tenants import invitations, throttle
 from tenants.api import address_of as address_of_client
 from tenants.errors import ProductError
-from tenants.models import Branding, Membership, Reseller, StaffUser, Tenant
+from tenants.models import Membership, Reseller, StaffUser, Tenant
 from tenants.portal.access import PortalRequest, reseller_required
 
 log = structlog.get_logger(__name__)
 
 _MINUTE_SECONDS = 60
 _CHECKS_PER_MINUTE = 30
-_JOINS_PER_HOUR = 30
 # Unfinished openings that the first page offers to go on with.
 _SHOWN = 5
 
@@ -83,9 +80,11 @@ def act_on_checklist(request: HttpRequest, tenant: Tenant, show: Any) -> HttpRes
                 standing = checks.start_payment(tenant=tenant, actor=actor, address=address_of_client(request))
                 return show(request, tenant, **_to_pay(standing.link))  # type: ignore[no-any-return]
             case "invite":
-                invited = invitations.invite(tenant=tenant, role=Membership.Role.OWNER, actor=actor)
+                staff = request.user if isinstance(request.user, StaffUser) else None
+                origin = address_of(main_host(tenant.pk))
+                link = invitations.invite(tenant=tenant, role=Membership.Role.OWNER, by=staff, origin=origin)
                 checks.run(tenant=tenant, actor=actor, kind=Check.Kind.STAFF)
-                return show(request, tenant, invitation_url=invited.url)  # type: ignore[no-any-return]
+                return show(request, tenant, invitation_url=link)  # type: ignore[no-any-return]
             case _:
                 kind = request.POST.get("step", "")
                 found = checks.run(tenant=tenant, actor=actor, kind=kind if kind in Check.Kind.values else "")
@@ -97,50 +96,6 @@ def act_on_checklist(request: HttpRequest, tenant: Tenant, show: Any) -> HttpRes
     if "application/json" in request.headers.get("Accept", ""):
         return JsonResponse({"done": checks.is_done(found), "steps": [_row(one) for one in found]})
     return redirect(request.get_full_path())
-
-
-@never_cache
-@require_http_methods(["GET", "HEAD", "POST"])
-def join(request: HttpRequest, secret: str) -> HttpResponse:
-    """Let somebody with an invitation in as staff of the tenant, once."""
-    tenant: Tenant | None = request.tenant  # type: ignore[attr-defined]
-    if tenant is None:
-        raise Http404
-    try:
-        throttle.count(what="join", who=address_of_client(request), limit=_JOINS_PER_HOUR, seconds=3600)
-        invitation = invitations.look_up(tenant_id=tenant.pk, secret=secret)
-    except ProductError as refused:
-        return _join_page(request, tenant, status=refused.status, gone=str(refused.msg))
-    known = request.user if isinstance(request.user, StaffUser) and request.user.is_active else None
-    form = JoinForm(request.POST if request.method == "POST" and "as_known" not in request.POST else None)
-    try:
-        if request.method == "POST" and known and "as_known" in request.POST:
-            invitations.accept_as(tenant_id=tenant.pk, secret=secret, staff=known)
-            return redirect("/admin/")
-        if request.method == "POST" and form.is_valid():
-            staff = invitations.accept_as_new(
-                tenant_id=tenant.pk,
-                secret=secret,
-                username=form.cleaned_data["username"],
-                password=form.cleaned_data["password"],
-            )
-            login(request, staff, backend="django.contrib.auth.backends.ModelBackend")
-            return redirect("/admin/")
-    except ProductError as refused:
-        form.add_error("username" if refused.type == "username_taken" else "password", str(refused.msg))
-    return _join_page(request, tenant, form=form, invitation=invitation, known=known)
-
-
-class JoinForm(forms.Form):
-    """A name and a password of one's own."""
-
-    username = forms.CharField(label=_("User name"), max_length=150, widget=forms.TextInput(attrs={"autofocus": True}))
-    password = forms.CharField(
-        label=_("Password"),
-        max_length=128,
-        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
-        strip=False,
-    )
 
 
 def _take(request: PortalRequest, begun: Opening, at: wizard.StepOfWizard) -> HttpResponse:
@@ -283,11 +238,3 @@ def _to_pay(link: str) -> dict[str, Any]:
     if not link.startswith("weixin:"):
         return {"pay_url": link}
     return {"pay_code": segno.make(link, error="m").svg_inline(scale=5, border=2, light="#fff")}
-
-
-def _join_page(request: HttpRequest, tenant: Tenant, *, status: int = 200, **more: Any) -> HttpResponse:
-    with scope.tenant(tenant.pk):
-        brand = Branding.objects.filter(tenant=tenant).first() or Branding(title=tenant.name)
-    response = render(request, "pages/join.html", {"brand": brand, **more}, status=status)
-    response["Referrer-Policy"] = "same-origin"  # the address is what lets in
-    return response

@@ -16,8 +16,8 @@ _SECRET_TEXT = re.compile(
     r"(?P<lead>(?:[?&]|\b)(?:token|secret|password|api_?key|js_code|access_token|authorization)[\"']?\s*[=:]\s*[\"']?)"
     r"(?P<value>(?:Bearer\s+)?[^\s&\"',;)}]+)"
     r"|(?P<bearer>\bBearer\s+)[^\s\"',;)}]+"
-    # A redeem code's page, a shared conversation's, an invitation of staff, a new password's.
-    r"|(?P<link>/(?:r|s|api/chat/shared|admin/join|(?:admin|platform)/reset/[^/]+)/)[^\s/?#\"']+"
+    # A redeem code's page, a shared conversation's, invitations, a confirmed address's, a new password's.
+    r"|(?P<link>/(?:r|s|api/chat/shared|admin/join|portal/sign-up|portal/invitation/[^/]+|(?:admin|platform)/reset/[^/]+)/)[^\s/?#\"']+"
     r"|\b(?:bny_|sk-)[A-Za-z0-9_\-]{8,}",
     re.IGNORECASE,
 )

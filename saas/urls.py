@@ -18,7 +18,6 @@ from chat.receipts import router as receipts
 from chat.shares import router as shares
 from chat.shelf import router as shelf
 from lifecycle.api import router as opening
-from lifecycle.pages import join
 from lifecycle.portal_urls import urlpatterns as portal_of_lifecycle
 from saas.health import healthz
 from saas.openapi import openapi
@@ -51,7 +50,6 @@ urlpatterns = [
     path("i/<str:code>", invitation_link, name="invitation_link"),
     path("r/<str:code>", redeem_link, name="redeem_link"),
     path("s/<str:token>", shared_conversation, name="shared"),
-    path("join/<str:secret>/", join, name="join"),
     path("pay/done", payment_done, name="payment_done"),
     path("healthz", healthz, name="healthz"),
     path("api/openapi.json", openapi, name="openapi"),

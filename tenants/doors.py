@@ -79,6 +79,15 @@ class NewPasswordForm(forms.Form):
         return again
 
 
+class NewAccountForm(NewPasswordForm):
+    """A new account's name, which is an address, and its password."""
+
+    email = forms.EmailField(
+        label=_("E-mail"), widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "username", "type": "email"})
+    )
+    field_order = ("email", "password", "again")
+
+
 class AccountForm(forms.Form):
     """An account that there is."""
 
@@ -102,7 +111,8 @@ def join(site: UnfoldAdminSite, request: HttpRequest, token: str) -> HttpRespons
     if isinstance(request.user, StaffUser):
         return _join_as_oneself(site, request, invitation, token)
     has_account = "account" in request.GET
-    form = (AccountForm if has_account else NewPasswordForm)(request.POST or None)
+    as_new = NewPasswordForm if invitation.email else NewAccountForm
+    form = (AccountForm if has_account else as_new)(request.POST or None)
     if form.is_valid():
         try:
             staff = _with_account(request, form, token) if has_account else _as_new(request, form, token)
@@ -120,6 +130,8 @@ def _ask(
 ) -> HttpResponse:
     facts = {"role": invitation.get_role_display(), "email": invitation.email}
     said = _("You are invited as %(role)s. Your user name is %(email)s.") % facts
+    if isinstance(form, NewAccountForm):
+        said = _("You are invited as %(role)s. Your e-mail becomes your user name.") % facts
     if isinstance(form, AccountForm):
         said = _("You are invited as %(role)s. Log in to accept.") % facts
     return show(site, request, title=_("Accept the invitation"), form=form, said=said, **context)
@@ -141,7 +153,8 @@ def _join_as_oneself(
 
 def _as_new(request: HttpRequest, form: forms.Form, token: str) -> StaffUser:
     tenant: Tenant = request.tenant  # type: ignore[attr-defined]
-    return invitations.join_as_new(tenant=tenant, token=token, password=form.cleaned_data["password"])
+    given = form.cleaned_data
+    return invitations.join_as_new(tenant=tenant, token=token, password=given["password"], email=given.get("email", ""))
 
 
 def _with_account(request: HttpRequest, form: forms.Form, token: str) -> StaffUser:

@@ -1,6 +1,6 @@
-"""Inviting staff: a one-time link, mailed to one address, that makes whoever opens it a member of one tenant.
+"""Inviting staff: a one-time link that makes whoever opens it a member of one tenant; mailed, or passed on by hand.
 
-invite              make the link and mail it; the tenant's earlier open links to the address end
+invite              make the link; with an address mail it, and end the tenant's earlier open links to the address
 open_invitation     the invitation that a link's token stands for, while it is good
 join, join_as_new   accept it, with an account that there is or a new one
 revoke              end a link that nobody has used
@@ -28,28 +28,26 @@ from tenants.errors import ErrorCode, ProductError
 from tenants.login import digest_of
 from tenants.models import Domain, Membership, StaffInvitation, StaffUser, Tenant
 
-DAYS: Final = 7
 _DAY_SECONDS: Final = 24 * 60 * 60
 _PER_DAY: Final = 100
 
 
-def invite(  # noqa: PLR0913  # who, where, as what, by whom
-    *, tenant: Tenant, email: str, role: str, by: StaffUser | None, origin: str = "", days: int = DAYS
-) -> str:
-    """Return a new link to a role in `tenant`, good once and for `days`, which is also mailed to `email`.
+def invite(*, tenant: Tenant, role: str, by: StaffUser | None, email: str = "", origin: str = "") -> str:
+    """Return a new link to a role in `tenant`, good once and for INVITATION_DAYS; also mailed to `email` if given.
 
     `origin` is where the tenant's admin is reached, such as `https://chat.example.com`; by default its first domain.
     `by` is None where the product itself invites.
 
     Raises ProductError INVALID "staff_email_invalid" or "staff_role_unknown", or QUOTA "too_many_tries".
     """
-    email = _address(email)
+    email, days = _address(email) if email else "", settings.INVITATION_DAYS
     if role not in Membership.Role.values:
         raise ProductError(ErrorCode.INVALID, _("There is no such role."), type="staff_role_unknown", scope="role")
     throttle.count(what="staff_invitation", who=tenant.slug, limit=_PER_DAY, seconds=_DAY_SECONDS)
     token = secrets.token_urlsafe(32)
     with scope.tenant(tenant.pk), transaction.atomic():
-        _open().filter(tenant=tenant, email=email).update(revoked_at=timezone.now())
+        if email:
+            _open().filter(tenant=tenant, email=email).update(revoked_at=timezone.now())
         StaffInvitation.objects.create(
             tenant=tenant,
             email=email,
@@ -59,10 +57,11 @@ def invite(  # noqa: PLR0913  # who, where, as what, by whom
             expires_at=timezone.now() + timedelta(days=days),
         )
         link = f"{origin or _origin_of(tenant)}{reverse('tenant_admin:join', args=[token])}"
-        write = partial(_letter, name=tenant.name, link=link, role=role, days=days)
-        transaction.on_commit(
-            partial(letters.send_letter, [email], language=tenant.language, write=write, tenant_id=tenant.pk)
-        )
+        if email:
+            write = partial(_letter, name=tenant.name, link=link, role=role, days=days)
+            transaction.on_commit(
+                partial(letters.send_letter, [email], language=tenant.language, write=write, tenant_id=tenant.pk)
+            )
     return link
 
 
@@ -91,18 +90,20 @@ def join(*, tenant: Tenant, token: str, staff: StaffUser) -> Membership:
     return membership
 
 
-def join_as_new(*, tenant: Tenant, token: str, password: str) -> StaffUser:
-    """Return a new staff user, named by the invitation's address, who is a member by it.
+def join_as_new(*, tenant: Tenant, token: str, password: str, email: str = "") -> StaffUser:
+    """Return a new staff user who is a member by an invitation, named by its address; `email` where it has none.
 
-    Raises ProductError INVALID "staff_name_taken" or "weak_password", NOT_FOUND "staff_invitation_not_found".
+    Raises ProductError INVALID "staff_email_invalid", "staff_name_taken" or "weak_password", NOT_FOUND
+    "staff_invitation_not_found".
     """
     invitation = open_invitation(tenant=tenant, token=token)
-    staff = StaffUser(username=invitation.email, email=invitation.email)
+    address = invitation.email or _address(email)
+    staff = StaffUser(username=address, email=address)
     try:
         validate_password(password, staff)
     except ValidationError as weak:
         raise ProductError(ErrorCode.INVALID, " ".join(weak.messages), type="weak_password", scope="password") from None
-    if StaffUser.objects.filter(username__iexact=invitation.email).exists():
+    if StaffUser.objects.filter(username__iexact=address).exists():
         raise _taken()
     staff.set_password(password)
     try:
@@ -112,6 +113,11 @@ def join_as_new(*, tenant: Tenant, token: str, password: str) -> StaffUser:
     except IntegrityError:
         raise _taken() from None
     return staff
+
+
+def latest_open() -> StaffInvitation | None:
+    """Return the open invitation that is good longest; in the tenant's scope."""
+    return _open().order_by("-expires_at").first()
 
 
 def revoke(*, tenant_id: int, invitation_id: int) -> bool:

@@ -40,7 +40,7 @@ TENANTLESS_PATHS = frozenset({"/healthz"})
 # Payment providers name the tenant in the path, and may come by any host, for a suspended tenant too: money was paid.
 CALLBACK_PREFIX = "/api/payments/"
 # The pages of a tenant's staff, who may come in while it is suspended. Style sheets and scripts need no tenant.
-STAFF_PREFIXES = ("/admin/", "/join/")
+STAFF_PREFIXES = ("/admin/",)
 # docs/protocol.md, "Request": any origin and no credentials, because tokens are not cookies.
 CORS_HEADERS = {
     "Access-Control-Allow-Origin": "*",

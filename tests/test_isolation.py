@@ -51,7 +51,6 @@ PUBLIC: Final = {
     "i/<str:code>",
     "r/<str:code>",
     "s/<str:token>",
-    "join/<str:secret>/",
     "pay/done",
     "healthz",
     "api/openapi.json",

@@ -262,11 +262,17 @@ def test_a_token_is_in_no_log(pair: Pair) -> None:
     assert TOKEN not in pair.nginx.access_log() + pair.nginx.error_log()
 
 
+HIDDEN = (
+    *("/s/", "/api/chat/shared/", "/admin/join/", "/portal/sign-up/", "/portal/invitation/"),
+    *("/admin/reset/", "/platform/reset/"),
+)
+
+
 def test_a_redeem_code_or_a_shared_links_token_is_in_no_log(pair: Pair) -> None:
     code = "7KQM-X2VB-9RTC-4WHN"
     headers_that_arrive(pair, {"X-Request-Id": "linked-1"}, f"/r/{code}")
     assert json.loads(log_with(pair.nginx, "linked-1"))["path"] == "/r/[hidden]"
-    for number, prefix in enumerate(("/s/", "/api/chat/shared/"), start=2):
+    for number, prefix in enumerate(HIDDEN, start=2):
         headers_that_arrive(pair, {"X-Request-Id": f"linked-{number}"}, f"{prefix}{code}")
         [line] = [line for line in log_with(pair.nginx, f"linked-{number}").splitlines() if f"linked-{number}" in line]
         assert json.loads(line)["path"] == f"{prefix}[hidden]"

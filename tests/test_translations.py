@@ -74,9 +74,6 @@ from lifecycle.models import (
     TenantEvent,
     TenantExport,
 )
-from lifecycle.models import (
-    StaffInvitation as FirstInvitation,
-)
 from saas.local.messages import OURS, ROOT, forms, texts_of_source, update
 from saas.local.translations import LOCALE
 from tenants import scope
@@ -359,8 +356,7 @@ def keep_safe(tenant: Tenant, staff: StaffUser) -> None:
 
 
 def lead_a_life(tenant: Tenant) -> None:
-    """Give a tenant an invitation, a step of its checklist, an event and an archive."""
-    FirstInvitation.objects.create(tenant=tenant, digest=uuid4().hex * 2, created_by="1", expires_at=Now())
+    """Give a tenant a step of its checklist, an event and an archive."""
     Check.objects.create(tenant=tenant, kind="wallet", state="green", word="wallet_filled", facts={"yuan": "1"})
     TenantEvent.objects.create(tenant=tenant, kind="opened", status="active", reason="开通", actor="1")
     TenantExport.objects.create(tenant=tenant, asked_by="1")

@@ -168,66 +168,6 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
-            name="StaffInvitation",
-            fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                (
-                    "role",
-                    models.CharField(
-                        choices=[
-                            ("owner", "owner"),
-                            ("finance", "finance"),
-                            ("support", "support"),
-                            ("content", "content"),
-                        ],
-                        default="owner",
-                        max_length=10,
-                        verbose_name="role",
-                    ),
-                ),
-                ("email", models.EmailField(blank=True, default="", max_length=254, verbose_name="e-mail")),
-                ("digest", models.CharField(editable=False, max_length=64, verbose_name="digest")),
-                ("created_by", models.CharField(max_length=160, verbose_name="by")),
-                (
-                    "created_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="created"
-                    ),
-                ),
-                ("expires_at", models.DateTimeField(verbose_name="expires")),
-                ("revoked_at", models.DateTimeField(blank=True, null=True, verbose_name="revoked")),
-                ("used_at", models.DateTimeField(blank=True, null=True, verbose_name="used")),
-                (
-                    "tenant",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="+",
-                        to="tenants.tenant",
-                        verbose_name="tenant",
-                    ),
-                ),
-                (
-                    "used_by",
-                    models.ForeignKey(
-                        blank=True,
-                        null=True,
-                        on_delete=django.db.models.deletion.SET_NULL,
-                        related_name="+",
-                        to=settings.AUTH_USER_MODEL,
-                        verbose_name="used by",
-                    ),
-                ),
-            ],
-            options={
-                "verbose_name": "invitation of staff",
-                "verbose_name_plural": "invitations of staff",
-                "abstract": False,
-                "base_manager_name": "objects",
-                "default_manager_name": "objects",
-            },
-        ),
-        migrations.CreateModel(
             name="TemplateModel",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -579,27 +519,6 @@ class Migration(migrations.Migration):
             model_name="resellertoken",
             constraint=models.CheckConstraint(
                 condition=models.Q(("digest__regex", "^[0-9a-f]{64}$")), name="lifecycle_resellertoken_hashed"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="staffinvitation",
-            constraint=models.UniqueConstraint(fields=("tenant", "id"), name="lifecycle_staffinvitation_tenant_id"),
-        ),
-        migrations.AddConstraint(
-            model_name="staffinvitation",
-            constraint=models.UniqueConstraint(fields=("tenant", "digest"), name="lifecycle_staffinvitation_digest"),
-        ),
-        migrations.AddConstraint(
-            model_name="staffinvitation",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("digest__regex", "^[0-9a-f]{64}$")), name="lifecycle_staffinvitation_hashed"
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name="staffinvitation",
-            constraint=models.CheckConstraint(
-                condition=models.Q(("role__in", ["owner", "finance", "support", "content"])),
-                name="lifecycle_staffinvitation_role",
             ),
         ),
         migrations.AddConstraint(

@@ -15,10 +15,10 @@ from billing.models import MerchantAccount, Order, Package, Refund
 from chat.models import ModelOffer
 from lifecycle import checks, opening, trial_payment
 from lifecycle.addresses import look_up
-from lifecycle.models import Check, StaffInvitation
+from lifecycle.models import Check
 from lifecycle.tests.conftest import make_template
 from tenants import scope
-from tenants.models import AccessToken, Domain, EndUser, MiniProgram, Tenant
+from tenants.models import AccessToken, Domain, EndUser, MiniProgram, StaffInvitation, Tenant
 from tests.doubles import wechatpay
 from tests.doubles.wechat import running_wechat
 from tests.doubles.xpay import running_xpay

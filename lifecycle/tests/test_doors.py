@@ -1,22 +1,15 @@
 """The doors to an opening: the programs' API, the portal's wizard, the invitation; and who is kept out."""
 
-from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.core import mail
-from django.db import connections
 from django.test import Client
-from django.utils import timezone
 
-from lifecycle import invitations, opening, programs
-from lifecycle.models import Check, OfferTemplate, Opening, ResellerToken, StaffInvitation
+from lifecycle import opening, programs
+from lifecycle.models import Check, OfferTemplate, Opening, ResellerToken
 from lifecycle.tests.conftest import make_template
-from tenants import resolve, scope
-from tenants.errors import ProductError
-from tenants.login import digest_of
-from tenants.models import Branding, Membership, MiniProgram, StaffUser, Tenant
+from tenants import scope
+from tenants.models import Branding, Membership, MiniProgram, Tenant
 from tests.factories import (
     PASSWORD,
     host_of,
@@ -54,7 +47,7 @@ def test_a_program_opens_once_and_sees_its_own_resellers_tenants() -> None:
     slug = made["data"]["tenant"]["slug"]
     assert (made["data"]["is_new"], made["data"]["tenant"]["reseller"]) == (True, parent.slug)
     assert (again["data"]["tenant"]["slug"], again["data"]["is_new"]) == (slug, False)
-    assert (again["data"]["invitation_url"], "/join/bny_inv_" in made["data"]["invitation_url"]) == ("", True)
+    assert (again["data"]["invitation_url"], "/admin/join/" in made["data"]["invitation_url"]) == ("", True)
     below = post(ours, "tenants", name="Child", template=template.slug, reseller=child.slug).json()
     assert below["data"]["tenant"]["reseller"] == child.slug
     seen = [row["slug"] for row in ours.get("/api/opening/tenants").json()["data"]]
@@ -140,9 +133,9 @@ def test_a_name_and_one_click_open_a_tenant(template: OfferTemplate) -> None:
     page = client.post("/portal/tenants/new/", {"name": "Bamboo House", "language": "en", "open": "1"})
     tenant = Tenant.objects.get(reseller=reseller)
     assert (page.status_code, tenant.name, tenant.language) == (200, "Bamboo House", "en")
-    assert page.content.decode().count("/join/bny_inv_") == 2
+    assert page.content.decode().count("/admin/join/") == 2
     again = client.get(f"/portal/tenants/{tenant.slug}/checklist/")
-    assert (again.status_code, "/join/bny_inv_" in again.content.decode()) == (200, False)
+    assert (again.status_code, "/admin/join/" in again.content.decode()) == (200, False)
 
 
 def test_nothing_that_was_typed_is_lost(template: OfferTemplate) -> None:
@@ -234,100 +227,29 @@ def test_the_checklist_answers_its_script_and_makes_invitations(template: OfferT
     said = client.post(path, {"do": "look", "step": "wallet"}, headers={"Accept": "application/json"}).json()
     assert {row["kind"]: row["text"] for row in said["steps"]}["wallet"] == "¥1.00 are in the wallet."
     page = client.post(path, {"do": "invite"}).content.decode()
-    assert page.count("/join/bny_inv_") == 2
+    assert page.count("/admin/join/") == 2
     assert client.post(path, {"do": "look", "step": "wallet"})["Location"] == path
 
 
 # --- the invitation
 
 
-def invite(tenant: Tenant, **fields: Any) -> str:
-    made = invitations.invite(**{"tenant": tenant, "role": "owner", "actor": "test", **fields})
-    return made.url.rpartition("/join/")[2].strip("/")
-
-
 def at(tenant: Tenant) -> Client:
     return Client(headers={"host": host_of(tenant), "Accept-Language": "en"})
 
 
-@db
-def test_an_invitation_lets_one_person_in_once() -> None:
-    tenant, other = make_tenant(), make_tenant()
-    secret, name = invite(tenant, role="finance"), unique("owner")
-    assert at(other).get(f"/join/{secret}/").status_code == 404
-    assert Client(headers={"host": "localhost"}).get(f"/join/{secret}/").status_code == 404
-    client = at(tenant)
-    assert client.get(f"/join/{secret}/").status_code == 200
-    weak = client.post(f"/join/{secret}/", {"username": name, "password": "12345678"})
-    assert (weak.status_code, "too common" in weak.content.decode()) == (200, True)
-    taken = client.post(f"/join/{secret}/", {"username": make_staff().username, "password": PASSWORD})
-    assert "This name is taken." in taken.content.decode()
-    done = client.post(f"/join/{secret}/", {"username": name, "password": PASSWORD})
+def test_the_link_of_an_opening_makes_its_first_owner(template: OfferTemplate) -> None:
+    reseller = make_reseller()
+    opened = opening.open_for(
+        application=opening.Application(name="B", template=template.slug), reseller=reseller, actor="test"
+    )
+    path, client, email = "/" + opened.invitation_url.split("/", 3)[3], at(opened.tenant), f"{unique('o')}@example.com"
+    assert client.get(path).status_code == 200
+    done = client.post(path, {"email": email.upper(), "password": PASSWORD, "again": PASSWORD})
     assert (done.status_code, done["Location"]) == (302, "/admin/")
-    assert client.get("/admin/").status_code == 200
-    with scope.tenant(tenant.pk):
-        assert [(row.staff.username, row.role) for row in Membership.objects.all()] == [(name, "finance")]
-        assert secret not in str(list(StaffInvitation.objects.values()))
-    assert at(tenant).get(f"/join/{secret}/").status_code == 404
-    assert at(tenant).post(f"/join/{secret}/", {"username": unique("x"), "password": PASSWORD}).status_code == 404
-
-
-@db
-def test_somebody_who_has_a_log_in_joins_with_it() -> None:
-    tenant, elsewhere = make_tenant(), make_tenant()
-    staff, secret, client = make_staff(elsewhere), invite(tenant), at(tenant)
-    client.force_login(staff)
-    assert client.post(f"/join/{secret}/", {"as_known": "1"})["Location"] == "/admin/"
-    with scope.tenant(tenant.pk):
-        assert [row.staff_id for row in Membership.objects.all()] == [staff.pk]
-
-
-@db
-def test_an_invitation_expires_is_revoked_and_opens_while_suspended() -> None:
-    tenant = make_tenant()
-    late, gone, good = (invite(tenant) for _ in range(3))
-    with scope.tenant(tenant.pk):
-        rows = {digest: row for row in StaffInvitation.objects.all() for digest in [row.digest]}
-        StaffInvitation.objects.filter(digest=digest_of(late)).update(expires_at=timezone.now() - timedelta(seconds=1))
-        row = rows[digest_of(gone)]
-        assert [invitations.revoke(invitation=row) for _ in range(2)] == [True, False]
-    Tenant.objects.filter(pk=tenant.pk).update(status="suspended")
-    resolve.forget()
-    assert [at(tenant).get(f"/join/{secret}/").status_code for secret in (late, gone, good, "x")] == [
-        404,
-        404,
-        200,
-        404,
-    ]
-
-
-@db
-def test_an_invitation_is_mailed_in_the_tenants_language(django_capture_on_commit_callbacks: Any) -> None:
-    with django_capture_on_commit_callbacks(execute=True):
-        invite(make_tenant(), email="owner@example.com")
-    assert [(letter.to, "/join/bny_inv_" in letter.body) for letter in mail.outbox] == [(["owner@example.com"], True)]
-
-
-@pytest.mark.usefixtures("committed_db")
-def test_of_eight_who_take_an_invitation_at_once_one_gets_it() -> None:
-    tenant = make_tenant()
-    secret, names = invite(tenant), [unique("staff") for _ in range(8)]
-
-    def go(name: str) -> str:
-        try:
-            staff = invitations.accept_as_new(tenant_id=tenant.pk, secret=secret, username=name, password=PASSWORD)
-        except ProductError as refused:
-            return refused.type
-        finally:
-            connections.close_all()
-        return staff.username
-
-    with ThreadPoolExecutor(8) as pool:
-        said = list(pool.map(go, names))
-    assert said.count("invitation_not_found") == 7
-    assert StaffUser.objects.filter(username__in=names).count() == 1
-    with scope.tenant(tenant.pk):
-        assert Membership.objects.count() == 1
+    with scope.tenant(opened.tenant.pk):
+        assert [(row.staff.username, row.role) for row in Membership.objects.all()] == [(email, "owner")]
+    assert at(opened.tenant).get(path).status_code == 404
 
 
 # --- the admins
@@ -361,18 +283,14 @@ def test_the_operator_decides_with_a_second_look() -> None:
 
 
 @db
-def test_owners_invite_and_others_do_not() -> None:
+def test_owners_look_at_the_checklist_and_others_do_not() -> None:
     tenant, other = make_tenant(), make_tenant()
     owner, support = make_staff(tenant), make_staff(tenant, role="support")
     client = at(tenant)
     client.force_login(owner)
-    path = "/admin/lifecycle/staffinvitation/"
-    assert client.post(f"{path}add/", {"role": "support", "email": ""}).status_code == 302
-    assert client.get(path).content.decode().count("/join/bny_inv_") == 1
-    assert client.get(path).content.decode().count("/join/bny_inv_") == 0
     assert client.get("/admin/lifecycle/check/").status_code == 200
     client.force_login(support)
-    for refused in (path, f"{path}add/", "/admin/lifecycle/check/", "/admin/lifecycle/tenantexport/ask/"):
+    for refused in ("/admin/lifecycle/check/", "/admin/lifecycle/tenantexport/ask/"):
         assert (refused, client.get(refused).status_code) == (refused, 403)
     stranger = at(tenant)
     stranger.force_login(make_staff(other))

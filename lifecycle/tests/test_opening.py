@@ -15,12 +15,12 @@ from billing import audit, pricing, wallet
 from billing.models import FreeQuota, MerchantAccount, PriceVersion
 from chat.models import ModelOffer, Role
 from lifecycle import opening
-from lifecycle.models import Check, Opening, StaffInvitation, TenantEvent
+from lifecycle.models import Check, Opening, TenantEvent
 from lifecycle.opening import Application, open_for
 from lifecycle.tests.conftest import make_template
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
-from tenants.models import Branding, Domain, MiniProgram, Reseller, Tenant
+from tenants.models import Branding, Domain, MiniProgram, Reseller, StaffInvitation, Tenant
 from tests.factories import YUAN, make_price, make_reseller, make_tenant, unique
 
 
@@ -37,7 +37,7 @@ def test_only_a_name_is_needed() -> None:
     opened = open_one(reseller)
     tenant = opened.tenant
     assert (opened.host, opened.is_new) == (f"{tenant.slug}.example.com", True)
-    assert opened.invitation_url.startswith(f"https://{opened.host}/join/bny_inv_")
+    assert opened.invitation_url.startswith(f"https://{opened.host}/admin/join/")
     assert (tenant.status, tenant.reseller, tenant.slug.startswith("bamboo-house")) == ("trial", reseller, True)
     assert tenant.trial_ends_on is not None
     with scope.tenant(tenant.pk):
@@ -253,7 +253,7 @@ def test_the_command_opens_and_says_how_the_list_stands() -> None:
     tenant = Tenant.objects.get(reseller=reseller)
     lines = said.getvalue().splitlines()
     assert lines[:2] == [f"tenant      {tenant.slug}", f"address     https://{tenant.slug}.example.com"]
-    assert "/join/bny_inv_" in lines[2]
+    assert "/admin/join/" in lines[2]
     with scope.tenant(tenant.pk):
         assert [p.prompt_rate for p in PriceVersion.objects.all()] == [1_200_000]
     for wrong in (["--reseller", "nobody"], ["--wallet", "much"], ["--markup", "-1"], ["--template", "none"]):

@@ -67,7 +67,7 @@ class StaffInvitationAdmin(TenantModelAdmin):
 
     form = StaffInvitationForm
     visible_to = editable_by = _OWNERS
-    list_display = ("email", "role", "created_at", "expires_at", "accepted_at", "revoked_at", "invited_by")
+    list_display = ("id", "email", "role", "created_at", "expires_at", "accepted_at", "revoked_at", "invited_by")
     list_filter = ("role",)
     list_select_related = ("tenant", "invited_by", "accepted_by")
     search_fields = ("email",)
@@ -98,8 +98,10 @@ class StaffInvitationAdmin(TenantModelAdmin):
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
         """Show the link, should the mail not arrive; the form has invited."""
         log.info("staff_invited", staff=request.user.pk, tenant_id=obj.tenant_id, role=obj.role)
-        text = _("Mailed to %(email)s. The same link, good once: %(link)s") % {"email": obj.email, "link": form.link}
-        self.message_user(request, text, messages.SUCCESS)
+        text = _("The link, which is shown only now: %(link)s")
+        if obj.email:
+            text = _("Mailed to %(email)s. The same link, good once: %(link)s")
+        self.message_user(request, text % {"email": obj.email, "link": form.link}, messages.SUCCESS)
 
     def has_withdraw_permission(self, request: HttpRequest) -> bool:
         """Let in who may invite."""

@@ -15,7 +15,16 @@ class Migration(migrations.Migration):
             name="StaffInvitation",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("email", models.EmailField(max_length=254, verbose_name="e-mail")),
+                (
+                    "email",
+                    models.EmailField(
+                        blank=True,
+                        default="",
+                        help_text="Empty: you are shown the link, once, to pass it on.",
+                        max_length=254,
+                        verbose_name="e-mail",
+                    ),
+                ),
                 (
                     "role",
                     models.CharField(

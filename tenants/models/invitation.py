@@ -14,7 +14,9 @@ from tenants.scope import TenantOwned
 class StaffInvitation(TenantOwned):
     """A link that makes whoever opens it a member; the database has its token's SHA-256."""
 
-    email = models.EmailField(_("e-mail"))
+    email = models.EmailField(
+        _("e-mail"), blank=True, default="", help_text=_("Empty: you are shown the link, once, to pass it on.")
+    )
     role = models.CharField(_("role"), max_length=10, choices=Membership.Role.choices)
     digest = models.CharField(max_length=64, editable=False)
     invited_by = models.ForeignKey(

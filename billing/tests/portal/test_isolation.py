@@ -17,9 +17,17 @@ from billing import audit
 from billing.models import Account, CommissionTerms, PriceVersion, Transfer, WalletNotice, WalletTopUp, Withdrawal
 from billing.tests.conftest import open_shop
 from billing.tests.portal.trade import Trade, answer, browser, free, make_statement, page
+from lifecycle.models import Opening
 from tenants import scope
 from tenants.models import Reseller, StaffUser, Tenant
 from tests.factories import host_of, make_operator, make_reseller, make_staff, make_terms
+
+
+def drafted(trade: Trade) -> object:
+    """Return the number of an opening that the reseller has begun."""
+    answers = {"name": {"name": trade.payee}}
+    return Opening.objects.get_or_create(reseller=trade.reseller, key="draft", defaults={"answers": answers})[0].pk
+
 
 # Anybody may look at these.
 PUBLIC: Final = frozenset({"log_in", "log_out", "sign_up", "confirm", "terms", "invitation"})
