@@ -45,8 +45,11 @@ _PAGE: Final = 1000
 # A worker that has not finished by then is dead.
 _LONGEST: Final = timedelta(hours=6)
 
-# Columns that open something, beside the encrypted ones; and what the platform and resellers have between each other.
-SECRET_COLUMNS: Final = frozenset({"password", "nonce", "last4"})
+# Columns that open something, beside the encrypted ones and those with such a word in their names; and what the
+# platform and resellers have between each other.
+SECRET_COLUMNS: Final = frozenset({"nonce", "last4"})
+_SECRET_WORDS: Final = ("secret", "digest", "password", "token", "hash")
+_TEXTS: Final = (models.CharField, models.TextField, models.BinaryField)
 OUR_COLUMNS: Final = frozenset(
     {
         *("cost", "cost_price", "reseller", "parent_reseller"),
@@ -153,8 +156,7 @@ def columns_of(model: type[models.Model]) -> list["models.Field[Any, Any]"]:
         for field in model._meta.concrete_fields
         if not isinstance(field, EncryptedTextField)
         and field.name not in SECRET_COLUMNS | OUR_COLUMNS
-        and not any(word in field.name for word in ("secret", "digest"))
-        and "token" not in field.name.replace("_tokens", "")
+        and not (isinstance(field, _TEXTS) and any(word in field.name for word in _SECRET_WORDS))
     ]
 
 

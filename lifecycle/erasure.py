@@ -6,14 +6,16 @@ sweep      delete what is due
 erase      delete one: one transaction, so that it is all gone or all there
 
 What the law wants kept is kept, without who the people were: the books and what proves them (all of billing but the
-traces of devices), prices, orders and their refunds. Everything else goes. The audit of the books stays as clean as it
+traces of devices), prices, orders and their refunds. Everything else goes, the log of changes too: it quotes what was
+changed. The audit of the books stays as clean as it
 was. The proof says how many rows of each kind went, stayed, and were stripped of people, with a digest over the keys of
 all that went: whoever has an archive from before can compare.
 """
 
 import hashlib
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -26,15 +28,17 @@ from django.db import IntegrityError, connection, models, transaction
 from django.db.models import F, Value
 from django.db.models.functions import Cast, Concat
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from psycopg import sql
 
-from billing.models import Hold, Order, Refund, RewardOrigin
-from lifecycle import archive, history
+from billing.models import Hold, Invitation, Order, Refund, RewardOrigin
+from lifecycle import archive, history, life
 from lifecycle.models import Opening, TenantDeletion, TenantEvent, TenantExport
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
-from tenants.models import EndUser, Membership, StaffUser, Tenant
+from tenants.letters import Letter
+from tenants.models import EndUser, Membership, RecoveryCode, SecondFactor, StaffSession, StaffUser, Tenant
 from tenants.resolve import forget
 from tenants.scope import TenantOwned
 from tenants.secrets import EncryptedTextField
@@ -58,7 +62,9 @@ _STRIPPED: Final[dict[type[models.Model], dict[str, Any]]] = {
         "password": "",
         "language": "",
         "is_active": False,
+        "last_seen_at": None,
     },
+    Invitation: {"device_digest": "", "address_digest": ""},
     Order: {"payer_openid": ""},
 }
 
@@ -72,6 +78,12 @@ def deleted_models() -> list[type[TenantOwned]]:
     """Return the kinds of rows that go."""
     kept = set(kept_models())
     return [model for model in _owned() if model not in kept]
+
+
+def stripped(model: type[models.Model]) -> dict[str, Any]:
+    """Return what is taken out of a kind of row that stays: who somebody was and every secret, and what is left."""
+    secrets = {field.name: "" for field in model._meta.concrete_fields if isinstance(field, EncryptedTextField)}
+    return {**secrets, **_STRIPPED.get(model, {})}
 
 
 def ask(*, tenant_id: int, reason: str, actor: str) -> TenantDeletion:
@@ -103,6 +115,7 @@ def ask(*, tenant_id: int, reason: str, actor: str) -> TenantDeletion:
         history.record(
             tenant=tenant, kind=TenantEvent.Kind.DELETION_ASKED, actor=actor, reason=told, due_at=due.isoformat()
         )
+        transaction.on_commit(partial(life.tell, tenant, partial(_to_be_deleted, tenant, due)), robust=True)
         transaction.on_commit(forget)
     return deletion
 
@@ -145,11 +158,12 @@ def erase(*, tenant_id: int, actor: str) -> TenantDeletion:
             for export in TenantExport.objects.filter(state=TenantExport.State.DONE):
                 archive.throw_away(export)
             staff = list(Membership.objects.values_list("staff_id", flat=True))
+        # First: the log of changes goes only of a tenant that is closed.
+        Tenant.objects.filter(pk=tenant_id).update(status=Tenant.Status.CLOSED, status_reason="", trial_ends_on=None)
         deleted, digest = _delete(tenant_id)
         anonymised = _strip(tenant_id)
         anonymised |= _strip_staff(staff)
         Opening.objects.filter(slug=tenant.slug).update(answers={}, secrets="")
-        Tenant.objects.filter(pk=tenant_id).update(status=Tenant.Status.CLOSED, status_reason="", trial_ends_on=None)
         tenant.refresh_from_db()
         with scope.tenant(tenant_id):
             history.record(tenant=tenant, kind=TenantEvent.Kind.DELETED, actor=actor, digest=digest)
@@ -160,6 +174,23 @@ def erase(*, tenant_id: int, actor: str) -> TenantDeletion:
         transaction.on_commit(forget)
     log.info("tenant_deleted", tenant_slug=tenant.slug, rows=sum(deleted.values()), digest=digest)
     return deletion
+
+
+def _to_be_deleted(tenant: Tenant, due: datetime) -> Letter:
+    facts = {
+        **life.facts_of(tenant),
+        "reason": tenant.status_reason,
+        "due": f"{timezone.localtime(due):%Y-%m-%d %H:%M}",
+    }
+    return Letter(
+        gettext("%(name)s will be deleted on %(due)s") % facts,
+        gettext(
+            "“%(name)s” is suspended, and will be deleted on %(due)s. The reason: %(reason)s\n\n"
+            "Until then its owner can take an archive of everything along, and the operator can call the deletion "
+            "off.\n\n%(url)s"
+        )
+        % facts,
+    )
 
 
 def _try(tenant_id: int) -> bool:
@@ -232,9 +263,7 @@ def _strip(tenant_id: int) -> dict[str, int]:
     """Take out of the rows that stay who people were, and every secret."""
     counts: dict[str, int] = {}
     for model in kept_models():
-        secrets = {field.name: "" for field in model._meta.concrete_fields if isinstance(field, EncryptedTextField)}
-        values = {**secrets, **_STRIPPED.get(model, {})}
-        if values:
+        if values := stripped(model):
             with scope.platform("the log of rows that are stripped"):
                 _forget_log(model, tenant_id)
             with scope.tenant(tenant_id):
@@ -247,12 +276,17 @@ def _strip_staff(staff: Iterable[int]) -> dict[str, int]:
     """Take out who the tenant's staff were, where they work nowhere else."""
     with scope.platform("where else a tenant's staff work"):
         elsewhere = Membership.objects.filter(staff_id__in=staff).values("staff_id")
-        alone = StaffUser.objects.filter(pk__in=staff, is_superuser=False, platform_memberships=None)
-        count = alone.exclude(pk__in=elsewhere).update(
+        only_here = StaffUser.objects.filter(pk__in=staff, is_superuser=False, platform_memberships=None)
+        alone = list(only_here.exclude(pk__in=elsewhere).values_list("pk", flat=True))
+        for model in (SecondFactor, RecoveryCode, StaffSession):
+            model._base_manager.filter(staff__in=alone).delete()
+        count = StaffUser.objects.filter(pk__in=alone).update(
             username=Concat(Value("deleted-"), Cast(F("pk"), models.TextField())),
             first_name="",
             last_name="",
             email="",
+            language="",
+            last_login=None,
             password=UNUSABLE_PASSWORD_PREFIX,
             is_active=False,
         )

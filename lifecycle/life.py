@@ -4,21 +4,23 @@ activate     the trial, or a suspension, is over: it serves its users
 set_trial    on trial until a day
 suspend      its users are turned away with a message, its staff may look, everything is kept
 resume       back to what it was before the suspension
-sweep_trials trials that are over end in a suspension; those that end soon are told of by mail
+sweep_trials trials that are over end in a suspension; those that end soon are told of
+tell         who answers for a tenant, by mail and by a notice
 
 Each is one conditional UPDATE and an event in one transaction, so that two people who decide at once decide once. A
 closed tenant stays closed (`lifecycle.erasure`). How it gets about: every process forgets a tenant within
 `resolve.REMEMBER_SECONDS`.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import date, timedelta
+from functools import partial
 from typing import Any, Final
 
 import structlog
 from django.db import transaction
 from django.utils import timezone
-from django.utils.translation import gettext
+from django.utils.translation import gettext, gettext_noop
 from django.utils.translation import gettext_lazy as _
 
 from billing import notices
@@ -28,7 +30,7 @@ from lifecycle.models import TenantDeletion, TenantEvent
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
 from tenants.letters import Letter
-from tenants.models import StaffUser, Tenant
+from tenants.models import Notice, Tenant
 from tenants.resolve import forget
 
 log = structlog.get_logger(__name__)
@@ -36,8 +38,8 @@ log = structlog.get_logger(__name__)
 Status, Kind = Tenant.Status, TenantEvent.Kind
 
 ACTOR: Final = "lifecycle"
-# Why a trial's end suspends: a word for the programs that read it.
-TRIAL_ENDED: Final = "The trial has ended."
+# Why a trial's end suspends: said in the language of whoever reads it.
+TRIAL_ENDED: Final = gettext_noop("The trial has ended.")
 # How many days before its end a trial is told of.
 NOTICE_DAYS: Final = (7, 3, 1)
 
@@ -76,20 +78,17 @@ def set_trial(*, tenant_id: int, ends_on: date, reason: str, actor: str) -> Tena
 
 
 def suspend(*, tenant_id: int, reason: str, actor: str) -> Tenant:
-    """Turn a tenant's users away; nothing is deleted, its staff see why. Answers that are under way end as they would.
+    """Turn a tenant's users away; nothing is deleted, its staff and its reseller are told why.
+
+    Answers that are under way end as they would.
 
     Raises ProductError INVALID "tenant_state", and "reason_wanted" without a reason: its staff read it.
     """
     _require(reason)
-    return _change(
-        tenant_id,
-        {Status.TRIAL, Status.ACTIVE},
-        Kind.SUSPENDED,
-        actor=actor,
-        reason=reason,
-        status=Status.SUSPENDED,
-        status_reason=reason.strip()[: history.REASON_LENGTH],
-    )
+    with transaction.atomic():
+        tenant = _suspend(tenant_id, reason=reason, actor=actor)
+        transaction.on_commit(partial(tell, tenant, partial(_suspended, tenant)), robust=True)
+    return tenant
 
 
 def resume(*, tenant_id: int, reason: str, actor: str) -> Tenant:
@@ -122,10 +121,10 @@ def sweep_trials(*, today: date | None = None) -> int:
     over = Tenant.objects.filter(status=Status.TRIAL, trial_ends_on__lt=today).order_by("pk")
     for tenant in over:
         try:
-            suspended = suspend(tenant_id=tenant.pk, reason=TRIAL_ENDED, actor=ACTOR)
+            suspended = _suspend(tenant.pk, reason=TRIAL_ENDED, actor=ACTOR)
         except ProductError:  # somebody was quicker
             continue
-        _tell(suspended, days=0)
+        _tell_of_trial(suspended, days=0)
         done += 1
     soon = Tenant.objects.filter(
         status=Status.TRIAL, trial_ends_on__range=(today, today + timedelta(days=max(NOTICE_DAYS)))
@@ -133,6 +132,18 @@ def sweep_trials(*, today: date | None = None) -> int:
     for tenant in soon.order_by("pk"):
         done += _give_notice(tenant, today)
     return done
+
+
+def _suspend(tenant_id: int, *, reason: str, actor: str) -> Tenant:
+    return _change(
+        tenant_id,
+        {Status.TRIAL, Status.ACTIVE},
+        Kind.SUSPENDED,
+        actor=actor,
+        reason=reason,
+        status=Status.SUSPENDED,
+        status_reason=reason.strip()[: history.REASON_LENGTH],
+    )
 
 
 def _change(
@@ -183,37 +194,60 @@ def _give_notice(tenant: Tenant, today: date) -> bool:
             if TenantEvent.objects.filter(kind=Kind.TRIAL_NOTICE, facts=facts).exists():
                 return False
         history.record(tenant=tenant, kind=Kind.TRIAL_NOTICE, actor=ACTOR, **facts)
-    _tell(tenant, days=left)
+    _tell_of_trial(tenant, days=left)
     return True
 
 
-def _tell(tenant: Tenant, *, days: int) -> None:
-    """Mail the tenant's owners and finance, and its reseller's people."""
-
-    def write() -> Letter:
-        url = f"{address_of(main_host(tenant.pk))}/admin/"
-        facts = {"name": tenant.name, "until": tenant.trial_ends_on, "url": url}
-        if tenant.status == Status.SUSPENDED:
-            return Letter(
-                gettext("The trial of %(name)s has ended") % facts,
-                gettext(
-                    "The trial of “%(name)s” ended on %(until)s. Its users are turned away; nothing is lost. "
-                    "Ask your provider to activate it.\n\n%(url)s"
-                )
-                % facts,
-            )
-        return Letter(
-            gettext("The trial of %(name)s ends on %(until)s") % facts,
-            gettext(
-                "The trial of “%(name)s” ends on %(until)s. After that day its users are turned away; nothing is lost. "
-                "Ask your provider to activate it.\n\n%(url)s"
-            )
-            % facts,
-        )
-
+def tell(tenant: Tenant, write: Callable[[], Letter]) -> int:
+    """Tell a tenant's owners and finance, and its reseller's people, by mail and where they log in; return mails."""
     with scope.tenant(tenant.pk):
-        staff = notices.treasurers(tenant_id=tenant.pk)
-    people: list[StaffUser] = notices.people_of(reseller_id=tenant.reseller_id) if tenant.reseller_id else []
-    everybody = {person.pk: person for person in [*staff, *people]}
-    told = notices.mail(staff=everybody.values(), language=tenant.language, write=write)
+        told = notices.tell(kind=Notice.Kind.EXPIRY, tenant=tenant, write=write)
+    if tenant.reseller_id:
+        with scope.platform("a notice to a reseller"):
+            told += notices.tell(kind=Notice.Kind.EXPIRY, reseller_id=tenant.reseller_id, write=write)
+    return told
+
+
+def _tell_of_trial(tenant: Tenant, *, days: int) -> None:
+    told = tell(tenant, partial(_trial_ended if tenant.status == Status.SUSPENDED else _trial_ends, tenant))
     log.info("trial_told", tenant_slug=tenant.slug, days=days, mails=told)
+
+
+def facts_of(tenant: Tenant) -> dict[str, Any]:
+    """Return what letters about a tenant name it by."""
+    return {"name": tenant.name, "url": f"{address_of(main_host(tenant.pk))}/admin/"}
+
+
+def _trial_ends(tenant: Tenant) -> Letter:
+    facts = {**facts_of(tenant), "until": tenant.trial_ends_on}
+    return Letter(
+        gettext("The trial of %(name)s ends on %(until)s") % facts,
+        gettext(
+            "The trial of “%(name)s” ends on %(until)s. After that day its users are turned away; nothing is lost. "
+            "Ask your provider to activate it.\n\n%(url)s"
+        )
+        % facts,
+    )
+
+
+def _trial_ended(tenant: Tenant) -> Letter:
+    facts = {**facts_of(tenant), "until": tenant.trial_ends_on}
+    return Letter(
+        gettext("The trial of %(name)s has ended") % facts,
+        gettext(
+            "The trial of “%(name)s” ended on %(until)s. Its users are turned away; nothing is lost. "
+            "Ask your provider to activate it.\n\n%(url)s"
+        )
+        % facts,
+    )
+
+
+def _suspended(tenant: Tenant) -> Letter:
+    facts = {**facts_of(tenant), "reason": tenant.status_reason}
+    return Letter(
+        gettext("%(name)s is suspended") % facts,
+        gettext(
+            "“%(name)s” is suspended: its users are turned away, nothing is lost. The reason: %(reason)s\n\n%(url)s"
+        )
+        % facts,
+    )

@@ -17,7 +17,7 @@ _SECRET_TEXT = re.compile(
     r"(?P<value>(?:Bearer\s+)?[^\s&\"',;)}]+)"
     r"|(?P<bearer>\bBearer\s+)[^\s\"',;)}]+"
     # A redeem code's page, a shared conversation's, invitations, a confirmed address's, a new password's.
-    r"|(?P<link>/(?:r|s|api/chat/shared|admin/join|portal/sign-up|portal/invitation/[^/]+|(?:admin|platform)/reset/[^/]+)/)[^\s/?#\"']+"
+    r"|(?P<link>/(?:r|s|api/chat/shared|admin/join|portal/sign-up|portal/invitation/[^/]+|(?:admin|platform|portal)/reset/[^/]+)/)[^\s/?#\"']+"
     r"|\b(?:bny_|sk-)[A-Za-z0-9_\-]{8,}",
     re.IGNORECASE,
 )

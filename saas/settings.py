@@ -217,7 +217,7 @@ NEW_USERS_PER_DAY = env.int("NEW_USERS_PER_DAY", default=50)
 # Tries of staff to log in, for each account in a quarter of an hour; ten times that per address.
 STAFF_LOGIN_TRIES = env.int("STAFF_LOGIN_TRIES", default=10)
 # Roles that must use a second factor wherever they work, beside what each tenant demands: of `owner`, `finance`,
-# `support`, `content`, and `operator` for the operator's people.
+# `support`, `content`, `reseller` for resellers' people and `operator` for the operator's.
 TWO_FACTOR_ROLES: list[str] = env.list("TWO_FACTOR_ROLES", default=[])
 # Tries to redeem a code, for each user in a quarter of an hour; ten times that per address.
 REDEEM_TRIES = env.int("REDEEM_TRIES", default=20)

@@ -248,7 +248,9 @@ class TenantAdminSite(_Site):
         if tenant is not None and tenant.status == Tenant.Status.SUSPENDED and "told_suspended" not in request.__dict__:
             request.__dict__["told_suspended"] = True
             text = _("This service is suspended: its users are turned away, nothing is lost. The reason: %(reason)s")
-            messages.warning(request, text % {"reason": tenant.status_reason or "–"})
+            # A reason of the product's own, such as a trial's end, has a translation; a person's stays as it was written.
+            reason = translation.gettext(tenant.status_reason) if tenant.status_reason else "–"
+            messages.warning(request, text % {"reason": reason})
         return super().each_context(request)
 
     def answers_at(self, request: HttpRequest) -> bool:

@@ -1,9 +1,16 @@
 """The pages around an admin's log-in: an invitation, the second factor, a forgotten password, and one's own security.
 
-They belong to a site, answer on its hosts only, and show nothing of it to whoever is not let in.
+They belong to a site, answer on its hosts only, and show nothing of it to whoever is not let in. The resellers' portal
+has pages of its own (tenants/portal/people.py), which stand on the same functions:
+
+    count_guess                      before a password is looked at
+    pass_password, pass_second       log in, by one factor or by both
+    mail_resets, whose_link, renew   a forgotten password
+    act                              one's own second factor and sessions
 """
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -191,12 +198,37 @@ def enter(site: UnfoldAdminSite, request: HttpRequest, staff: StaffUser, where: 
     here = {request.get_host()}
     if not url_has_allowed_host_and_scheme(where, allowed_hosts=here, require_https=request.is_secure()):
         where = home
+    if pass_password(request, staff, where):
+        return HttpResponseRedirect(where)
+    return HttpResponseRedirect(reverse("admin:second_factor", current_app=site.name))
+
+
+def pass_password(request: HttpRequest, staff: StaffUser, where: str) -> bool:
+    """Log in whose password was right; False where the second factor is asked for first, before going on to `where`."""
     if not second_factor.is_on(staff):
         login(request, staff, backend=_BACKEND)
-        return HttpResponseRedirect(where)
+        return True
     request.session.flush()
     request.session[_HALF] = [staff.pk, staff.get_session_auth_hash(), int(time.time()), where]
-    return HttpResponseRedirect(reverse("admin:second_factor", current_app=site.name))
+    return False
+
+
+def half_way(request: HttpRequest) -> tuple[StaffUser, str] | None:
+    """Return whose password was right just now and where they go on; None for nobody's, or too long ago."""
+    staff_id, digest, at, where = request.session.get(_HALF) or (0, "", 0, "")
+    staff = StaffUser.objects.filter(pk=staff_id, is_active=True).first()
+    if staff is None or staff.get_session_auth_hash() != digest or time.time() - at > _HALF_SECONDS:
+        return None
+    return staff, where
+
+
+def pass_second(request: HttpRequest, staff: StaffUser, code: str) -> None:
+    """Log in who is half way by a code; raises ProductError as `second_factor.check`, and counts addresses, too."""
+    limit = settings.STAFF_LOGIN_TRIES * 10
+    throttle.count(what="staff_code", who=_address(request), limit=limit, seconds=_QUARTER)
+    second_factor.check(staff, code)
+    login(request, staff, backend=_BACKEND)
+    request.session[VERIFIED] = True
 
 
 class CodeForm(forms.Form):
@@ -213,22 +245,17 @@ class CodeForm(forms.Form):
 
 def ask_second_factor(site: UnfoldAdminSite, request: HttpRequest) -> HttpResponse:
     """Ask for the second factor; without a right password just before, go back to the log-in."""
-    staff_id, digest, at, where = request.session.get(_HALF) or (0, "", 0, "")
-    staff = StaffUser.objects.filter(pk=staff_id, is_active=True).first()
-    if staff is None or staff.get_session_auth_hash() != digest or time.time() - at > _HALF_SECONDS:
+    found = half_way(request)
+    if found is None:
         return HttpResponseRedirect(reverse("admin:login", current_app=site.name))
+    staff, where = found
     form = CodeForm(request.POST or None)
     if form.is_valid():
         try:
-            throttle.count(
-                what="staff_code", who=_address(request), limit=settings.STAFF_LOGIN_TRIES * 10, seconds=_QUARTER
-            )
-            second_factor.check(staff, form.cleaned_data["code"])
+            pass_second(request, staff, form.cleaned_data["code"])
         except ProductError as refused:
             form.add_error("code", when_again(refused))
         else:
-            login(request, staff, backend=_BACKEND)
-            request.session[VERIFIED] = True
             return HttpResponseRedirect(where)
     said = _("Type the code that your authenticator app shows, or one of your recovery codes.")
     links = [(reverse("admin:login", current_app=site.name), _("Log in as somebody else"))]
@@ -252,27 +279,40 @@ def forgot(site: UnfoldAdminSite, request: HttpRequest, admits: Any) -> HttpResp
     form = ForgottenForm(request.POST or None)
     title = _("Forgotten password")
     if form.is_valid():
-        email = form.cleaned_data["email"].strip()
         try:
-            for who, limit in ((email.lower(), 5), (_address(request), 50)):
-                throttle.count(what="staff_reset", who=who, limit=limit, seconds=60 * 60)
+            mail_resets(
+                request,
+                form.cleaned_data["email"],
+                admits=partial(admits, request),
+                link=lambda *keys: reverse("admin:password_reset_link", args=keys, current_app=site.name),
+            )
         except ProductError as refused:
             form.add_error(None, when_again(refused))
         else:
-            for staff in StaffUser.objects.filter(email__iexact=email, is_active=True)[:5]:
-                if admits(request, staff):
-                    _mail_reset(site, request, staff)
             said = _("If there is an account with this address here, a mail is on its way to it.")
             return show(site, request, title=title, said=said, links=[_to_login(site)])
     said = _("You will be mailed a link that sets a new password.")
     return show(site, request, title=title, form=form, said=said, button=_("Send"), links=[_to_login(site)])
 
 
+def mail_resets(
+    request: HttpRequest, email: str, *, admits: Callable[[StaffUser], bool], link: Callable[..., str]
+) -> None:
+    """Mail to those of an address whom `admits` names a link that sets a new password; ProductError QUOTA."""
+    email = email.strip()
+    for who, limit in ((email.lower(), 5), (_address(request), 50)):
+        throttle.count(what="staff_reset", who=who, limit=limit, seconds=60 * 60)
+    for staff in StaffUser.objects.filter(email__iexact=email, is_active=True)[:5]:
+        if admits(staff):
+            keys = urlsafe_base64_encode(force_bytes(staff.pk)), default_token_generator.make_token(staff)
+            _mail_reset(request, staff, request.build_absolute_uri(link(*keys)))
+
+
 def reset(site: UnfoldAdminSite, request: HttpRequest, uid: str, token: str, admits: Any) -> HttpResponse:
     """Set a new password by a mailed link; every session ends, and the second factor stays."""
-    staff = _whose(uid)
+    staff = whose_link(uid, token)
     title = _("New password")
-    if staff is None or not admits(request, staff) or not default_token_generator.check_token(staff, token):
+    if staff is None or not admits(request, staff):
         said = _("This link was used or has expired. Please ask for a new one.")
         page = show(site, request, title=title, said=said, links=[_to_login(site)])
         page.status_code = 404
@@ -280,30 +320,35 @@ def reset(site: UnfoldAdminSite, request: HttpRequest, uid: str, token: str, adm
     form = NewPasswordForm(request.POST or None)
     if form.is_valid():
         try:
-            validate_password(form.cleaned_data["password"], staff)
+            renew(staff, form.cleaned_data["password"])
         except forms.ValidationError as weak:
             form.add_error("password", weak)
         else:
-            staff.set_password(form.cleaned_data["password"])
-            staff.save(update_fields=["password"])
-            sessions.end(staff)
-            log.info("staff_password_reset", staff=staff.pk)
             said = _("Your password is set, and every session has ended. Please log in.")
             return show(site, request, title=title, said=said, links=[_to_login(site)])
     return show(site, request, title=title, form=form, button=_("Save"))
 
 
-def _whose(uid: str) -> StaffUser | None:
+def renew(staff: StaffUser, password: str) -> None:
+    """Set a new password, and end every session; raise ValidationError for a weak one."""
+    validate_password(password, staff)
+    staff.set_password(password)
+    staff.save(update_fields=["password"])
+    sessions.end(staff)
+    log.info("staff_password_reset", staff=staff.pk)
+
+
+def whose_link(uid: str, token: str) -> StaffUser | None:
+    """Return whose new password a mailed link sets, while it is good."""
     try:
         number = int(urlsafe_base64_decode(uid))
     except ValueError:
         return None
-    return StaffUser.objects.filter(pk=number, is_active=True).first() if number < 2**63 else None
+    staff = StaffUser.objects.filter(pk=number, is_active=True).first() if number < 2**63 else None
+    return staff if staff and default_token_generator.check_token(staff, token) else None
 
 
-def _mail_reset(site: UnfoldAdminSite, request: HttpRequest, staff: StaffUser) -> None:
-    keys = [urlsafe_base64_encode(force_bytes(staff.pk)), default_token_generator.make_token(staff)]
-    link = request.build_absolute_uri(reverse("admin:password_reset_link", args=keys, current_app=site.name))
+def _mail_reset(request: HttpRequest, staff: StaffUser, link: str) -> None:
     tenant: Tenant | None = getattr(request, "tenant", None)
     language = staff.language or (tenant.language if tenant else "")
     write = partial(_reset_letter, name=staff.get_username(), link=link)
@@ -337,21 +382,14 @@ def security(site: UnfoldAdminSite, request: HttpRequest, *, must: bool) -> Http
     form = CodeForm(request.POST if "code" in request.POST else None)
     if request.method == "POST":
         try:
-            shown = _act(request, staff, form, must=must)
+            shown = act(request, staff, form, must=must)
         except ProductError as refused:
             form.add_error("code", when_again(refused))
-    is_on = second_factor.is_on(staff)
-    factor = None if is_on else second_factor.begin(staff)
     context = {
         **site.each_context(request),
+        **standing(request, staff, must=must, issuer=str(site.site_title)),
         "title": _("Security"),
         "form": form,
-        "is_on": is_on,
-        "must": must and not is_on,
-        "key": factor.key if factor else "",
-        "picture": second_factor.picture(factor, issuer=str(site.site_title)) if factor else "",
-        "sessions": sessions.open_ones(staff),
-        "here": sessions.number_of(request),
         **shown,
     }
     page = TemplateResponse(request, "doors/security.html", context)
@@ -359,8 +397,22 @@ def security(site: UnfoldAdminSite, request: HttpRequest, *, must: bool) -> Http
     return page
 
 
-def _act(request: HttpRequest, staff: StaffUser, form: CodeForm, *, must: bool) -> dict[str, Any]:
-    """Do what a button of the page says; return what is shown this once."""
+def standing(request: HttpRequest, staff: StaffUser, *, must: bool, issuer: str) -> dict[str, Any]:
+    """Return how a person's second factor and sessions stand, as both pages about it show it."""
+    is_on = second_factor.is_on(staff)
+    factor = None if is_on else second_factor.begin(staff)
+    return {
+        "is_on": is_on,
+        "must": must and not is_on,
+        "key": factor.key if factor else "",
+        "picture": second_factor.picture(factor, issuer=issuer) if factor else "",
+        "sessions": sessions.open_ones(staff),
+        "here": sessions.number_of(request),
+    }
+
+
+def act(request: HttpRequest, staff: StaffUser, form: forms.Form, *, must: bool) -> dict[str, Any]:
+    """Do what a button of the page says, with the form's code; return what is shown this once. Raises ProductError."""
     match request.POST.get("act", ""):
         case "end" if request.POST.get("number", "").isdecimal():
             sessions.end(staff, number=int(request.POST["number"]))

@@ -77,15 +77,15 @@ def notices_of(*, tenant_id: int | None, role: str = "", reseller_id: int | None
     return rows if tenant_id is None else rows.filter(Q(roles=[]) | Q(roles__contains=[role]))
 
 
-def unread(*, staff: StaffUser, tenant_id: int | None) -> int:
-    """Return how many fresh notices a member of the tenant's staff, or the operator's, has not looked at."""
+def unread(*, staff: StaffUser, tenant_id: int | None, reseller_id: int | None = None) -> int:
+    """Return how many fresh notices a person of a tenant's, a reseller's or the operator's has not looked at."""
     role = ""
     if tenant_id is not None:
         member = Membership.objects.filter(staff=staff, tenant_id=tenant_id).first()
         if member is None:
             return 0
         role = member.role
-    fresh = notices_of(tenant_id=tenant_id, role=role).filter(
+    fresh = notices_of(tenant_id=tenant_id, role=role, reseller_id=reseller_id).filter(
         id__gt=last_seen(staff=staff, tenant_id=tenant_id), created_at__gt=Now() - FRESH
     )
     return fresh[:MOST_UNREAD].count()

@@ -18,12 +18,13 @@ from functools import partial
 from typing import Final
 
 import structlog
-from django.contrib.auth.tokens import default_token_generator
+from django.conf import settings
+from django.core.signing import BadSignature, TimestampSigner
 from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.encoding import force_bytes
-from django.utils.http import urlsafe_base64_encode
+from django.utils.http import urlsafe_base64_decode, urlsafe_base64_encode
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -151,8 +152,29 @@ def open_reseller(  # noqa: PLR0913  what a reseller begins with
 
 
 def invitation_of(person: StaffUser) -> tuple[str, str]:
-    """Return what a link to choose a password carries: good until it was used, or PASSWORD_RESET_TIMEOUT is over."""
-    return urlsafe_base64_encode(force_bytes(person.pk)), default_token_generator.make_token(person)
+    """Return what a link to choose a password carries: good once, and for INVITATION_DAYS."""
+    return urlsafe_base64_encode(force_bytes(person.pk)), _signer_of(person).sign(str(person.pk))
+
+
+def invited_by(person: str, token: str) -> StaffUser | None:
+    """Return whom an invitation is for, while it is good."""
+    try:
+        number = int(urlsafe_base64_decode(person))
+    except ValueError:
+        return None
+    staff = StaffUser.objects.filter(pk=number, is_active=True).first() if number < 2**63 else None
+    if staff is None:
+        return None
+    try:
+        _signer_of(staff).unsign(token, max_age=timedelta(days=settings.INVITATION_DAYS))
+    except BadSignature:
+        return None
+    return staff
+
+
+def _signer_of(person: StaffUser) -> TimestampSigner:
+    """Return what signs a person's invitations; a new password ends them."""
+    return TimestampSigner(salt=f"tenants.signup.{person.pk}.{person.get_session_auth_hash()}")
 
 
 def accept(
@@ -192,9 +214,9 @@ def _invited(*, name: str, username: str, link: str) -> Letter:
         gettext("Welcome: %(name)s is a reseller now") % {"name": name},
         gettext(
             "The resellers' portal is open for %(name)s. Your user name is %(username)s. "
-            "Please choose a password within three days:\n\n%(link)s"
+            "Please choose a password within %(days)d days:\n\n%(link)s"
         )
-        % {"name": name, "username": username, "link": link},
+        % {"name": name, "username": username, "days": settings.INVITATION_DAYS, "link": link},
     )
 
 

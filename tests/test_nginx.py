@@ -264,7 +264,7 @@ def test_a_token_is_in_no_log(pair: Pair) -> None:
 
 HIDDEN = (
     *("/s/", "/api/chat/shared/", "/admin/join/", "/portal/sign-up/", "/portal/invitation/"),
-    *("/admin/reset/", "/platform/reset/"),
+    *("/admin/reset/", "/platform/reset/", "/portal/reset/"),
 )
 
 

@@ -7,17 +7,30 @@ from django.conf import settings
 from django.db import migrations, models
 
 
-# Statement triggers: they also refuse a change that happens to match no row, and TRUNCATE has no rows.
+# Statement triggers: they also refuse a change that happens to match no row, and TRUNCATE has no rows. A closed tenant's
+# log goes with the tenant (lifecycle.erasure), and nothing else of it ever goes.
 APPEND_ONLY = """
 CREATE FUNCTION tenants_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION '% of % is refused: rows are only ever added', TG_OP, TG_TABLE_NAME
         USING ERRCODE = 'integrity_constraint_violation';
 END $$;
-CREATE TRIGGER tenants_changeentry_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON tenants_changeentry
+CREATE TRIGGER tenants_changeentry_append_only BEFORE UPDATE OR TRUNCATE ON tenants_changeentry
     FOR EACH STATEMENT EXECUTE FUNCTION tenants_refuse_change();
+CREATE FUNCTION tenants_refuse_to_forget() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM tenants_tenant WHERE id = OLD.tenant_id AND status = 'closed') THEN
+        RETURN OLD;
+    END IF;
+    RAISE EXCEPTION '% of % is refused: the tenant is not closed', TG_OP, TG_TABLE_NAME
+        USING ERRCODE = 'integrity_constraint_violation';
+END $$;
+CREATE TRIGGER tenants_changeentry_is_kept BEFORE DELETE ON tenants_changeentry
+    FOR EACH ROW EXECUTE FUNCTION tenants_refuse_to_forget();
 """
 NOT_APPEND_ONLY = """
+DROP TRIGGER tenants_changeentry_is_kept ON tenants_changeentry;
+DROP FUNCTION tenants_refuse_to_forget();
 DROP TRIGGER tenants_changeentry_append_only ON tenants_changeentry;
 DROP FUNCTION tenants_refuse_change();
 """

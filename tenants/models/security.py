@@ -92,9 +92,10 @@ class StaffRules(TenantOwned):
 
 
 class ChangeEntry(TenantOrPlatformOwned):
-    """A change that staff made, with what was before and after; never changed or deleted itself, by trigger.
+    """A change that staff made, with what was before and after.
 
-    It names rows and people by number and name, not by key: it outlives them.
+    By trigger it is never changed itself, and goes only with its tenant (`lifecycle.erasure`). It names rows and people
+    by number and name, not by key: it outlives them.
     """
 
     class Action(models.TextChoices):

@@ -4,20 +4,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import structlog
 from django import forms
-from django.contrib.auth import login
 from django.contrib.auth.forms import SetPasswordForm
-from django.contrib.auth.tokens import default_token_generator
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.utils.http import urlsafe_base64_decode
 from django.utils.translation import get_language, gettext_lazy
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_safe
 
-from tenants import signup, throttle
+from tenants import doors, sessions, signup, throttle
 from tenants.api import address_of
 from tenants.errors import ProductError
 from tenants.models import Reseller, ResellerApplication, ResellerTerms, StaffUser, TermsAcceptance
@@ -141,8 +138,8 @@ class PasswordForm(_PasswordForm):
 @sensitive_post_parameters()
 @require_http_methods(_SHOWN)
 def invitation(request: HttpRequest, person: str, token: str) -> HttpResponse:
-    """Let an invited person choose a password, and come in."""
-    staff = _invited(person, token)
+    """Let an invited person choose a password, and come in: by the second factor where there is one already."""
+    staff = signup.invited_by(person, token)
     reseller = reseller_of(staff)
     if staff is None or reseller is None:
         raise Http404
@@ -157,18 +154,9 @@ def invitation(request: HttpRequest, person: str, token: str) -> HttpResponse:
             form.save()
             if current:
                 signup.accept(reseller=reseller, staff=staff, terms=current, address=address_of(request))
-        login(request, staff, backend="django.contrib.auth.backends.ModelBackend")
+        sessions.end(staff)
         log.info("portal_invitation_taken", staff=staff.pk, reseller=reseller.pk)
-        return redirect("portal:home")
+        home = reverse("portal:home")
+        return redirect(home if doors.pass_password(request, staff, home) else "portal:second_factor")
     context = {"title": _("Choose a password"), "form": form, "staff": staff, "terms": current}
     return render(request, "portal/invitation.html", context)
-
-
-def _invited(person: str, token: str) -> StaffUser | None:
-    """Return whom an invitation is for, while it is good."""
-    try:
-        number = int(urlsafe_base64_decode(person))
-    except ValueError:
-        return None
-    staff = StaffUser.objects.filter(pk=number, is_active=True).first()
-    return staff if staff and default_token_generator.check_token(staff, token) else None

@@ -30,7 +30,9 @@ def drafted(trade: Trade) -> object:
 
 
 # Anybody may look at these.
-PUBLIC: Final = frozenset({"log_in", "log_out", "sign_up", "confirm", "terms", "invitation"})
+PUBLIC: Final = frozenset(
+    {"log_in", "log_out", "second_factor", "forgot", "reset", "sign_up", "confirm", "terms", "invitation"}
+)
 # What another reseller's object is called in an address.
 NAMES: Final[dict[str, Callable[[Trade], list[object]]]] = {
     "tenant": lambda trade: [trade.own.tenant.slug],
