@@ -248,7 +248,7 @@ class TenantAdminSite(_Site):
         if tenant is not None and tenant.status == Tenant.Status.SUSPENDED and "told_suspended" not in request.__dict__:
             request.__dict__["told_suspended"] = True
             text = _("This service is suspended: its users are turned away, nothing is lost. The reason: %(reason)s")
-            # A reason of the product's own, such as a trial's end, has a translation; a person's stays as it was written.
+            # A reason of the product's own, such as a trial's end, is translated; a person's stays as written.
             reason = translation.gettext(tenant.status_reason) if tenant.status_reason else "–"
             messages.warning(request, text % {"reason": reason})
         return super().each_context(request)

@@ -153,7 +153,7 @@ def test_neither_an_invitation_nor_a_new_password_goes_round_the_second_factor()
     assert client.get(path).status_code == 404
     client.post("/portal/forgot/", {"email": "RITA@example.com"})
     [letter] = mail.outbox
-    link = re.search(r"http://localhost(/portal/reset/\S+)", letter.body)
+    link = re.search(r"http://localhost(/portal/reset/\S+)", str(letter.body))
     assert link is not None
     assert client.get(link[1]).status_code == 200
     assert client.post(link[1], {"new_password1": "short", "new_password2": "short"}).status_code == 200
@@ -210,14 +210,14 @@ def test_notices_are_the_resellers_own_and_read_by_looking() -> None:
     reseller, other, tenant = make_reseller(), make_reseller(), make_tenant()
     staff = make_partner(reseller)
     with scope.platform("the test's notices"):
-        for subject, whose in (
-            ("Ours", {"reseller_id": reseller.pk}),
-            ("Another's", {"reseller_id": other.pk}),
-            ("A tenant's", {"tenant_id": tenant.pk}),
-            ("The operator's", {}),
+        for subject, reseller_id, tenant_id in (
+            ("Ours", reseller.pk, None),
+            ("Another's", other.pk, None),
+            ("A tenant's", None, tenant.pk),
+            ("The operator's", None, None),
         ):
             texts = {"en": {"subject": subject, "body": "b"}, "zh-hans": {"subject": "我们的", "body": "b"}}
-            noticeboard.put_up(kind=Notice.Kind.EXPIRY, texts=texts, **whose)
+            noticeboard.put_up(kind=Notice.Kind.EXPIRY, texts=texts, tenant_id=tenant_id, reseller_id=reseller_id)
     client = browser(staff)
 
     def shown() -> list[tuple[str, bool]]:
