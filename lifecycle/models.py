@@ -190,7 +190,7 @@ class Check(TenantOwned):
         """A step is done when it is green; one that is put off does not hinder the others."""
 
         WAITING = "waiting", _("not looked at yet")
-        GREEN = "green", _("good")
+        GREEN = "green", _("passed")
         RED = "red", _("not yet")
         LATER = "later", _("not set up")
 

@@ -140,8 +140,9 @@ def propose_slug(name: str) -> str:
     """Return a free slug made of a name; of one without Latin letters, a short random one."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     stem = slugify(plain)[:30].strip("-_").replace("_", "-")
-    if not re.match(r"[a-z0-9]", stem) or stem in RESERVED:
-        stem = f"{stem}-{_random()}".strip("-")
+    if not re.match(r"[a-z]", stem) or stem in RESERVED:
+        # Begins with a letter: a number is nobody's name.
+        stem = f"{stem if stem in RESERVED else f'ai-{stem}'.strip('-')}-{_random()}"
     taken = set(Tenant.objects.filter(slug__startswith=stem).values_list("slug", flat=True))
     return stem if stem not in taken else f"{stem}-{_random()}"
 

@@ -1,4 +1,4 @@
-"""The pages of a tenant's own hosts, in its brand; a platform host's first page is the operator's admin."""
+"""The pages of a tenant's own hosts, in its brand; a platform host's first page is where its reader works."""
 
 import uuid
 
@@ -12,7 +12,7 @@ from billing.models import Order
 from chat import shares
 from chat.views import CHAT_PATH
 from tenants.errors import ProductError
-from tenants.models import Branding, Tenant
+from tenants.models import Branding, StaffUser, Tenant
 
 
 @require_safe
@@ -20,7 +20,9 @@ def home(request: HttpRequest) -> HttpResponse:
     """Show whose service this is; the chat itself is in the tenant's apps."""
     tenant: Tenant | None = request.tenant  # type: ignore[attr-defined]
     if tenant is None:
-        return redirect("admin:index")
+        # Whoever is new here comes to become a reseller; the operator's people know where they work.
+        is_operator = isinstance(request.user, StaffUser) and request.user.is_operator
+        return redirect("admin:index" if is_operator else "portal:home")
     context = {"brand": _brand(tenant), "chat_url": request.build_absolute_uri(CHAT_PATH)}
     return render(request, "pages/home.html", context)
 

@@ -251,7 +251,9 @@ class TenantAdminSite(_Site):
             # A reason of the product's own, such as a trial's end, is translated; a person's stays as written.
             reason = translation.gettext(tenant.status_reason) if tenant.status_reason else "–"
             messages.warning(request, text % {"reason": reason})
-        return super().each_context(request)
+        # Its own brand's, not ours.
+        named = {"site_title": tenant.name, "site_header": tenant.name} if tenant is not None else {}
+        return {**super().each_context(request), **named}
 
     def answers_at(self, request: HttpRequest) -> bool:
         """Whether the host is a tenant's."""

@@ -385,9 +385,10 @@ def security(site: UnfoldAdminSite, request: HttpRequest, *, must: bool) -> Http
             shown = act(request, staff, form, must=must)
         except ProductError as refused:
             form.add_error("code", when_again(refused))
+    around = site.each_context(request)
     context = {
-        **site.each_context(request),
-        **standing(request, staff, must=must, issuer=str(site.site_title)),
+        **around,
+        **standing(request, staff, must=must, issuer=str(around["site_title"])),
         "title": _("Security"),
         "form": form,
         **shown,

@@ -53,7 +53,7 @@ COLUMNS = (
     lists.money(gettext_lazy("wholesale charge"), lambda row: _sums(row).wholesale),
     lists.money(gettext_lazy("own share"), lambda row: _sums(row).share),
     lists.money(gettext_lazy("in its wallet"), lambda row: row["wallet"]),
-    lists.moment(gettext_lazy("opened"), lambda row: row["tenant"].created_at),
+    lists.moment(gettext_lazy("opened on"), lambda row: row["tenant"].created_at),
 )
 
 

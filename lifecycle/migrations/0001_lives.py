@@ -437,7 +437,7 @@ class Migration(migrations.Migration):
                     models.CharField(
                         choices=[
                             ("waiting", "not looked at yet"),
-                            ("green", "good"),
+                            ("green", "passed"),
                             ("red", "not yet"),
                             ("later", "not set up"),
                         ],

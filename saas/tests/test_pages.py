@@ -11,7 +11,7 @@ from pytest_django import Settings
 from billing.models import MerchantAccount, Order, Package, RedeemCode
 from tenants import scope
 from tenants.models import Branding, Tenant
-from tests.factories import host_of, make_codes, make_tenant, make_user
+from tests.factories import host_of, make_codes, make_operator, make_partner, make_reseller, make_tenant, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -27,9 +27,13 @@ def test_a_tenants_host_shows_its_own_brand() -> None:
     assert theirs.name not in page
 
 
-def test_a_platform_host_leads_to_the_operators_admin() -> None:
-    reply = Client(headers={"Host": "localhost"}).get("/")
-    assert (reply.status_code, reply["Location"]) == (302, "/platform/")
+def test_a_platform_host_leads_resellers_to_their_portal_and_the_operator_to_its_admin() -> None:
+    client = Client(headers={"Host": "localhost"})
+    assert client.get("/")["Location"] == "/portal/"
+    client.force_login(make_partner(make_reseller()))
+    assert client.get("/")["Location"] == "/portal/"
+    client.force_login(make_operator())
+    assert client.get("/")["Location"] == "/platform/"
 
 
 def test_an_unknown_host_shows_nobody() -> None:

@@ -55,6 +55,7 @@ class Migration(migrations.Migration):
                             ("failure", "failure"),
                             ("withdrawal", "withdrawal"),
                             ("report", "report"),
+                            ("application", "application"),
                             ("announcement", "announcement"),
                         ],
                         max_length=16,

@@ -30,6 +30,7 @@ class Notice(TenantOrPlatformOwned):
         FAILURE = "failure", _("failure")
         WITHDRAWAL = "withdrawal", _("withdrawal")
         REPORT = "report", _("report")
+        APPLICATION = "application", _("application")
         ANNOUNCEMENT = "announcement", _("announcement")
 
     reseller = models.ForeignKey(

@@ -14,10 +14,10 @@ from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_safe
 
-from tenants import doors, sessions, signup, throttle
+from tenants import doors, noticeboard, scope, sessions, signup, throttle
 from tenants.api import address_of
 from tenants.errors import ProductError
-from tenants.models import Reseller, ResellerApplication, ResellerTerms, StaffUser, TermsAcceptance
+from tenants.models import Notice, Reseller, ResellerApplication, ResellerTerms, StaffUser, TermsAcceptance
 from tenants.portal.access import on_platform_host, reseller_of
 
 if TYPE_CHECKING:
@@ -48,7 +48,13 @@ class ApplicationForm(_ApplicationForm):
             "name": gettext_lazy("name of the firm"),
         }
         help_texts: ClassVar[dict[str, Any]] = {
-            "slug": gettext_lazy("Latin letters, digits and dashes. It becomes your user name.")
+            "slug": gettext_lazy("Latin letters, digits and dashes. It becomes your user name."),
+            "about": gettext_lazy("May stay empty."),
+        }
+        widgets: ClassVar[dict[str, Any]] = {
+            "about": forms.Textarea(attrs={"rows": 4}),
+            "email": forms.EmailInput(attrs={"autocomplete": "email"}),
+            "phone": forms.TextInput(attrs={"autocomplete": "tel", "type": "tel"}),
         }
 
     def clean_slug(self) -> str:
@@ -110,12 +116,27 @@ def confirm(request: HttpRequest, token: str) -> HttpResponse:
     if found is None:
         raise Http404
     if request.method == "POST":
-        signup.confirm(token)
+        if signup.confirm(token):
+            _tell_operator(found)
         return redirect("portal:confirm", token)
     if found.state == ResellerApplication.State.UNCONFIRMED:
         return render(request, "portal/confirm.html", {"title": _("Your application"), "application": found})
     text = _("Thank you. You will get a mail once the operator has decided.")
     return render(request, "portal/told.html", {"title": _("Your application"), "text": text})
+
+
+def _tell_operator(application: ResellerApplication) -> None:
+    """Leave the operator's people a notice that somebody waits for them."""
+
+    def write() -> tuple[str, str]:
+        facts = {"name": application.name, "contact": application.contact, "email": application.email}
+        return (
+            _("%(name)s wants to become a reseller") % facts,
+            _("%(contact)s (%(email)s) has applied for %(name)s. It waits under “resellers' applications”.") % facts,
+        )
+
+    with scope.platform("a notice to the operator"):
+        noticeboard.put_up(kind=Notice.Kind.APPLICATION, texts=noticeboard.in_every_language(write))
 
 
 @on_platform_host

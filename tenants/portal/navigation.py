@@ -31,15 +31,18 @@ _PLACES: Final = (
 )
 
 
+# One's own pages, reached beside one's name.
+_NOWHERE: Final = ("portal:security", "portal:notices")
 # A reseller of the second level has nobody below it.
 _FIRST_LEVEL_ONLY: Final = frozenset({"portal:resellers"})
 
 
 def navigation(path: str, *, is_first_level: bool) -> list[Entry]:
-    """Return the links of a page at `path`; the longest address that it begins with is where one is."""
+    """Return the links of a page at `path`; the longest address that it begins with is where one is, if any."""
     places = [place for place in _PLACES if is_first_level or place[0] not in _FIRST_LEVEL_ONLY]
     known = [(_url(name), label, icon) for name, label, icon in places]
-    current = max((url for url, _label, _icon in known if url and path.startswith(url)), key=len, default="")
+    found = (url for url, _label, _icon in known if url and path.startswith(url))
+    current = "" if path in {_url(name) for name in _NOWHERE} else max(found, key=len, default="")
     return [Entry(label, icon, url, url == current) for url, label, icon in known if url]
 
 

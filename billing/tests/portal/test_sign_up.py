@@ -12,8 +12,15 @@ from django.utils import timezone
 from pytest_django import DjangoCaptureOnCommitCallbacks
 
 from billing.tests.portal.trade import browser, page
-from tenants import signup
-from tenants.models import PlatformMembership, Reseller, ResellerApplication, ResellerTerms, TermsAcceptance
+from tenants import scope, signup
+from tenants.models import (
+    Notice,
+    PlatformMembership,
+    Reseller,
+    ResellerApplication,
+    ResellerTerms,
+    TermsAcceptance,
+)
 from tenants.portal import joining
 from tests.factories import host_of, make_operator, make_reseller, make_staff, make_tenant, unique
 
@@ -76,6 +83,9 @@ def test_from_application_to_the_portal(
     row.refresh_from_db()
     assert row.state == "unconfirmed"
     assert stranger().post(confirm)["Location"] == confirm
+    with scope.platform("the operator's notices"):
+        notices = Notice.objects.filter(tenant=None, reseller=None, kind="application")
+        assert [row.subject for row in notices] == [f"{form['name']} wants to become a reseller"]
     assert "once the operator has decided" in stranger().get(confirm).content.decode()
     operator = make_operator()
     with django_capture_on_commit_callbacks(execute=True):
