@@ -46,6 +46,7 @@ class ApplicationForm(_ApplicationForm):
         labels: ClassVar[dict[str, Any]] = {
             "slug": gettext_lazy("short name"),
             "name": gettext_lazy("name of the firm"),
+            "about": gettext_lazy("what you want to do"),
         }
         help_texts: ClassVar[dict[str, Any]] = {
             "slug": gettext_lazy("Latin letters, digits and dashes. It becomes your user name."),

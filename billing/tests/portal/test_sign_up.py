@@ -126,6 +126,21 @@ def test_the_operator_refuses_with_a_reason(
     assert ResellerApplication.objects.get(slug=waiting).reason == "too small"
 
 
+def test_an_application_is_decided_on_its_own_page_after_a_second_look(waiting: str) -> None:
+    client, row = browser(make_operator()), ResellerApplication.objects.get(slug=waiting)
+    shown = reverse("admin:tenants_resellerapplication_change", args=[row.pk])
+    approve, refuse = (shown.replace("change/", f"{what}/") for what in ("approve", "refuse"))
+    assert [approve in client.get(shown).content.decode(), refuse in client.get(shown).content.decode()] == [True] * 2
+    assert [client.get(url).status_code for url in (approve, refuse)] == [200, 200]
+    assert client.post(refuse, {"reason": " "}).status_code == 200
+    row.refresh_from_db()
+    assert row.state == "waiting"
+    assert client.post(approve)["Location"] == shown
+    assert client.post(refuse, {"reason": "late"})["Location"] == shown
+    row.refresh_from_db()
+    assert (row.state, row.reseller) == ("approved", Reseller.objects.get(slug=waiting))
+
+
 def test_a_short_name_that_was_taken_since_is_said(waiting: str) -> None:
     Reseller.objects.create(slug=waiting, name="x")
     said = decide(browser(make_operator()), "approve", waiting)
