@@ -2,7 +2,8 @@
 
 A browser sends the admin's session cookie with the handshake, and the page's origin, which must be this very host: a
 foreign page must not listen with a member's session. Who may listen is asked of the admin site of the host, and again
-every CHECK_SECONDS: whoever may not any more is told nothing more. What a client sends is not read.
+every CHECK_SECONDS: whoever may not any more, or has not given the second factor that is wanted of them, is told
+nothing more. What a client sends is not read.
 
 Each message is `{"live": {…} or null, "unread": number}`; `null` where Redis is away.
 """
@@ -142,8 +143,12 @@ def _look(headers: Mapping[str, str]) -> _Reader | None:
         return None
     request = _request_of(headers, tenant)
     with scope.platform("the operator's admin") if tenant is None else scope.tenant(tenant.pk):
-        if not site_here(request).has_permission(request) or not isinstance(request.user, StaffUser):
+        site = site_here(request)
+        if not site.has_permission(request) or site.is_half_open(request) or not isinstance(request.user, StaffUser):
             return None
+        if request.session.modified:
+            # Its number among the person's sessions, where no page has given it one yet: once, not at each look.
+            request.session.save()
         tenant_id = None if tenant is None else tenant.pk
         return _Reader(tenant_id, noticeboard.unread(staff=request.user, tenant_id=tenant_id))
 

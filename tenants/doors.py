@@ -189,7 +189,8 @@ def when_again(refused: ProductError) -> str:
     if refused.reset_at is None:
         return str(refused.msg)
     moment = timezone.localtime(refused.reset_at).strftime("%H:%M:%S")
-    return f"{refused.msg} {_('You can try again at %(moment)s.') % {'moment': moment}}"
+    again = _("You can try again at %(moment)s.") % {"moment": moment}
+    return f"{refused.msg} {again}"
 
 
 def enter(site: UnfoldAdminSite, request: HttpRequest, staff: StaffUser, where: str = "") -> HttpResponse:

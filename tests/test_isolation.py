@@ -32,13 +32,14 @@ from django.utils.http import urlsafe_base64_encode
 from pytest_django import Settings
 
 from chat.models import ShareLink
+from lifecycle import programs
 from tenants import resolve, scope
 from tenants.adminsite import tenant_site
 from tenants.api import api
 from tenants.login import digest_of, issue_token
 from tenants.models import EndUser, Membership, StaffUser, Tenant
 from tenants.scope import TenantOwned
-from tests.factories import host_of, make_operator, make_staff
+from tests.factories import host_of, make_operator, make_reseller, make_staff
 from tests.test_translations import registered, rows_of_every_kind
 
 pytestmark = pytest.mark.django_db
@@ -228,13 +229,18 @@ NUMBERS: Final[dict[str, str]] = {
     "key_id": "chat.ApiKey",
     "order_id": "billing.Order",
     "account_id": "billing.MerchantAccount",
+    "identity_id": "tenants.WeChatIdentity",
+    "session_id": "tenants.AccessToken",
 }
+# In an admin's path, which the model's own name comes before.
+OF_A_ROW: Final = {"object_id", "id", "pk", "number"}
+A_ROWS_PAGE: Final = re.compile(rf"(?:admin|platform)/\w+/\w+/.*(?:{'|'.join(sorted(OF_A_ROW))})>")
 
 
 def value_of(name: str, route: str, house: House) -> str:
     """Return what stands in a path; KeyError for a name that nobody has given a value yet."""
-    if name in {"object_id", "id", "pk"}:
-        page = re.match(r"(?:admin|platform)/(\w+)/(\w+)/", route)
+    page = re.match(r"(?:admin|platform)/(\w+)/(\w+)/", route)
+    if name in OF_A_ROW and (page or name not in OTHERS):
         model = apps.get_model(page[1], page[2]) if page else EndUser
         return str(quote(row_of(model, house).pk))
     if name in NUMBERS:
@@ -288,10 +294,14 @@ def admin_routes(prefix: str) -> list[str]:
 
 
 def fetch(client: Client, path: str) -> tuple[int, bytes, str]:
-    """Return an answer's status, its body and where it leads; files are read to their end."""
+    """Return an answer's status, its body and where it leads."""
     answer = client.get(path)
-    body = b"".join(answer.streaming_content) if answer.streaming else answer.content  # type: ignore[attr-defined]
-    return answer.status_code, body, answer.headers.get("Location", "")
+    return answer.status_code, said(answer), answer.headers.get("Location", "")
+
+
+def said(answer: Any) -> bytes:
+    """Return an answer's body, a streamed one to its end."""
+    return b"".join(answer.streaming_content) if answer.streaming else answer.content
 
 
 def test_every_address_can_be_tried(street: Street) -> None:
@@ -320,7 +330,7 @@ def test_whoever_is_not_a_member_gets_no_page_of_an_admin(street: Street) -> Non
                 # Django sends whoever has no session from the log-out to the first page, and so to the log-in.
                 wanted = {(302, "/admin/" if route == "admin/logout/" else "/admin/login/"), (404, "")}
                 assert (who, path, seen in wanted) == (who, path, True), seen
-                assert (who, path, street.leaked(answer.content.replace(path.encode(), b""))) == (who, path, [])
+                assert (who, path, street.leaked(said(answer).replace(path.encode(), b""))) == (who, path, [])
     assert theirs.standing() == before
 
 
@@ -328,14 +338,14 @@ def test_a_member_gets_nothing_of_another_tenants_rows(street: Street) -> None:
     """Every page about a row, asked for with the other's row, by each role; and posted to, by the owner."""
     ours, theirs = street.ours, street.theirs
     before = theirs.standing()
-    pages = [route for route in admin_routes("admin/") if re.search(r"object_id>|:pk>", route)]
+    pages = [route for route in admin_routes("admin/") if A_ROWS_PAGE.match(route)]
     for role in ROLES:
         client = ours.client(ours.owner if role == "owner" else make_staff(ours.tenant, role=role))
         for route in pages:
             path = filled(route, theirs)
             answer = client.get(path, follow=True)
             assert (role, path, answer.status_code in NOT_YOURS) == (role, path, True)
-            assert (role, path, street.leaked(answer.content.replace(path.encode(), b""))) == (role, path, [])
+            assert (role, path, street.leaked(said(answer).replace(path.encode(), b""))) == (role, path, [])
             if role == "owner":
                 posted = client.post(path, {"post": "yes", "confirmed": "yes"}, follow=True)
                 assert (path, posted.status_code in NOT_YOURS) == (path, True)
@@ -350,7 +360,7 @@ def test_lists_searches_filters_and_exports_hold_ones_own(street: Street) -> Non
     ours, theirs = street.ours, street.theirs
     before = theirs.standing()
     client, neighbour = ours.client(ours.owner), theirs.client(theirs.owner)
-    showing, part = 0, street.mark[:-1]
+    part = street.mark[:-1]
     for model, model_admin in registered(tenant_site).items():
         base = f"/admin/{model._meta.app_label}/{model._meta.model_name}/"
         their = row_of(model, theirs)
@@ -368,7 +378,6 @@ def test_lists_searches_filters_and_exports_hold_ones_own(street: Street) -> Non
             if asked not in {"", part}:  # a page repeats what it was asked for
                 body = body.replace(asked.encode(), b"")
             assert (base + query, street.leaked(body)) == (base + query, [])
-        showing += street.mark in fetch(neighbour, base)[1].decode()
         for route in routes_of_lists(model):
             status, body, _where = fetch(client, filled(route, ours))
             assert (route, status < 400 or status in NOT_YOURS, street.leaked(body)) == (route, True, [])
@@ -378,19 +387,21 @@ def test_lists_searches_filters_and_exports_hold_ones_own(street: Street) -> Non
             for confirmed in ({}, {"post": "yes"}):
                 chosen = {"action": name, "_selected_action": [their.pk], "select_across": "0", **confirmed}
                 answer = client.post(base, {**chosen, "reason": "because"}, follow=True)
-                assert (base, name, street.leaked(answer.content)) == (base, name, [])
+                assert (base, name, street.leaked(said(answer))) == (base, name, [])
             everything = {"action": name, "_selected_action": [their.pk], "select_across": "1"}
             if "export" in name:
                 answer = client.post(base, everything)
-                assert (base, name, street.leaked(answer.content)) == (base, name, [])
+                assert (base, name, street.leaked(said(answer))) == (base, name, [])
     assert theirs.standing() == before
-    assert showing > 15  # there is something that could have leaked
+    lists = [f"/admin/{model._meta.app_label}/{model._meta.model_name}/" for model in registered(tenant_site)]
+    showing = [base for base in lists if street.mark in fetch(neighbour, base)[1].decode()]
+    assert len(showing) > 15  # there is something that could have leaked
 
 
 def routes_of_lists(model: type[models.Model]) -> list[str]:
     """Return the addresses beside a model's list that name no row: own pages, exports."""
     base = f"admin/{model._meta.app_label}/{model._meta.model_name}/"
-    return [route for route in routes() if route.startswith(base) and not re.search(r"object_id>|:pk>", route)]
+    return [route for route in routes() if route.startswith(base) and not A_ROWS_PAGE.match(route)]
 
 
 def request_of(house: House, role: str = "owner", method: str = "get") -> Any:
@@ -446,7 +457,7 @@ def test_a_posted_form_with_the_others_numbers_changes_nothing_there(street: Str
             assert (path, answer.status_code in {200, 302, 403}) == (path, True)
             # What was sent comes back in a form that is refused: only what was not sent may be no leak.
             sent = {str(value) for value in body.values()}
-            found = [word for word in street.leaked(answer.content) if not any(word in value for value in sent)]
+            found = [word for word in street.leaked(said(answer)) if not any(word in value for value in sent)]
             assert (path, found) == (path, [])
     assert theirs.standing() == before
 
@@ -464,7 +475,7 @@ def test_autocomplete_finds_ones_own(street: Street) -> None:
                     "term": street.mark,
                 }
                 answer = client.get("/admin/autocomplete/", query)
-                assert (answer.status_code in {200, 403}, street.leaked(answer.content)) == (True, [])
+                assert (answer.status_code in {200, 403}, street.leaked(said(answer))) == (True, [])
 
 
 def test_nobody_of_a_tenant_enters_the_platform(street: Street) -> None:
@@ -481,15 +492,26 @@ def test_nobody_of_a_tenant_enters_the_platform(street: Street) -> None:
             seen = (answer.status_code, answer.headers.get("Location", "").split("?")[0])
             wanted = {(302, "/platform/" if route == "platform/logout/" else "/platform/login/"), (404, "")}
             assert (path, seen in wanted) == (path, True), seen
-            assert (path, street.leaked(answer.content.replace(path.encode(), b""))) == (path, [])
+            assert (path, street.leaked(said(answer).replace(path.encode(), b""))) == (path, [])
         assert operator.get(path).status_code == 404
 
 
 def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield method, path and description of every operation of the JSON API; the log-out comes last."""
+    """Yield method, path and description of every operation for end users; the log-out comes last."""
     for path, methods in sorted(described()["paths"].items(), key=lambda entry: entry[0] == "/api/auth/logout"):
         for method, operation in methods.items():
-            yield method, path, operation
+            if not of_programs(method, path):
+                yield method, path, operation
+
+
+def of_programs(method: str, path: str) -> bool:
+    """Tell whether an operation is for the programs of resellers, on the platform's hosts."""
+    return path.startswith("/api/opening/") and (method, path) not in TOKENLESS
+
+
+def path_of(path: str, house: House) -> str:
+    """Return the path of an operation with what of `house` stands in its places."""
+    return filled(path.lstrip("/").replace("{", "<").replace("}", ">"), house)
 
 
 @cache
@@ -539,7 +561,7 @@ def test_every_operation_wants_a_token_of_its_own_tenant(street: Street) -> None
         if (method, path) in TOKENLESS:
             tokenless.add((method, path))
             continue
-        where = filled(path.lstrip("/").replace("{", "<").replace("}", ">"), theirs)
+        where = path_of(path, theirs)
         for client in (
             theirs.client(),
             theirs.client(**foreign),
@@ -548,7 +570,7 @@ def test_every_operation_wants_a_token_of_its_own_tenant(street: Street) -> None
         ):
             answer = ask(client, method, where, body_of(operation))
             assert (method, path, answer.status_code, answer.json()["code"]) == (method, path, 401, -1)
-            assert (path, street.leaked(answer.content.replace(where.encode(), b""))) == (path, [])
+            assert (path, street.leaked(said(answer).replace(where.encode(), b""))) == (path, [])
     assert tokenless == TOKENLESS
     assert theirs.standing() == before
 
@@ -561,13 +583,40 @@ def test_no_operation_reaches_another_tenants_rows(street: Street) -> None:
         for method, path, operation in operations():
             if (method, path) in TOKENLESS or (at is theirs and "{" in path):
                 continue
-            where = filled(path.lstrip("/").replace("{", "<").replace("}", ">"), theirs)
+            where = path_of(path, theirs)
             answer = ask(client, method, where, body_of(operation))
-            wanted = {404} if "{" in path else {200, 400, 404, 429, 402}
-            assert (method, path, answer.status_code in (wanted if at is ours else {401})) == (method, path, True)
-            said = b"".join(answer.streaming_content) if answer.streaming else answer.content
-            assert (path, street.leaked(said.replace(where.encode(), b""))) == (path, [])
+            wanted = {401} if at is theirs else {404} if "{" in path else {200, 400, 402, 404, 429, 502}
+            assert (method, path, answer.status_code in wanted) == (method, path, True), said(answer)
+            assert (path, street.leaked(said(answer).replace(where.encode(), b""))) == (path, [])
     assert theirs.standing() == before
+
+
+def test_a_program_reaches_the_tenants_of_its_own_reseller_alone(street: Street) -> None:
+    ours, theirs = street.ours, street.theirs
+    before = theirs.standing()
+    resellers = [make_reseller() for _house in (ours, theirs)]
+    tokens = [programs.make_token(reseller=reseller, name="program", actor="test")[1] for reseller in resellers]
+    for house, reseller in zip((ours, theirs), resellers, strict=True):
+        Tenant.objects.filter(pk=house.tenant.pk).update(reseller=reseller)
+    shown = 0
+    for path, methods in described()["paths"].items():
+        for method, operation in methods.items():
+            if not of_programs(method, path):
+                continue
+            where, body = path_of(path, theirs), body_of(operation)
+            for token, wanted in (("", 401), (ours.token, 401), (theirs.token, 401), (tokens[0], 404)):
+                client = Client(headers={"host": "localhost", "authorization": f"Bearer {token}"})
+                answer = ask(client, method, where, body)
+                allowed = {wanted} if wanted == 401 or "{" in path else {200} if method == "get" else {400}
+                assert (method, path, answer.status_code in allowed) == (method, path, True), said(answer)
+                assert (path, street.leaked(said(answer).replace(where.encode(), b""))) == (path, [])
+            for house in (ours, theirs):  # on a tenant's host there is no such thing
+                answer = ask(house.client(authorization=f"Bearer {tokens[1]}"), method, where, body)
+                assert (method, path, answer.status_code) == (method, path, 404)
+            owner = Client(headers={"host": "localhost", "authorization": f"Bearer {tokens[1]}"})
+            shown += bool(method == "get" and street.leaked(said(ask(owner, method, where, body))))
+    assert theirs.standing() == before
+    assert shown > 1  # there is something that could have leaked
 
 
 def test_addresses_that_are_open_to_everybody_say_nothing_of_another_tenant(street: Street) -> None:
@@ -579,11 +628,11 @@ def test_addresses_that_are_open_to_everybody_say_nothing_of_another_tenant(stre
         assert (path, street.leaked(body.replace(path.encode(), b""))) == (path, [])
     for _method, path in TOKENLESS:
         if "{" in path:
-            where = filled(path.lstrip("/").replace("{", "<").replace("}", ">"), theirs)
+            where = path_of(path, theirs)
             mixed = where.replace(theirs.tenant.slug, ours.tenant.slug)
             answer = ours.client().post(mixed, "{}", content_type="application/json")
             assert (path, answer.status_code in {400, 401, 404, 405}) == (path, True)
-            assert (path, street.leaked(answer.content.replace(mixed.encode(), b""))) == (path, [])
+            assert (path, street.leaked(said(answer).replace(mixed.encode(), b""))) == (path, [])
 
 
 def test_no_other_address_is_open(street: Street) -> None:
@@ -594,4 +643,4 @@ def test_no_other_address_is_open(street: Street) -> None:
             path = filled(route, street.theirs)
             answer = house.client(street.ours.owner).get(path)
             assert (path, answer.status_code in {302, *NOT_YOURS}) == (path, True)
-            assert (path, street.leaked(answer.content.replace(path.encode(), b""))) == (path, [])
+            assert (path, street.leaked(said(answer).replace(path.encode(), b""))) == (path, [])

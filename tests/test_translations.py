@@ -3,7 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import date, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Final
@@ -39,13 +39,13 @@ from billing.models import (
     PayoutBatch,
     RewardDebt,
     SignIn,
-    Statement,
     Subscription,
     SubscriptionAllowance,
     UsageAdjustment,
     Withdrawal,
 )
 from billing.payments.provider import PaymentNotice
+from billing.statements import make_statement
 from billing.tests.conftest import open_shop
 from chat.keys import make_key as make_api_key
 from chat.models import (
@@ -119,6 +119,7 @@ CATALOGUE: Final = LOCALE / "zh_Hans/LC_MESSAGES/django.po"
 SAME_IN_CHINESE: Final = {
     *("Banyan", "CSV", "Stripe", "Anthropic", "Azure OpenAI"),
     *("%(account)s: %(fault)s.", "app id", "open id", "union id"),
+    *("App id", "App secret", "App key", "SHA-256"),
 }
 
 # What may stand in Latin letters on a Chinese page: names that Chinese has no other word for, and the rows' own data.
@@ -330,6 +331,8 @@ def rows_of_every_kind() -> list[Model]:
         wallet.set_threshold(tenant_id=tenant.pk, threshold=1)
         wallet.request_topup(tenant_id=tenant.pk, amount=1, bank_reference="1", requested_by_id=make_staff().pk)
     audited = nightly.run()  # before what is written past the books
+    with scope.platform("a test's statement"):
+        make_statement(month=date(2026, 1, 1), tenant=tenant)
     with scope.tenant(tenant.pk):
         bill_and_reward(tenant, user)
         lead_a_life(tenant)
@@ -393,13 +396,12 @@ def chat_about(tenant: Tenant, user: EndUser) -> None:
 
 
 def bill_and_reward(tenant: Tenant, user: EndUser) -> None:
-    """Give a tenant a provider's bill, a statement, late usage, and a row of every kind of reward."""
+    """Give a tenant a provider's bill, late usage, and a row of every kind of reward."""
     order = Order.objects.get()
     bill = Bill.objects.create(
         tenant=tenant, merchant_account=order.merchant_account, day="2026-01-01", fetched_at=Now()
     )
     BillLine.objects.create(tenant=tenant, bill=bill, order=order, transaction_id="1", amount=order.price)
-    Statement.objects.create(tenant=tenant, month="2026-01-01", number="1", figures={})
     sums = dict.fromkeys(("charge", "gift_charge", "cash_charge", "shortfall"), 0)
     wholesale = dict.fromkeys(("wholesale_charge", "wholesale_shortfall", "cost"), 0)
     tokens = {"prompt_tokens": 1, "cached_tokens": 0, "completion_tokens": 1, "usage_source": "upstream"}
@@ -427,7 +429,7 @@ def resell(tenant: Tenant) -> list[Model]:
         back = CommissionBack.objects.create(tenant=tenant, reseller=reseller, ref="1", amount=1, actor="1")
     agreed = ResellerTerms.objects.create(version=unique("terms"), text="条款", text_en="1")
     asked = ResellerApplication.objects.create(
-        name="代理", slug="1", contact="张", email="1@1", phone="1", digest="1", terms=agreed, address="1"
+        name="代理", slug="1", contact="张", email="1@1", phone="1", digest=uuid4().hex, terms=agreed, address="1"
     )
     accepted = TermsAcceptance.objects.create(
         reseller=reseller, staff=maker, terms=agreed, address="1", accepted_at=Now()
@@ -536,7 +538,7 @@ def test_no_page_of_an_admin_speaks_english_to_a_chinese_reader(
     else:
         client, staff = (
             Client(headers={"host": "localhost"}),
-            StaffUser.objects.create_superuser("2", password=PASSWORD),
+            StaffUser.objects.create_superuser("0", password=PASSWORD),
         )
     login = reverse(f"{site.name}:login")
     pages = {login: client.get(login), "a refused log-in": client.post(login, {"username": "1", "password": "1"})}
@@ -557,7 +559,7 @@ def test_no_page_of_an_admin_speaks_of_micro_yuan(
     settings.ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
     rows = rows_of_every_kind()
     tenant: Any = rows[0]
-    staff = make_staff(tenant) if site is tenant_site else StaffUser.objects.create_superuser("2", password=PASSWORD)
+    staff = make_staff(tenant) if site is tenant_site else StaffUser.objects.create_superuser("0", password=PASSWORD)
     StaffUser.objects.filter(pk=staff.pk).update(language=language)
     client = Client(headers={"host": host_of(tenant) if site is tenant_site else "localhost"})
     client.force_login(staff)

@@ -12,8 +12,8 @@ from django.test import Client
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tenants import bell, noticeboard, scope
-from tenants.models import Membership, Notice, StaffUser
+from tenants import bell, noticeboard, scope, sessions
+from tenants.models import Membership, Notice, StaffRules, StaffUser
 from tests.clients.raw import ask
 from tests.factories import make_operator, make_staff
 from tests.shop import YUAN, Shop, open_shop
@@ -138,6 +138,35 @@ def test_other_tenants_staff_operators_and_users_are_refused(chat_port: int, sho
         pytest.raises(InvalidStatus) as refused,
         opened(chat_port, shop.host, None, Authorization=f"Bearer {shop.alice.token}"),
     ):
+        pass
+    assert refused.value.response.status_code == 403
+
+
+def test_a_session_without_the_wanted_second_factor_hears_nothing(chat_port: int, shop: Shop) -> None:
+    staff, other = make_staff(shop.tenant), make_staff(shop.tenant, role=Membership.Role.SUPPORT)
+    with opened(chat_port, shop.host, staff) as mine:
+        hear(mine)
+        with scope.tenant(shop.tenant.pk):
+            StaffRules.objects.create(tenant=shop.tenant, second_factor_roles=[Membership.Role.OWNER])
+        bell.ring([shop.tenant.pk])
+        with pytest.raises(ConnectionClosed):
+            hear_until(mine, lambda _told: False)
+    with pytest.raises(InvalidStatus) as refused, opened(chat_port, shop.host, staff):
+        pass
+    assert refused.value.response.status_code == 403
+    with opened(chat_port, shop.host, other) as hers:  # of whose role it is not wanted
+        assert hear(hers)["unread"] == 0
+
+
+def test_a_session_is_numbered_once_and_hears_nothing_once_ended(chat_port: int, shop: Shop) -> None:
+    staff = make_staff(shop.tenant)
+    cookie = f"{configured.SESSION_COOKIE_NAME}={session_of(staff)}"
+    for _ in range(2):
+        with opened(chat_port, shop.host, None, Cookie=cookie) as mine:
+            hear(mine)
+    assert [row.host for row in sessions.open_ones(staff)] == [shop.host]
+    sessions.end(staff)
+    with pytest.raises(InvalidStatus) as refused, opened(chat_port, shop.host, None, Cookie=cookie):
         pass
     assert refused.value.response.status_code == 403
 
