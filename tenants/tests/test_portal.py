@@ -9,6 +9,7 @@ from django.contrib.auth.tokens import default_token_generator
 from django.core import mail
 from django.test import Client
 from django.urls import reverse
+from django.utils import translation
 from django.utils.encoding import force_bytes
 from django.utils.http import urlsafe_base64_encode
 
@@ -221,7 +222,9 @@ def test_notices_are_the_resellers_own_and_read_by_looking() -> None:
     client = browser(staff)
 
     def shown() -> list[tuple[str, bool]]:
-        return [(row.subject, is_new) for row, is_new in client.get("/portal/notices/").context["notices"]]
+        told = client.get("/portal/notices/").context["notices"]
+        with translation.override("en"):
+            return [(row.subject, is_new) for row, is_new in told]
 
     assert client.get(HOME).context["request"].unread == 1
     assert [shown(), shown()] == [[("Ours", True)], [("Ours", False)]]
