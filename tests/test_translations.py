@@ -128,7 +128,7 @@ SAME_IN_CHINESE: Final = {
 # What may stand in Latin letters on a Chinese page: names that Chinese has no other word for, and the rows' own data.
 IN_CHINESE: Final = re.compile(
     # Chinese letters are letters to \b, so it would find no end between them and a name.
-    r"\b(?:https?|wss)://[a-z]+-[0-9a-f]{12}\.test\S*"  # where a tenant of a test is served
+    r"(?<![a-z])(?:https?|wss)://[a-z]+-[0-9a-f]{12}\.test\S*"  # where a tenant of a test is served
     r"|(?<![a-z])(?:AI|Banyan|CSV|Stripe|API(?:v3)?|(?:App|Offer|Open|Union)?ID|AppSecret|AppKey|tokens?)(?![a-z])"
     r"|(?<![a-z])(?:DNS|HTTPS|IP|JSON|PID|Redis|SHA-256|URL|Webhook|EncodingAESKey|iPhone|iPad)(?![a-z])"
     r"|\b(?:request|socket) 合法域名"  # as WeChat's own pages write it
