@@ -26,7 +26,7 @@ from unfold.widgets import (
 )
 
 from billing.admin.resale import PercentField
-from lifecycle import archive, erasure, life, moving, programs
+from lifecycle import archive, checks, erasure, life, moving, programs
 from lifecycle.models import (
     Check,
     OfferTemplate,
@@ -363,10 +363,16 @@ class CheckAdmin(ReadOnlyTenantModelAdmin):
     """The checklist: on the tenant's site a page with its buttons, on the operator's every tenant's steps."""
 
     visible_to = _OWNERS
-    list_display = ("kind", "state", "word", "checked_at", "checked_by")
+    list_display = ("kind", "state", "found", "checked_at", "checked_by")
     list_filter = ("state", "kind")
     ordering = ("id",)
-    fields = ("tenant", "kind", "state", "checked_at", "checked_by")
+    fields = ("tenant", "kind", "state", "found", "checked_at", "checked_by")
+    readonly_fields = ("found",)
+
+    @admin.display(description=_("what was found"))
+    def found(self, row: Check) -> str:
+        """Say it as the checklist does."""
+        return checks.say(row)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         """Show the page in place of a list where there is one tenant."""

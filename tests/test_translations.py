@@ -125,7 +125,12 @@ SAME_IN_CHINESE: Final = {
 # What may stand in Latin letters on a Chinese page: names that Chinese has no other word for, and the rows' own data.
 IN_CHINESE: Final = re.compile(
     # Chinese letters are letters to \b, so it would find no end between them and a name.
-    r"(?<![a-z])(?:AI|Banyan|CSV|Stripe|API(?:v3)?|(?:App|Offer|Open|Union)?ID|AppSecret|tokens?)(?![a-z])"
+    r"(?<![a-z])(?:https?|wss)://[a-z]+-[0-9a-f]{12}\.test\S*"  # where a tenant of a test is served
+    r"|(?<![a-z])(?:AI|Banyan|CSV|Stripe|API(?:v3)?|(?:App|Offer|Open|Union)?ID|AppSecret|AppKey|tokens?)(?![a-z])"
+    r"|(?<![a-z])(?:DNS|HTTPS|IP|JSON|PID|Redis|SHA-256|URL|Webhook|EncodingAESKey|iPhone|iPad)(?![a-z])"
+    r"|\b(?:request|socket) 合法域名"  # as WeChat's own pages write it
+    r"|\bAsia/Shanghai\b"
+    r"|\b(?:sk|rk|whsec)_"  # how Stripe's keys begin
     r"|/chat/completions|/messages|/moderations|/v1|\b(?:Azure|OpenAI|Anthropic)\b"
     r'|\{".+\}'  # examples of rules
     r"|https://\S+/notify|\bacct_"  # where a provider tells of payments; how Stripe's account ids begin
@@ -350,7 +355,7 @@ def rows_of_every_kind() -> list[Model]:
 def keep_safe(tenant: Tenant, staff: StaffUser) -> None:
     """Give a tenant an open invitation of staff, rules for them, and a change that one of them made."""
     StaffInvitation.objects.create(
-        tenant=tenant, email="1@1.cn", role="content", digest=uuid4().hex, invited_by=staff, expires_at=Now()
+        tenant=tenant, email="1@1", role="content", digest=uuid4().hex, invited_by=staff, expires_at=Now()
     )
     StaffRules.objects.create(tenant=tenant, second_factor_roles=[])
     ChangeEntry.objects.create(

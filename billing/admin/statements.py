@@ -126,6 +126,7 @@ class StatementAdmin(MoneyAdmin):
     search_fields = ("number",)
     list_select_related: ClassVar[tuple[str, ...]] = ("tenant", "reseller")
     ordering = ("-month", "number")
+    exclude = ("figures",)  # the page to print shows them, in words
     list_before_template = "statements/so_far.html"  # type: ignore[assignment]  # unfold says None, and takes a name
 
     def get_list_display(self, request: HttpRequest) -> Any:
