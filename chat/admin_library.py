@@ -123,7 +123,7 @@ class RoleAdmin(_EditedAdmin):
 class ChatRulesAdmin(_EditedAdmin):
     """What is true for every chat: one row, which takes effect with the next question."""
 
-    list_display = ("id", "context_turns", "context_tokens", "filing_number")
+    list_display = ("id", "context_turns", "context_tokens")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Let a tenant have one set of rules."""

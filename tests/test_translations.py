@@ -84,7 +84,10 @@ from tenants.adminsite import tenant_site
 from tenants.models import (
     AccountDeletion,
     ChangeEntry,
+    Compliance,
+    Embedding,
     EndUser,
+    LegalText,
     Notice,
     ResellerApplication,
     ResellerTerms,
@@ -316,6 +319,9 @@ def rows_of_every_kind() -> list[Model]:
         )
         sell(tenant, user)
         SignInSettings.objects.create(tenant=tenant)
+        Compliance.objects.create(tenant=tenant, company="示例公司")
+        LegalText.objects.create(tenant=tenant, kind="terms", language="en", version=1, body="条款", created_by="1")
+        Embedding.objects.create(tenant=tenant)
         SmsAccount.objects.create(tenant=tenant, provider="console")
         AccountDeletion.objects.create(tenant=tenant, user=user, deleted_at=Now())
         set_free_quota(tenant.pk, per_day=1)
