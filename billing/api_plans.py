@@ -88,7 +88,7 @@ class QuotaOut(Schema):
     caps: list[CapOut]
 
 
-@router.get("/plans", response=ForSale[list[PlanOut]])
+@router.get("/plans", response=ForSale[list[PlanOut]], exclude_unset=True)
 def plans(request: HttpRequest, platform: Platform = "", version: Version = "") -> Any:
     """Return the plans that can be bought here."""
     if hidden := nothing_for_sale(request, platform=platform, version=version):

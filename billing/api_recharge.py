@@ -124,7 +124,7 @@ class NewOrderOut(Schema):
     payment: dict[str, str]
 
 
-@router.get("/packages", response=ForSale[list[PackageOut]])
+@router.get("/packages", response=ForSale[list[PackageOut]], exclude_unset=True)
 def packages(request: HttpRequest, platform: Platform = "", version: Version = "") -> Any:
     """Return what can be bought here."""
     if hidden := nothing_for_sale(request, platform=platform, version=version):
@@ -132,7 +132,7 @@ def packages(request: HttpRequest, platform: Platform = "", version: Version = "
     return ok(list(Package.objects.filter(is_enabled=True).order_by("position", "price", "pk")))
 
 
-@router.get("/channels", response=ForSale[list[WayToPayOut]])
+@router.get("/channels", response=ForSale[list[WayToPayOut]], exclude_unset=True)
 def channels(request: HttpRequest, platform: Platform = "", version: Version = "") -> Any:
     """Return the ways of paying that are offered here, the default first."""
     if hidden := nothing_for_sale(request, platform=platform, version=version):

@@ -21,6 +21,7 @@ IN_THE_ADMIN = [
     *sorted((TEMPLATES / "unfold").rglob("*.html")),
     *sorted((TEMPLATES / "prices").rglob("*.html")),
     *sorted((TEMPLATES / "upstreams").rglob("*.html")),
+    *sorted((TEMPLATES / "branding").rglob("*.html")),
     TEMPLATES / "statements/so_far.html",
 ]
 
