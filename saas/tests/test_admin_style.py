@@ -22,6 +22,7 @@ IN_THE_ADMIN = [
     *sorted((TEMPLATES / "prices").rglob("*.html")),
     *sorted((TEMPLATES / "upstreams").rglob("*.html")),
     *sorted((TEMPLATES / "branding").rglob("*.html")),
+    *sorted((TEMPLATES / "imports").rglob("*.html")),
     TEMPLATES / "statements/so_far.html",
 ]
 

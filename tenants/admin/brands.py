@@ -1,6 +1,6 @@
 """Resellers, tenants and the names they are reached by."""
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import structlog
 from django import forms
@@ -21,11 +21,6 @@ from tenants.adminsite import (
 )
 from tenants.models import Branding, Domain, Membership, MiniProgram, Reseller, Tenant
 from tenants.resolve import forget
-
-if TYPE_CHECKING:
-    _BrandingForm = forms.ModelForm[Branding]
-else:
-    _BrandingForm = forms.ModelForm  # cannot be subscripted at run time
 
 log = structlog.get_logger(__name__)
 
@@ -51,26 +46,22 @@ class TenantAdmin(OperatorModelAdmin):
     search_fields = ("slug", "name")
 
 
-class BrandingForm(_BrandingForm):
-    """A brand, its colour from a palette."""
-
-    class Meta:
-        model = Branding
-        fields: ClassVar[list[str]] = ["tenant", "title", "slogan", "logo_url", "primary_color", "welcome"]
-        widgets: ClassVar[dict[str, Any]] = {"primary_color": UnfoldAdminColorInputWidget()}
-
-
 class BrandingAdmin(TenantModelAdmin):
     """What a tenant's pages look like: a form with a page and a phone that change as one types."""
 
-    form = BrandingForm
     editable_by: ClassVar[frozenset[str]] = frozenset({Role.OWNER.value, Role.CONTENT.value})
     list_display = ("title", "slogan", "primary_color")
-    change_form_outer_after_template = "branding/preview.html"  # type: ignore[assignment]  # unfold says None
+    change_form_outer_before_template = "branding/preview.html"  # type: ignore[assignment]  # unfold says None
 
     class Media:
         css: ClassVar[dict[str, list[str]]] = {"all": ["banyan/opening.css"]}
         js: ClassVar[list[Any]] = [Script("banyan/opening.js", defer=True)]
+
+    def formfield_for_dbfield(self, db_field: "models.Field[Any, Any]", request: HttpRequest, **kwargs: Any) -> Any:
+        """Show a palette for the colour."""
+        if db_field.name == "primary_color":
+            kwargs["widget"] = UnfoldAdminColorInputWidget()
+        return super().formfield_for_dbfield(db_field, request, **kwargs)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Let the one brand be added that there is, which an opening has made."""
