@@ -50,6 +50,10 @@ class SheetError(ValueError):
     """A file that cannot be read as a sheet; its text says what to do."""
 
 
+class _ChangedError(Exception):
+    """A plan is not the one that was shown any more."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Column:
     """A column of a sheet; `name` stands in its first line. Without a wanted one a file is not read."""
@@ -204,10 +208,10 @@ class ImportsRows(_Base):
         if request.method == "POST":
             try:
                 if sheet := request.POST.get("sheet", "") or self._uploaded(form):
-                    plan = self.importer.plan(read_lines(sheet, self.importer.columns))
-                    if self._is_confirmed(request, plan) and self._write(request, plan):
+                    lines = read_lines(sheet, self.importer.columns)
+                    if "confirmed" in request.POST and self._write(request, lines):
                         return HttpResponseRedirect(self._page("changelist"))
-                    context |= self._preview(plan, sheet)
+                    context |= self._preview(self.importer.plan(lines), sheet)
             except SheetError as fault:
                 form.add_error("file", str(fault))
         shared = {**self.admin_site.each_context(request), "opts": self.opts, "title": _("Import from a file")}
@@ -217,43 +221,42 @@ class ImportsRows(_Base):
     def _uploaded(self, form: ImportForm) -> str:
         return read_text(form.cleaned_data["file"].read()) if form.is_valid() else ""
 
-    def _is_confirmed(self, request: HttpRequest, plan: Plan) -> bool:
-        if "confirmed" not in request.POST:
-            return False
-        if request.POST.get("digest") == plan.digest:
-            return True
-        self.message_user(request, _("Something has changed meanwhile. Please look again."), messages.WARNING)
-        return False
-
-    def _write(self, request: HttpRequest, plan: Plan) -> bool:
-        """Write all or nothing, with an entry in the history; return whether it was written."""
-        tenant, staff = request.tenant, request.user  # type: ignore[attr-defined]  # the middleware's
-        if not isinstance(staff, StaffUser):
-            return False
-        said = _("Imported: %(adds)d added, %(changes)d changed.") % {
-            "adds": len(plan.adds),
-            "changes": len(plan.changes),
-        }
+    def _write(self, request: HttpRequest, lines: Sequence[Line]) -> bool:
+        """Write all or nothing; return whether it was written, having told the person."""
         try:
             with transaction.atomic():
-                self.importer.write(plan, tenant=tenant, staff=staff)
-                LogEntry.objects.create(
-                    user_id=staff.pk,
-                    content_type=ContentType.objects.get_for_model(self.model),
-                    object_repr=str(self.opts.verbose_name_plural),
-                    action_flag=ADDITION,
-                    change_message=said,
-                )
+                said = self._write_what_was_shown(request, lines)
         except ProductError as refused:
             self.message_user(request, _("Nothing was written: %(why)s") % {"why": refused.msg}, messages.ERROR)
             return False
-        except IntegrityError:  # somebody has added the same in this moment
+        except (IntegrityError, _ChangedError):
             self.message_user(request, _("Something has changed meanwhile. Please look again."), messages.WARNING)
             return False
-        counts = {"added": len(plan.adds), "changed": len(plan.changes), "left_out": len(plan.faults)}
-        log.info("rows_imported", model=self.opts.label, tenant_id=tenant.pk, staff=staff.pk, **counts)
         self.message_user(request, said, messages.SUCCESS)
         return True
+
+    def _write_what_was_shown(self, request: HttpRequest, lines: Sequence[Line]) -> str:
+        """Write, with an entry in the history; return what to tell the person. Raises _ChangedError."""
+        tenant, staff = request.tenant, request.user  # type: ignore[attr-defined]  # the middleware's
+        if not isinstance(staff, StaffUser):
+            raise TypeError("imports are for staff")
+        # A tenant's imports come one after the other: of a form that is sent twice the second finds all there.
+        Tenant.objects.select_for_update(no_key=True).get(pk=tenant.pk)
+        plan = self.importer.plan(lines)
+        if request.POST.get("digest") != plan.digest:
+            raise _ChangedError
+        self.importer.write(plan, tenant=tenant, staff=staff)
+        counts = {"adds": len(plan.adds), "changes": len(plan.changes)}
+        said = _("Imported: %(adds)d added, %(changes)d changed.") % counts
+        LogEntry.objects.create(
+            user_id=staff.pk,
+            content_type=ContentType.objects.get_for_model(self.model),
+            object_repr=str(self.opts.verbose_name_plural),
+            action_flag=ADDITION,
+            change_message=said,
+        )
+        log.info("rows_imported", model=self.opts.label, tenant_id=tenant.pk, staff=staff.pk, **counts)
+        return said
 
     def _preview(self, plan: Plan, sheet: str) -> dict[str, Any]:
         kinds = [(_("To add"), plan.adds), (_("To change"), plan.changes)]
