@@ -37,7 +37,10 @@ def allowed_origin(*, tenant: Tenant | None, origin: str, host: str) -> str:
 
 def is_welcome(listed: tuple[str, ...], *, origin: str, host: str) -> bool:
     """Whether a page may call: a listed one, the host's own, WeChat's, or one that the operator names."""
-    return origin in {*listed, WECHAT_ORIGIN, *settings.WEBSOCKET_ORIGINS} or _host_in(origin) == host_name(host)
+    if origin in {*listed, WECHAT_ORIGIN, *settings.WEBSOCKET_ORIGINS}:
+        return True
+    page = _host_in(origin)
+    return page != "" and page == host_name(host)
 
 
 def frame_ancestors(tenant: Tenant | None) -> str:
