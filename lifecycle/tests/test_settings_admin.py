@@ -1,20 +1,39 @@
 """What a tenant's owner sets up alone: brand, mini-program, merchant account, each tried where it can be."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.conf import settings as configured
 from django.contrib.messages import get_messages
 from django.test import Client
 from pytest_django import Settings
 
 from billing.models import MerchantAccount
-from tenants import scope
+from billing.payments import clients
+from tenants import scope, wechat
 from tenants.models import Branding, ChangeEntry, Domain, Membership, MiniProgram, Tenant
 from tests.doubles import wechatpay
 from tests.doubles.xpay import running_xpay
 from tests.factories import host_of, make_mini_program, make_operator, make_staff, make_tenant
 
 pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def _clients() -> Iterator[None]:
+    """Close the connections to doubles, which outlive the tests' settings."""
+    yield
+    hang_up()
+
+
+def hang_up() -> None:
+    for made, url in (
+        (wechat.client_for, configured.WECHAT_API_URL),
+        (clients.client_for, configured.WECHAT_PAY_API_URL),
+    ):
+        made(url).close()
+        made.cache_clear()
 
 
 def staff(tenant: Tenant, role: str = "owner") -> Client:
@@ -25,8 +44,8 @@ def staff(tenant: Tenant, role: str = "owner") -> Client:
 
 def tried(client: Client, path: str) -> list[str]:
     """Press the button of a row; return what it says now."""
-    answer = client.post(path)
-    return [str(said) for said in get_messages(answer.wsgi_request)][-1:] if answer.status_code == 302 else []
+    answer = client.post(path, follow=True)
+    return [str(said) for said in get_messages(answer.wsgi_request)] if answer.redirect_chain else []
 
 
 def brand(tenant: Tenant) -> Branding:
@@ -69,21 +88,22 @@ def test_an_owner_sets_up_a_mini_program_and_tries_it(settings: Settings) -> Non
     base = f"/admin/tenants/miniprogram/{row.pk}"
     page = client.get(f"{base}/change/").content.decode()
     assert ("s3cret-of-ours" in page, "Try app id and secret at WeChat" in page) == (False, True)
-    with running_xpay() as wechat:
-        settings.WECHAT_API_URL = wechat.url
+    with running_xpay() as double:
+        settings.WECHAT_API_URL = double.url
         assert tried(client, f"{base}/try/") == [
             f"WeChat knows no app id {row.app_id}. Copy it from the mini-program's console."
         ]
-        wechat.secrets[row.app_id] = "another"
+        double.secrets[row.app_id] = "another"
         assert tried(client, f"{base}/try/") == [
             f"The secret of {row.app_id} is wrong. Reset it in the mini-program's console and paste it."
         ]
-        wechat.secrets[row.app_id] = "s3cret-of-ours"
+        double.secrets[row.app_id] = "s3cret-of-ours"
         assert tried(client, f"{base}/try/") == [f"WeChat accepts the app id {row.app_id} and its secret."]
         # Looking at the address does nothing, and others have no button there.
         assert client.get(f"{base}/try/")["Location"] == f"{base}/change/"
         for stranger in (staff(other), staff(tenant, "content"), staff(tenant, "finance")):
             assert (stranger.post(f"{base}/try/").status_code, tried(stranger, f"{base}/try/")) == (404, [])
+    hang_up()
     assert tried(client, f"{base}/try/") == ["WeChat does not answer just now. Look again in a minute."]
     # A secret that is not typed stays, and so does the app id.
     assert (
