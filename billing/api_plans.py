@@ -7,6 +7,7 @@ from django.http import HttpRequest
 from ninja import Router, Schema
 
 from billing import standing
+from billing.for_sale import ForSale, Platform, Version, nothing_for_sale
 from billing.models import Cap, Plan, Subscription
 from billing.standing import CapStanding, GroupStanding, PlanStanding
 from tenants.api import Amount, Envelope, ok, signed_in, user_of
@@ -87,9 +88,11 @@ class QuotaOut(Schema):
     caps: list[CapOut]
 
 
-@router.get("/plans", response=Envelope[list[PlanOut]])
-def plans(request: HttpRequest) -> Any:  # noqa: ARG001  # ninja hands it over
+@router.get("/plans", response=ForSale[list[PlanOut]], exclude_unset=True)
+def plans(request: HttpRequest, platform: Platform = "", version: Version = "") -> Any:
     """Return the plans that can be bought here."""
+    if hidden := nothing_for_sale(request, platform=platform, version=version):
+        return hidden
     return ok([_plan(plan) for plan in standing.on_sale()])
 
 

@@ -11,10 +11,11 @@ from ninja import Router, Schema
 from pydantic import Field, ValidationInfo, field_validator
 
 from billing import callbacks, recharge
+from billing.for_sale import ForSale, Platform, Version, nothing_for_sale
 from billing.models import Channel, MerchantAccount, Method, Order, Package, Refund
 from billing.payments import provider_of
 from billing.payments.provider import NotificationIgnoredError, NotificationRefusedError, PaymentError, ProvesAddress
-from tenants import scope, throttle
+from tenants import compliance, scope, throttle
 from tenants.api import Amount, Envelope, Text, current_tenant, ok, signed_in, user_of
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import Tenant
@@ -28,10 +29,6 @@ payments = Router(tags=["payments"])
 # New orders of one user in an hour, and re-checks of one order in a minute: each asks the provider.
 ORDERS_PER_HOUR = 30
 RECHECKS_PER_MINUTE = 6
-
-
-# What a mini-program runs on, as `wx.getDeviceInfo` says.
-Platform = Annotated[Text, Field(max_length=16)]
 
 
 class PackageOut(Schema):
@@ -68,6 +65,7 @@ class OrderIn(Schema):
     channel: Channel
     method: Method
     platform: Platform = ""
+    version: Version = ""
 
     @field_validator("plan")
     @classmethod
@@ -126,15 +124,19 @@ class NewOrderOut(Schema):
     payment: dict[str, str]
 
 
-@router.get("/packages", response=Envelope[list[PackageOut]])
-def packages(request: HttpRequest) -> Any:  # noqa: ARG001  # ninja hands it over
+@router.get("/packages", response=ForSale[list[PackageOut]], exclude_unset=True)
+def packages(request: HttpRequest, platform: Platform = "", version: Version = "") -> Any:
     """Return what can be bought here."""
+    if hidden := nothing_for_sale(request, platform=platform, version=version):
+        return hidden
     return ok(list(Package.objects.filter(is_enabled=True).order_by("position", "price", "pk")))
 
 
-@router.get("/channels", response=Envelope[list[WayToPayOut]])
-def channels(request: HttpRequest, platform: Platform = "") -> Any:
+@router.get("/channels", response=ForSale[list[WayToPayOut]], exclude_unset=True)
+def channels(request: HttpRequest, platform: Platform = "", version: Version = "") -> Any:
     """Return the ways of paying that are offered here, the default first."""
+    if hidden := nothing_for_sale(request, platform=platform, version=version):
+        return hidden
     tenant = Tenant.objects.get(pk=current_tenant(request).pk)  # not as it was remembered
     return ok(recharge.ways_to_pay(tenant=tenant, app_id=_mini_program(request), platform=platform))
 
@@ -143,9 +145,11 @@ def channels(request: HttpRequest, platform: Platform = "") -> Any:
 def create(request: HttpRequest, payload: OrderIn) -> Any:
     """Order a package or a plan; an open order of the same kind is given again."""
     user = user_of(request)
+    client = compliance.client_of(request, platform=payload.platform, version=payload.version)
+    compliance.require_purchases(current_tenant(request), client)
     throttle.count(what="order", who=f"{current_tenant(request).slug}:{user.pk}", limit=ORDERS_PER_HOUR, seconds=3600)
     purchase = recharge.Purchase(
-        **payload.dict(),
+        **payload.dict(exclude={"version"}),
         address=str(request.META.get("REMOTE_ADDR", "")),
         app_id=_mini_program(request),
         # Providers call by HTTPS only; the host is one that answers here, as tenants.middleware has seen to.

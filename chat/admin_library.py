@@ -15,6 +15,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
+from chat.assistants import AssistantImporter
 from chat.models import (
     Announcement,
     ChatRules,
@@ -27,6 +28,7 @@ from chat.models import (
 )
 from chat.shares import revoke_links
 from tenants.adminsite import OperatorModelAdmin, ReadOnlyTenantModelAdmin, TenantModelAdmin, register
+from tenants.imports import ImportsRows
 from tenants.models import Membership
 
 if TYPE_CHECKING:
@@ -105,9 +107,10 @@ class RoleCategoryAdmin(_EditedAdmin):
         return is_empty and super().has_delete_permission(request, obj)
 
 
-class RoleAdmin(_EditedAdmin):
+class RoleAdmin(ImportsRows, _EditedAdmin):  # type: ignore[misc]  # unfold's mix-ins
     """Assistants."""
 
+    importer = AssistantImporter()
     form = RoleForm
     list_display = ("slug", "name", "category", "position", "is_default", "is_enabled")
     list_filter = ("is_enabled", "category__name")
@@ -123,7 +126,7 @@ class RoleAdmin(_EditedAdmin):
 class ChatRulesAdmin(_EditedAdmin):
     """What is true for every chat: one row, which takes effect with the next question."""
 
-    list_display = ("id", "context_turns", "context_tokens", "filing_number")
+    list_display = ("id", "context_turns", "context_tokens")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Let a tenant have one set of rules."""

@@ -18,12 +18,13 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 
-from chat.door import Visit, enter, headers_of, our_fault, stop, visit_of
+from chat.door import Visit, allowed_origin, enter, headers_of, our_fault, stop, visit_of
 from chat.frames import Events
 from chat.generation import Answer
 from chat.request import MAX_BODY_BYTES, invalid, parse_query, read_parameters
 from chat.streaming import READ_GAP, Reader, failure_event, tell
 from chat.turn import too_many
+from tenants.embedding import ANYBODY
 from tenants.errors import ProductError
 from tenants.resolve import host_name
 
@@ -59,16 +60,21 @@ class ChatConsumer(AsyncWebsocketConsumer):
     async def connect(self) -> None:
         """Agree, unless the page is nobody's that we know: then the handshake is refused with 403."""
         self._headers = headers_of(self.scope)
-        if not _is_known_origin(self._headers):
-            log.info("socket_refused", origin=self._headers.get("origin", "")[:100])
-            await self.close()
-            return
         try:
             query = parse_query(self.scope["query_string"])
         except ProductError:
             query = {}
+        if not _is_known_origin(self._headers) and not await self._is_welcome(str(query.get("appid", ""))):
+            log.info("socket_refused", origin=self._headers.get("origin", "")[:100])
+            await self.close()
+            return
         self._kept = {name: query[name] for name in _KEPT if name in query}
         await self.accept()
+
+    async def _is_welcome(self, app_id: str) -> bool:
+        """Whether the tenant names the page's origin among those that may embed it."""
+        allowed = await allowed_origin(visit_of(self._headers), app_id=app_id)
+        return allowed not in {"", ANYBODY}
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """Take one request. Whatever is wrong with it is said in an event, and the connection goes on."""
@@ -147,7 +153,7 @@ def _reader(visit: Visit, *, offset: int = 0) -> Reader:
 
 
 def _is_known_origin(headers: Mapping[str, str]) -> bool:
-    """Whether a page of this origin may connect: our own host's, a mini-program, or one that the operator names.
+    """Whether a page of this origin may connect anywhere: our own host's, a mini-program, one that the operator names.
 
     Clients that are no browsers send none. Tokens are no cookies, so a foreign page could do nothing in a user's
     name; it is refused because nobody but a fraud has one.

@@ -7,11 +7,13 @@ stop()        the end of an answer, asked for at a door
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
 from django.conf import settings
+from django.db import DatabaseError
 from django.utils.translation import gettext_lazy as _
 
 from chat import generation, keys, live, refusals, replies
@@ -21,7 +23,7 @@ from chat.models import ApiKey, Message, ModelOffer
 from chat.request import ChatParameters, invalid
 from chat.threads import in_thread
 from chat.turn import AlreadyAskedError, Ask, Turn, find_message, offers_on_sale, open_turn, parse_id
-from tenants import scope, throttle
+from tenants import embedding, scope, throttle
 from tenants.errors import ErrorCode, ProductError
 from tenants.login import choose_language, token_of, user_of_token
 from tenants.middleware import accept_request_id
@@ -48,6 +50,8 @@ class Visit:
     language: str
     # How many calls its API key has left in this minute, once that is counted.
     rate: throttle.Counted | None = None
+    # Whose pages may read the answer, once the tenant is known.
+    allowed: str = embedding.ANYBODY
 
 
 async def read_body(receive: Callable[[], Awaitable[Mapping[str, Any]]], *, most: int) -> bytes:
@@ -135,6 +139,24 @@ async def stop(visit: Visit, parameters: ChatParameters) -> bool:
     return await in_thread(look_and_stop)
 
 
+async def allowed_origin(visit: Visit, *, app_id: str) -> str:
+    """Return whose page may read the answers of the tenant that a request is for; anybody's where there is none.
+
+    "" where nobody can say so now.
+    """
+
+    def look() -> str:
+        with suppress(ProductError):
+            _tenant_of(visit, app_id=app_id)
+        return visit.allowed
+
+    try:
+        return await in_thread(look)
+    except DatabaseError:
+        log.warning("origin_unchecked", exc_info=True)
+        return ""
+
+
 def _admit(visit: Visit, parameters: ChatParameters, *, is_full: bool) -> Turn | Message:
     """Find the tenant and the user, then open the turn or find the message."""
     tenant = _tenant_of(visit, app_id=parameters.app_id)
@@ -186,6 +208,9 @@ def _tenant_of(visit: Visit, *, app_id: str = "") -> Tenant:
         referer=visit.headers.get("referer"),
     )
     visit.language = choose_language(visit.headers.get("accept-language"), tenant_language=tenant.language)
+    visit.allowed = embedding.allowed_origin(
+        tenant=tenant, origin=visit.headers.get("origin", ""), host=visit.headers.get("host", "")
+    )
     return tenant
 
 

@@ -56,13 +56,6 @@ class ChatRules(TenantOwned):
         blank=True,
         help_text=_("Empty: as many as the model's window takes. A model offer may say otherwise."),
     )
-    filing_number = models.CharField(
-        _("filing number of the service"),
-        max_length=120,
-        blank=True,
-        default="",
-        help_text=_("Of the generative AI service; shown with the AI label on what is exported or shared."),
-    )
 
     class Meta(TenantOwned.Meta):
         verbose_name = _("chat rules")

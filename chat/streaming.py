@@ -23,8 +23,10 @@ from django.utils import translation
 from chat import frames
 from chat.generation import Answer
 from chat.turn import Ending
+from tenants.embedding import ANYBODY
 from tenants.errors import ProductError
-from tenants.middleware import CORS_HEADERS, PREFLIGHT_HEADERS
+from tenants.middleware import PREFLIGHT_HEADERS
+from tenants.middleware import cors_headers as cors_headers_of
 
 log = structlog.get_logger(__name__)
 
@@ -57,18 +59,19 @@ class Framing(Enum):
 class Reader:
     """One connection that reads an answer. `offset`: characters of the text that it has already.
 
-    A WebSocket has no framing but its own (`tell`).
+    A WebSocket has no framing but its own (`tell`). `allowed`: whose pages may read it (tenants/embedding.py).
     """
 
     framing: Framing = Framing.H5
     language: str
     request_id: str
     offset: int = 0
+    allowed: str = ANYBODY
 
 
-def cors_headers() -> list[tuple[bytes, bytes]]:
+def cors_headers(allowed: str) -> list[tuple[bytes, bytes]]:
     """Return the API's own CORS headers as ASGI wants them: a preflight and an answer alike have them all."""
-    headers = {**CORS_HEADERS, **PREFLIGHT_HEADERS}
+    headers = {**cors_headers_of(allowed), **PREFLIGHT_HEADERS}
     return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
 
@@ -78,7 +81,7 @@ def _head(reader: Reader, answer: Answer | None) -> Mapping[str, Any]:
         (b"cache-control", b"no-cache, no-transform"),
         (b"x-accel-buffering", b"no"),
         (b"x-request-id", reader.request_id.encode()),
-        *cors_headers(),
+        *cors_headers(reader.allowed),
     ]
     if answer is not None:
         headers.append((b"x-message-id", str(answer.message_id).encode()))

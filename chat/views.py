@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from django.utils.translation import gettext_lazy as _
 
-from chat.door import ClientLeftError, enter, headers_of, our_fault, read_body, visit_of
+from chat.door import ClientLeftError, allowed_origin, enter, headers_of, our_fault, read_body, visit_of
 from chat.request import (
     MAX_BODY_BYTES,
     ChatParameters,
@@ -32,7 +32,8 @@ async def chat_stream(asgi_scope: Mapping[str, Any], receive: Receive, send: Sen
     headers = headers_of(asgi_scope)
     visit = visit_of(headers, request_id=headers.get("x-request-id"))
     if asgi_scope["method"] == "OPTIONS":
-        await send({"type": "http.response.start", "status": 204, "headers": cors_headers()})
+        allowed = await allowed_origin(visit, app_id=_app_id_in(asgi_scope))
+        await send({"type": "http.response.start", "status": 204, "headers": cors_headers(allowed)})
         await send({"type": "http.response.body", "body": b""})
         return
     reader = Reader(framing=Framing.H5, language=visit.language, request_id=visit.request_id)
@@ -41,7 +42,7 @@ async def chat_stream(asgi_scope: Mapping[str, Any], receive: Receive, send: Sen
         answer = await enter(visit, parameters)
     except ProductError as refusal:
         log.info("chat_refused", code=int(refusal.code), type=refusal.type)
-        reader.language = visit.language
+        reader.language, reader.allowed = visit.language, visit.allowed
         await refuse(send, reader, refusal)
     except ClientLeftError:
         log.info("client_left_before_asking")
@@ -49,7 +50,7 @@ async def chat_stream(asgi_scope: Mapping[str, Any], receive: Receive, send: Sen
         log.exception("chat_broke")
         await refuse(send, reader, our_fault())
     else:
-        reader.language, reader.offset = visit.language, parameters.offset
+        reader.language, reader.allowed, reader.offset = visit.language, visit.allowed, parameters.offset
         await stream(send, receive, reader, answer)
 
 
@@ -68,6 +69,14 @@ async def _read(
         values |= parse_body(await read_body(receive, most=MAX_BODY_BYTES), headers.get("content-type", ""))
         reader.framing = _framing(values)
     return read_parameters(values)
+
+
+def _app_id_in(asgi_scope: Mapping[str, Any]) -> str:
+    """Return the app id of a preflight's address, "" where there is none."""
+    try:
+        return str(parse_query(asgi_scope["query_string"]).get("appid", ""))
+    except ProductError:
+        return ""
 
 
 def _framing(values: Mapping[str, Any]) -> Framing:

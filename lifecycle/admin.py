@@ -39,15 +39,17 @@ from lifecycle.models import (
 )
 from lifecycle.pages import act_on_checklist, checklist_context
 from lifecycle.tasks import enqueue_export
-from tenants.admin.brands import TenantAdmin
+from tenants.admin.brands import DomainAdmin, MiniProgramAdmin, TenantAdmin
 from tenants.adminsite import (
     OperatorModelAdmin,
     ReadOnlyOperatorModelAdmin,
     ReadOnlyTenantModelAdmin,
+    TriesRow,
     register,
+    tenant_site,
 )
 from tenants.errors import ProductError
-from tenants.models import Membership, Reseller, Tenant
+from tenants.models import Domain, Membership, MiniProgram, Reseller, Tenant
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
@@ -510,6 +512,47 @@ def _checklist_page(model_admin: OperatorModelAdmin, request: HttpRequest, tenan
     response["Referrer-Policy"] = "same-origin"
     return response
 
+
+class CheckedDomainAdmin(TriesRow, DomainAdmin):  # type: ignore[misc]  # unfold's mix-ins
+    """A tenant's host names, each of which can be looked at as the checklist does."""
+
+    try_label = _("Look whether it leads here")
+
+    def has_try_permission(self, request: HttpRequest) -> bool:
+        """Let owners and the operator look: it asks the network."""
+        return self._admits(request, _OWNERS)
+
+    def try_row(self, request: HttpRequest, row: Domain) -> tuple["_StrOrPromise", int]:
+        """Look at the address, and at the certificate where it leads here."""
+        found = checks.look_at_host(tenant=row.tenant, host=row.host)
+        logger.info("domain_checked", host=row.host, by=request.user.get_username())
+        is_good = all(state == Check.State.GREEN for state, _said in found)
+        return " ".join(said for _state, said in found), messages.SUCCESS if is_good else messages.ERROR
+
+
+class TriedMiniProgramAdmin(TriesRow, MiniProgramAdmin):  # type: ignore[misc]  # as above
+    """A tenant's mini-programs, each of which can be tried at WeChat."""
+
+    try_label = _("Try app id and secret at WeChat")
+
+    def has_try_permission(self, request: HttpRequest) -> bool:
+        """Let those try who may set it up."""
+        return self.may_edit(request)
+
+    def try_row(self, request: HttpRequest, row: MiniProgram) -> tuple["_StrOrPromise", int]:
+        """Ask WeChat for an access token, and say in words what is wrong."""
+        state, said = checks.look_at_program(row)
+        logger.info("mini_program_tried", program=row.pk, by=request.user.get_username(), state=str(state))
+        self.log_change(request, row, gettext("The settings were tried."))
+        return said, messages.SUCCESS if state == Check.State.GREEN else messages.ERROR
+
+
+# Their plain ones are of a room that knows no checks.
+for _site in (admin.site, tenant_site):
+    _site.unregister([Domain, MiniProgram])
+
+register(Domain, CheckedDomainAdmin)
+register(MiniProgram, TriedMiniProgramAdmin)
 
 for _model, _admin in (
     (Check, CheckAdmin),

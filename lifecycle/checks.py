@@ -161,6 +161,20 @@ def run(*, tenant: Tenant, actor: str, kind: str = "") -> list[Step]:
     return steps(tenant=tenant)
 
 
+def look_at_host(*, tenant: Tenant, host: str) -> list[tuple[Check.State, str]]:
+    """Look whether a host leads here and has a good certificate; return how each stands, and that in words."""
+    findings = [_domain_of(tenant, host)]
+    if findings[0].state == State.GREEN:
+        findings.append(_certificate_of(host))
+    return [(finding.state, say(Check(word=finding.word, facts=finding.facts))) for finding in findings]
+
+
+def look_at_program(program: MiniProgram) -> tuple[Check.State, str]:
+    """Ask WeChat whether it takes a mini-program's app id and secret; return how it stands, and that in words."""
+    finding = _program(program)
+    return finding.state, say(Check(word=finding.word, facts=finding.facts))
+
+
 def start_payment(*, tenant: Tenant, actor: str, address: str) -> trial_payment.Standing:
     """Begin the payment of ¥0.01; raise ProductError as `recharge.try_payment`."""
     standing = trial_payment.start(tenant=tenant, address=address)
@@ -344,16 +358,22 @@ def _staff(_tenant: Tenant) -> Finding:
 def _mini_program(_tenant: Tenant) -> Finding:
     finding = Finding(State.LATER, "mini_program_missing", {})
     for program in MiniProgram.objects.order_by("pk"):
-        facts: dict[str, Any] = {"app_id": program.app_id}
-        try:
-            try_secret(program, client_for(settings.WECHAT_API_URL))
-        except WeChatRefusedError as refusal:
-            word = _WECHAT_WORDS.get(refusal.code, "mini_program_refused")
-            return Finding(State.RED, word, {**facts, "code": refusal.code})
-        except WeChatAwayError:
-            return Finding(State.RED, "mini_program_away", facts)
-        finding = Finding(State.GREEN, "mini_program_good", facts)
+        finding = _program(program)
+        if finding.state != State.GREEN:
+            break
     return finding
+
+
+def _program(program: MiniProgram) -> Finding:
+    facts: dict[str, Any] = {"app_id": program.app_id}
+    try:
+        try_secret(program, client_for(settings.WECHAT_API_URL))
+    except WeChatRefusedError as refusal:
+        word = _WECHAT_WORDS.get(refusal.code, "mini_program_refused")
+        return Finding(State.RED, word, {**facts, "code": refusal.code})
+    except WeChatAwayError:
+        return Finding(State.RED, "mini_program_away", facts)
+    return Finding(State.GREEN, "mini_program_good", facts)
 
 
 def _merchant(_tenant: Tenant) -> Finding:

@@ -1,9 +1,11 @@
 """The pages of a tenant's own hosts, in its brand; a platform host's first page is where its reader works."""
 
 import uuid
+from typing import Any
 
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils import translation
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
@@ -11,8 +13,9 @@ from billing import codes, rewards
 from billing.models import Order
 from chat import shares
 from chat.views import CHAT_PATH
+from tenants import compliance, legal
 from tenants.errors import ProductError
-from tenants.models import Branding, StaffUser, Tenant
+from tenants.models import Branding, LegalText, StaffUser, Tenant
 
 
 @require_safe
@@ -23,7 +26,7 @@ def home(request: HttpRequest) -> HttpResponse:
         # Whoever is new here comes to become a reseller; the operator's people know where they work.
         is_operator = isinstance(request.user, StaffUser) and request.user.is_operator
         return redirect("admin:index" if is_operator else "portal:home")
-    context = {"brand": _brand(tenant), "chat_url": request.build_absolute_uri(CHAT_PATH)}
+    context = {**_shown(tenant), "chat_url": request.build_absolute_uri(CHAT_PATH)}
     return render(request, "pages/home.html", context)
 
 
@@ -39,7 +42,7 @@ def redeem_link(request: HttpRequest, code: str) -> HttpResponse:
     known = codes.normal(code)
     if tenant is None or known is None:
         raise Http404
-    return render(request, "pages/redeem.html", {"brand": _brand(tenant), "code": codes.grouped(known)})
+    return render(request, "pages/redeem.html", {**_shown(tenant), "code": codes.grouped(known)})
 
 
 @require_safe
@@ -50,7 +53,7 @@ def invitation_link(request: HttpRequest, code: str) -> HttpResponse:
     known = codes.normal(code, length=rewards.CODE_LENGTH)
     if tenant is None or known is None:
         raise Http404
-    return render(request, "pages/invitation.html", {"brand": _brand(tenant), "code": known})
+    return render(request, "pages/invitation.html", {**_shown(tenant), "code": known})
 
 
 @require_safe
@@ -64,7 +67,7 @@ def shared_conversation(request: HttpRequest, token: str) -> HttpResponse:
         context = shares.shared_conversation(tenant=tenant, token=token)
     except ProductError as gone:
         raise Http404 from gone
-    page = render(request, "pages/shared.html", {"brand": _brand(tenant), **context})
+    page = render(request, "pages/shared.html", {**_shown(tenant), **context})
     # The page's address is what opens it: no other site may be told of it.
     page["Referrer-Policy"] = "no-referrer"
     return page
@@ -86,7 +89,28 @@ def payment_done(request: HttpRequest) -> HttpResponse:
     except ValueError:
         found = None
     state = found.state if found else Order.State.PENDING
-    return render(request, "pages/paid.html", {"brand": _brand(tenant), "state": state, "is_known": found is not None})
+    return render(request, "pages/paid.html", {**_shown(tenant), "state": state, "is_known": found is not None})
+
+
+@require_safe
+def legal_page(request: HttpRequest, kind: str) -> HttpResponse:
+    """Show a tenant's terms or privacy policy, in the reader's language or the one that is asked for by `lang`."""
+    tenant: Tenant | None = request.tenant  # type: ignore[attr-defined]
+    if tenant is None:
+        raise Http404
+    wanted = request.GET.get("lang", "")
+    with translation.override(wanted if wanted in legal.LANGUAGES else translation.get_language()):
+        text = legal.current(tenant=tenant, kind=kind, language=translation.get_language() or tenant.language)
+        context = {"text": text, "title": LegalText.Kind(kind).label, "blocks": list(legal.blocks(text.body))}
+        page = render(request, "pages/legal.html", {**_shown(tenant), **context})
+        page["Content-Language"] = translation.get_language() or text.language
+        return page
+
+
+def _shown(tenant: Tenant) -> dict[str, Any]:
+    """Return what every page of a tenant shows: its brand, and what the law wants at its foot."""
+    row = compliance.compliance_of(tenant)
+    return {"brand": _brand(tenant), "compliance": row, "age_notice": compliance.age_notice(row)}
 
 
 def _brand(tenant: Tenant) -> Branding:

@@ -21,13 +21,15 @@ from lifecycle.api import router as opening
 from lifecycle.portal_urls import urlpatterns as portal_of_lifecycle
 from saas.health import healthz
 from saas.openapi import openapi
-from saas.pages import home, invitation_link, payment_done, redeem_link, shared_conversation
+from saas.pages import home, invitation_link, legal_page, payment_done, redeem_link, shared_conversation
 from tenants.adminsite import tenant_site
 from tenants.api import api
 from tenants.api_account import router as account
 from tenants.api_signin import router as signin
+from tenants.api_site import router as site
 from tenants.portal.urls import urlpatterns as portal_of_tenants
 
+api.add_router("/site", site)
 api.add_router("/auth", signin)
 api.add_router("/auth", account)
 api.add_router("/chat", answers)
@@ -50,6 +52,8 @@ urlpatterns = [
     path("i/<str:code>", invitation_link, name="invitation_link"),
     path("r/<str:code>", redeem_link, name="redeem_link"),
     path("s/<str:token>", shared_conversation, name="shared"),
+    path("terms", legal_page, {"kind": "terms"}, name="terms"),
+    path("privacy", legal_page, {"kind": "privacy"}, name="privacy"),
     path("pay/done", payment_done, name="payment_done"),
     path("healthz", healthz, name="healthz"),
     path("api/openapi.json", openapi, name="openapi"),

@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import models
@@ -29,7 +30,7 @@ from unfold.forms import AuthenticationForm
 from unfold.sites import UnfoldAdminSite
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminTextareaWidget
 
-from tenants import changes, doors, scope, sessions
+from tenants import changes, doors, scope, sessions, throttle
 from tenants.errors import ProductError
 from tenants.models import ChangeEntry, Membership, StaffRules, StaffUser, Tenant
 from tenants.resolve import is_platform_host
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     _ModelForm = forms.ModelForm[Any]
 else:
     _ModelForm = forms.ModelForm  # cannot be subscripted at run time
+
+# Tries of a tenant's settings in a minute: each asks somebody else.
+TRIES_PER_MINUTE = 20
 
 View = Callable[..., HttpResponseBase]
 ViewT = TypeVar("ViewT", bound=View)
@@ -476,6 +480,58 @@ class SecretsModelAdmin(TenantModelAdmin):
             (title, {**group, "fields": [n for n in group["fields"] if n not in secret]}) for title, group in groups
         ]
         return [(title, group) for title, group in left if group["fields"]]
+
+
+class TriesRow:
+    """Settings that can be tried at whoever they are for: a button above a row's form, which posts to `<row>/try/`.
+
+    A class beside it says how, in `try_row`. Nothing is within a transaction there.
+    """
+
+    change_form_outer_before_template = "admin/try_row.html"
+    try_label: "_StrOrPromise" = _("Try the settings")
+
+    def try_row(self, request: HttpRequest, row: Any) -> tuple["_StrOrPromise", int]:
+        """Try a row; return what to tell the person, and the message's level."""
+        raise NotImplementedError
+
+    def has_try_permission(self, request: HttpRequest) -> bool:
+        """Let those try who may look."""
+        return bool(self.has_view_permission(request))  # type: ignore[attr-defined]  # the class beside it
+
+    def get_urls(self) -> list[Any]:
+        """Add where the button posts to."""
+        opts = self.opts  # type: ignore[attr-defined]  # as above
+        view = self.admin_site.admin_view(self.try_view)  # type: ignore[attr-defined]  # as above
+        name = f"{opts.app_label}_{opts.model_name}_try"
+        return [path("<path:object_id>/try/", view, name=name), *super().get_urls()]  # type: ignore[misc]  # as above
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        """Show the button to whoever may use it."""
+        more = {"may_try": self.has_try_permission(request), "try_label": self.try_label, **(extra_context or {})}
+        return super().changeform_view(request, object_id, form_url, more)  # type: ignore[misc]  # as above
+
+    def try_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Try a row, say how it went, and go back to it."""
+        model_admin: Any = self
+        row = model_admin.get_object(request, unquote(object_id))
+        if row is None or not self.has_try_permission(request):
+            raise Http404
+        if request.method == "POST":
+            try:
+                throttle.count(what="try_settings", who=str(row.tenant_id), limit=TRIES_PER_MINUTE, seconds=60)
+                said, level = self.try_row(request, row)
+            except ProductError as refused:
+                said, level = str(refused.msg), messages.ERROR
+            messages.add_message(request, level, str(said))
+        name = f"{model_admin.admin_site.name}:{model_admin.opts.app_label}_{model_admin.opts.model_name}_change"
+        return HttpResponseRedirect(reverse(name, args=[object_id]))
 
 
 class _NobodyWrites:

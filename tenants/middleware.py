@@ -24,7 +24,7 @@ from django.utils.cache import patch_vary_headers
 from django.utils.decorators import sync_and_async_middleware
 from django.utils.translation import gettext_lazy as _
 
-from tenants import scope
+from tenants import embedding, scope
 from tenants.errors import ErrorCode, ProductError
 from tenants.login import choose_language
 from tenants.models import Tenant
@@ -41,16 +41,23 @@ TENANTLESS_PATHS = frozenset({"/healthz"})
 CALLBACK_PREFIX = "/api/payments/"
 # The pages of a tenant's staff, who may come in while it is suspended. Style sheets and scripts need no tenant.
 STAFF_PREFIXES = ("/admin/",)
-# docs/protocol.md, "Request": any origin and no credentials, because tokens are not cookies.
-CORS_HEADERS = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Expose-Headers": "X-Message-Id, X-Conversation-Id, X-Request-Id",
-}
+# docs/protocol.md, "Request": no credentials, because tokens are not cookies.
+EXPOSED_HEADERS = {"Access-Control-Expose-Headers": "X-Message-Id, X-Conversation-Id, X-Request-Id"}
 PREFLIGHT_HEADERS = {
     "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Token, X-Request-Id, Accept-Language",
     "Access-Control-Max-Age": "86400",
 }
+
+
+def cors_headers(allowed: str) -> dict[str, str]:
+    """Return the headers that say who may read an answer (`tenants.embedding.allowed_origin`)."""
+    if allowed == embedding.ANYBODY:
+        return {"Access-Control-Allow-Origin": allowed, **EXPOSED_HEADERS}
+    # A cache must not give one page what was said to another.
+    named = {"Access-Control-Allow-Origin": allowed} if allowed else {}
+    return {**named, **EXPOSED_HEADERS, "Vary": "Origin"}
+
 
 _SANE_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
@@ -96,30 +103,44 @@ def request_id(get_response: Handler) -> Handler:
 
 @sync_and_async_middleware
 def api_edge(get_response: Handler) -> Handler:
-    """Answer the API's preflights, let any origin read its answers, and keep every failure in the one error object."""
-
-    def preflight(request: HttpRequest) -> HttpResponseBase | None:
-        if request.method == "OPTIONS" and request.path.startswith(API_PREFIX):
-            return HttpResponse(status=204, headers={**CORS_HEADERS, **PREFLIGHT_HEADERS})
-        return None
-
-    def finish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        if not request.path.startswith(API_PREFIX):
-            return response
-        if response.status_code >= 400 and not _is_made_for_programs(response):  # noqa: PLR2004  # failures begin at 400
-            response = _as_json(request, response)
-        for name, value in CORS_HEADERS.items():
-            response[name] = value
-        response.headers.setdefault("Cache-Control", "no-store")  # answers are a person's own
-        return response
+    """Answer the API's preflights, say which pages may read its answers, and keep every failure in the one object."""
+    preflight_async = sync_to_async(_preflight, thread_sensitive=True)
 
     async def asynchronous(request: HttpRequest) -> HttpResponseBase:
-        return preflight(request) or finish(request, await get_response(request))
+        if _is_preflight(request):
+            return await preflight_async(request)
+        return _finish(request, await get_response(request))
 
     def synchronous(request: HttpRequest) -> HttpResponseBase:
-        return preflight(request) or finish(request, get_response(request))
+        return _preflight(request) if _is_preflight(request) else _finish(request, get_response(request))
 
     return asynchronous if iscoroutinefunction(get_response) else synchronous
+
+
+def _is_preflight(request: HttpRequest) -> bool:
+    return request.method == "OPTIONS" and request.path.startswith(API_PREFIX)
+
+
+def _preflight(request: HttpRequest) -> HttpResponseBase:
+    try:
+        tenant = _resolve(request)
+    except ProductError:  # nobody's host: the request itself will hear it
+        tenant = None
+    return HttpResponse(status=204, headers={**cors_headers(_allowed(request, tenant)), **PREFLIGHT_HEADERS})
+
+
+def _finish(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    if not request.path.startswith(API_PREFIX):
+        return response
+    if response.status_code >= 400 and not _is_made_for_programs(response):  # noqa: PLR2004  # failures begin at 400
+        response = _as_json(request, response)
+    headers = cors_headers(_allowed(request, getattr(request, "tenant", None)))
+    if "Vary" in headers:
+        patch_vary_headers(response, [headers.pop("Vary")])
+    for name, value in headers.items():
+        response[name] = value
+    response.headers.setdefault("Cache-Control", "no-store")  # answers are a person's own
+    return response
 
 
 @sync_and_async_middleware
@@ -148,6 +169,13 @@ def enter_tenant(get_response: Handler) -> Handler:
             return _speaking(request, get_response(request))
 
     return asynchronous if iscoroutinefunction(get_response) else synchronous
+
+
+def _allowed(request: HttpRequest, tenant: Tenant | None) -> str:
+    """Return which page may read the answer to a request."""
+    return embedding.allowed_origin(
+        tenant=tenant, origin=request.headers.get("Origin", ""), host=request.META.get("HTTP_HOST", "")
+    )
 
 
 def _resolve(request: HttpRequest) -> Tenant | None:
@@ -185,8 +213,19 @@ def language_of(request: HttpRequest) -> str:
 def _speaking(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
     if not request.path.startswith(API_PREFIX):
         patch_vary_headers(response, ("Accept-Language",))
+        _frame(request, response)
     response.headers.setdefault("Content-Language", translation.get_language() or settings.LANGUAGE_CODE)
     return response
+
+
+def _frame(request: HttpRequest, response: HttpResponseBase) -> None:
+    """Say in whose frames a page may stand: nobody's where staff work, else as the tenant names them."""
+    is_for_users = not request.path.startswith(STAFF_PREFIXES)
+    directive = embedding.frame_ancestors(request.tenant if is_for_users else None)  # type: ignore[attr-defined]
+    response.headers.setdefault("Content-Security-Policy", directive)
+    if not directive.endswith("'none'"):
+        # What older browsers go by knows no list.
+        response.headers.pop("X-Frame-Options", None)
 
 
 def _refuse(request: HttpRequest, refusal: ProductError) -> HttpResponse:
@@ -195,7 +234,9 @@ def _refuse(request: HttpRequest, refusal: ProductError) -> HttpResponse:
         body = refusal.body(request.request_id)  # type: ignore[attr-defined]
         if request.path.startswith(API_PREFIX):
             return JsonResponse(body, status=refusal.status)
-        return render(request, "tenants/refused.html", {"msg": body["msg"]}, status=refusal.status)
+        page = render(request, "tenants/refused.html", {"msg": body["msg"]}, status=refusal.status)
+        page["Content-Security-Policy"] = embedding.frame_ancestors(None)
+        return page
 
 
 def _is_made_for_programs(response: HttpResponseBase) -> bool:

@@ -20,7 +20,9 @@ REMEMBER_SECONDS = 3.0
 # Host names come from outside, so what is remembered about them is bounded.
 REMEMBER_MOST = 4096
 
-_WECHAT_REFERER = re.compile(r"https://servicewechat\.com/(?P<app_id>wx[0-9a-z]{8,30})/[^/]+/page-frame\.html\Z")
+_WECHAT_REFERER = re.compile(
+    r"https://servicewechat\.com/(?P<app_id>wx[0-9a-z]{8,30})/(?P<version>[^/]+)/page-frame\.html\Z"
+)
 _NAMES = {"host": (HOST, "domains__host"), "app_id": (APP_ID, "mini_programs__app_id")}
 _PORT = re.compile(r":\d*\Z")
 
@@ -42,6 +44,12 @@ def app_id_of_referer(referer: str | None) -> str | None:
     """Return the app id in a referer of the form that WeChat itself sets, else None."""
     found = _WECHAT_REFERER.match(referer or "")
     return found["app_id"] if found else None
+
+
+def version_of_referer(referer: str | None) -> str:
+    """Return the mini-program's version in such a referer, "" without one: "0" is one that is not released."""
+    found = _WECHAT_REFERER.match(referer or "")
+    return found["version"] if found else ""
 
 
 def resolve_tenant(
@@ -90,7 +98,9 @@ def _look_up(kind: str, name: str) -> Tenant | None:
         return tenant
     shape, column = _NAMES[kind]
     # What cannot be a name is not asked for: PostgreSQL refuses some characters with an exception.
-    tenant = Tenant.objects.filter(**{column: name}).first() if shape.fullmatch(name) else None
+    # Who may hold its pages comes with it: every answer of its API asks.
+    rows = Tenant.objects.select_related("embedding").filter(**{column: name})
+    tenant = rows.first() if shape.fullmatch(name) else None
     with _lock:
         _remembered[key] = (now, tenant)
         _remembered.move_to_end(key)

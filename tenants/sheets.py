@@ -49,3 +49,9 @@ def _harmless(cell: object) -> object:
 def _is_number(text: str) -> bool:
     """Whether a text is an amount: digits with at most one point, perhaps below zero."""
     return text[1:].replace(".", "", 1).isdigit() and text[0] in "+-"
+
+
+def plain_cell(cell: str) -> str:
+    """Return what stood in a cell before a file quoted it as above; blanks at its ends say nothing."""
+    cell = cell.strip()
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA) else cell

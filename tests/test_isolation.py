@@ -53,6 +53,8 @@ PUBLIC: Final = {
     "r/<str:code>",
     "s/<str:token>",
     "pay/done",
+    "terms",
+    "privacy",
     "healthz",
     "api/openapi.json",
     "admin/login/",
@@ -81,6 +83,7 @@ TOKENLESS: Final = {
     ("post", "/api/auth/code/login"),  # a code
     ("post", "/api/auth/email/register"),
     ("post", "/api/auth/password/reset"),
+    ("get", "/api/site"),  # what a tenant says of itself to whoever comes
     ("get", "/api/opening/proof"),  # a host's own word, for whoever looks whether it leads here
     ("get", "/api/chat/shared/{token}"),  # the link
     ("post", "/api/chat/shared/{token}/report"),

@@ -81,7 +81,10 @@ from tenants.adminsite import tenant_site
 from tenants.models import (
     AccountDeletion,
     ChangeEntry,
+    Compliance,
+    Embedding,
     EndUser,
+    LegalText,
     Notice,
     ResellerApplication,
     ResellerTerms,
@@ -126,14 +129,16 @@ SAME_IN_CHINESE: Final = {
 IN_CHINESE: Final = re.compile(
     # Chinese letters are letters to \b, so it would find no end between them and a name.
     r"(?<![a-z])(?:https?|wss)://[a-z]+-[0-9a-f]{12}\.test\S*"  # where a tenant of a test is served
-    r"|(?<![a-z])(?:AI|Banyan|CSV|Stripe|API(?:v3)?|(?:App|Offer|Open|Union)?ID|AppSecret|AppKey|tokens?)(?![a-z])"
+    r"|(?<![a-z])(?:AI|Banyan|CSV|ICP|iOS|Stripe|API(?:v3)?|(?:App|Offer|Open|Union)?ID|AppSecret|AppKey|tokens?)(?![a-z])"
     r"|(?<![a-z])(?:DNS|HTTPS|IP|JSON|PID|Redis|SHA-256|URL|Webhook|EncodingAESKey|iPhone|iPad)(?![a-z])"
     r"|\b(?:request|socket) 合法域名"  # as WeChat's own pages write it
     r"|\bAsia/Shanghai\b"
     r"|\b(?:sk|rk|whsec)_"  # how Stripe's keys begin
     r"|/chat/completions|/messages|/moderations|/v1|\b(?:Azure|OpenAI|Anthropic)\b"
     r'|\{".+\}'  # examples of rules
+    r"|https://www\.example\.com"
     r"|https://\S+/notify|\bacct_"  # where a provider tells of payments; how Stripe's account ids begin
+    r"|https://www\.example\.com"  # what an origin looks like
     r"|\b[IR]\d+\b"  # the invariants' names
     r"|\bwx[0-9a-f]{16}\b|#[0-9a-f]{6}"
     r"|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
@@ -319,6 +324,9 @@ def rows_of_every_kind() -> list[Model]:
         )
         sell(tenant, user)
         SignInSettings.objects.create(tenant=tenant)
+        Compliance.objects.create(tenant=tenant, company="示例公司")
+        LegalText.objects.create(tenant=tenant, kind="terms", language="en", version=1, body="条款", created_by="1")
+        Embedding.objects.create(tenant=tenant)
         SmsAccount.objects.create(tenant=tenant, provider="console")
         AccountDeletion.objects.create(tenant=tenant, user=user, deleted_at=Now())
         set_free_quota(tenant.pk, per_day=1)

@@ -22,11 +22,13 @@ from billing import by_hand, ledger, refund
 from billing.admin.books import CostAdmin, MoneyAdmin, yuan_column
 from billing.models import Order, Refund, UsageRecord
 from billing.models.recharge import FEN
+from billing.newcomers import PeopleImporter
 from billing.yuan import parse_yuan, show_yuan
 from tenants.admin.people import EndUserAdmin
 from tenants.adminsite import TenantModelAdmin, register, tenant_site
 from tenants.errors import ProductError
 from tenants.filters import DaysFilter, OtherDaysFilter
+from tenants.imports import ImportsRows
 from tenants.models import EndUser, Membership, StaffUser
 
 if TYPE_CHECKING:
@@ -274,12 +276,17 @@ class ActiveFilter(OtherDaysFilter):
         return rows.filter(Exists(used))
 
 
-class CreditedUserAdmin(_Forms, EndUserAdmin):  # type: ignore[misc]  # as above
+class CreditedUserAdmin(ImportsRows, _Forms, EndUserAdmin):  # type: ignore[misc]  # as above
     """Users, who may be given balance from their page."""
 
     list_filter: ClassVar[Any] = (*EndUserAdmin.list_filter, ("created_at", DaysFilter), ActiveFilter)
     list_filter_submit = True
     actions_detail: Any = ("credit",)
+    importer = PeopleImporter()
+
+    def has_import_permission(self, request: HttpRequest) -> bool:
+        """Let in who may give money away: a file may bring gifts."""
+        return not self._on_platform and self._admits(request, _TREASURERS)
 
     def has_credit_permission(self, request: HttpRequest, _object_id: object = None) -> bool:
         """Let in who may give money away."""

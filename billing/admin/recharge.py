@@ -18,7 +18,7 @@ from billing.models import Bill, BillLine, Channel, MerchantAccount, Order, Pack
 from billing.models.recharge import FEN, MAX_PRICE
 from billing.payments import try_settings
 from billing.payments.provider import PaymentError, ProviderRefusedError
-from tenants.adminsite import SecretField, SecretsForm, SecretsModelAdmin, TenantModelAdmin, register
+from tenants.adminsite import SecretField, SecretsForm, SecretsModelAdmin, TenantModelAdmin, TriesRow, register
 from tenants.filters import DaysFilter
 from tenants.models import Domain, Membership
 
@@ -111,6 +111,17 @@ class MerchantAccountForm(SecretsForm):
         if self.instance.pk and "channel" in self.fields:
             self.fields["channel"].disabled = True
 
+    def clean(self) -> dict[str, Any]:
+        """Refuse an account that is there already; the scope knows the tenant where the form does not name it."""
+        cleaned = super().clean()
+        names = ("channel", "merchant_id", "app_id")
+        others = MerchantAccount.objects.exclude(pk=self.instance.pk)
+        if tenant := cleaned.get("tenant"):
+            others = others.filter(tenant=tenant)
+        if others.filter(**{name: cleaned.get(name) or "" for name in names}).exists():
+            self.add_error("merchant_id", _("This account is set up already."))
+        return cleaned
+
 
 # What is asked for each channel, beside what all have.
 _GROUPS: Final = (
@@ -155,10 +166,15 @@ _REFUSALS: Final = {
 }
 
 
-class MerchantAccountAdmin(SecretsModelAdmin):
-    """A tenant's accounts with payment providers. What a channel has no use for is not shown."""
+class MerchantAccountAdmin(TriesRow, SecretsModelAdmin):  # type: ignore[misc]  # unfold's mix-ins
+    """A tenant's accounts with payment providers. What a channel has no use for is not shown.
+
+    Its owners set up their own: the money is theirs. Orders name an account, so it is turned off, not deleted.
+    """
 
     visible_to = frozenset({Role.OWNER, Role.FINANCE})
+    editable_by = frozenset({Role.OWNER})
+    try_label = _("Try the settings at the provider")
     form = MerchantAccountForm
     list_display = ("id", "channel", "merchant_id", "app_id", "environment", "is_enabled", "created_at")
     list_filter = ("channel", "is_enabled")
@@ -172,7 +188,8 @@ class MerchantAccountAdmin(SecretsModelAdmin):
             "The merchant id is WeChat Pay's merchant number, virtual payment's offer id, Alipay's seller id (2088…),"
             " or Stripe's account id (acct_…), which has no app id."
         )
-        first = ("tenant", "channel", "merchant_id", "app_id", "is_enabled", *(("notify_address",) if obj else ()))
+        owner = ("tenant",) if self._on_platform else ()
+        first = (*owner, "channel", "merchant_id", "app_id", "is_enabled", *(("notify_address",) if obj else ()))
         groups: list[Any] = [(None, {"fields": first, "description": about})]
         groups += [
             (title, {"fields": fields, "description": text})
@@ -192,15 +209,22 @@ class MerchantAccountAdmin(SecretsModelAdmin):
     def try_settings(self, request: HttpRequest, accounts: QuerySet[MerchantAccount]) -> None:
         """Ask each provider for an order that does not exist, and say in words what is wrong."""
         for account in accounts:
-            fault = _fault_of(account)
-            about = {"account": f"{account.get_channel_display()} {account.merchant_id}", "fault": fault}
-            if fault:
-                said = _("%(account)s: %(fault)s.") % about
-            else:
-                said = _("%(account)s: the provider answers, and takes these keys.") % about
-            log.info("merchant_settings_tried", account=account.pk, by=request.user.get_username(), fault=str(fault))
-            self.log_change(request, account, str(_("The settings were tried.")))
-            self.message_user(request, said, messages.ERROR if fault else messages.SUCCESS)
+            said, level = self.try_row(request, account)
+            self.message_user(request, said, level)
+
+    def try_row(self, request: HttpRequest, row: MerchantAccount) -> tuple["_StrOrPromise", int]:
+        """Ask the provider for an order that does not exist, and say in words what is wrong."""
+        fault = _fault_of(row)
+        about = {"account": f"{row.get_channel_display()} {row.merchant_id}", "fault": fault}
+        log.info("merchant_settings_tried", account=row.pk, by=request.user.get_username(), fault=str(fault))
+        self.log_change(request, row, str(_("The settings were tried.")))
+        if fault:
+            return _("%(account)s: %(fault)s.") % about, messages.ERROR
+        return _("%(account)s: the provider answers, and takes these keys.") % about, messages.SUCCESS
+
+    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        """Let the operator delete what no order names."""
+        return self._on_platform and super().has_delete_permission(request, obj)
 
 
 def _fault_of(account: MerchantAccount) -> "_StrOrPromise":

@@ -16,10 +16,12 @@ from django.utils.translation import gettext_lazy as _
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from billing import codes, redeem
+from billing.batches import BatchImporter
 from billing.models import RedeemBatch, RedeemCode
 from billing.models.redeem import MAX_CODE_AMOUNT
 from billing.yuan import parse_yuan, show_yuan
 from tenants.adminsite import ReadOnlyTenantModelAdmin, TenantModelAdmin, register
+from tenants.imports import ImportsRows
 from tenants.models import Domain, Membership
 from tenants.sheets import csv_response
 
@@ -68,9 +70,10 @@ class RedeemBatchForm(_BatchForm):
         return moment
 
 
-class RedeemBatchAdmin(TenantModelAdmin):
+class RedeemBatchAdmin(ImportsRows, TenantModelAdmin):  # type: ignore[misc]  # unfold's mix-ins
     """Batches: made here with their codes, exported, revoked, and never changed."""
 
+    importer = BatchImporter()
     form = RedeemBatchForm
     visible_to = editable_by = _TREASURERS
     list_display = (

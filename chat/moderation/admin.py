@@ -20,7 +20,9 @@ from chat.moderation import words
 from chat.moderation.models import Action, Category, ModerationHit, ModerationSettings, ModerationWord
 from chat.moderation.question import Place, find
 from chat.moderation.rules import lists_of
+from chat.moderation.sheet import WordImporter
 from tenants.adminsite import ReadOnlyTenantModelAdmin, TenantModelAdmin, register
+from tenants.imports import ImportsRows
 from tenants.models import Membership
 from tenants.sheets import csv_response
 
@@ -118,16 +120,17 @@ class TryForm(forms.Form):
     )
 
 
-class ModerationWordAdmin(_Editing):
+class ModerationWordAdmin(ImportsRows, _Editing):  # type: ignore[misc]  # unfold's mix-ins
     """Words, one by one or many at once; on the operator's site the platform's list and every tenant's."""
 
+    importer = WordImporter()
     form = WordForm
     list_display = ("word", "category", "action", "created_at")
     list_filter = ("action", "category")
     search_fields = ("word", "key")
     ordering = ("-id",)
     actions = ("export",)
-    list_before_template = "moderation/before_words.html"  # type: ignore[assignment]  # unfold says None, and takes a name
+    list_before_template: Any = "moderation/before_words.html"
     show_full_result_count = False
 
     def get_urls(self) -> list[Any]:

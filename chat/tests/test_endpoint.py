@@ -11,6 +11,8 @@ import pytest
 
 from billing.models import Hold
 from chat.models import Message
+from tenants import scope
+from tenants.models import Embedding
 from tests.clients.raw import RawConnection, Reply, ask, request_bytes
 from tests.factories import make_mini_program
 from tests.recordings import recording
@@ -139,6 +141,32 @@ def test_a_preflight_is_answered(shop: Shop, chat_port: int) -> None:
     reply = ask(chat_port, shop.host, {}, method="OPTIONS", headers={"Origin": "https://elsewhere.example"})
     assert reply.status == 204
     assert reply.headers["access-control-allow-methods"] == "GET, POST, OPTIONS"
+
+
+PAGE, OTHER = "https://shop.example.com", "https://other.example.com"
+
+
+def test_a_tenant_that_names_pages_is_read_by_those_only(upstream_url: str, chat_port: int) -> None:
+    """Answers, refusals and preflights alike; another tenant's page is nobody's."""
+    shop, other = open_shop(upstream_url), open_shop(upstream_url)
+    for its, page in ((shop, PAGE), (other, OTHER)):
+        its.offer("plain")
+        with scope.tenant(its.tenant.pk):
+            Embedding.objects.create(tenant=its.tenant, origins=[page])
+    for its, page, foreign in ((shop, PAGE, OTHER), (other, OTHER, PAGE)):
+        for origin, allowed in ((page, page), (foreign, None), (f"https://{its.host}", f"https://{its.host}")):
+            headers = {"Origin": origin}
+            replies = [
+                ask(chat_port, its.host, {"message": "x"}, token=its.alice.token, headers=headers),
+                ask(chat_port, its.host, {"message": "x"}, headers=headers),
+                ask(chat_port, its.host, {}, method="OPTIONS", headers=headers),
+            ]
+            seen = [(r.headers.get("access-control-allow-origin"), r.headers.get("vary")) for r in replies]
+            assert seen == [(allowed, "Origin")] * 3
+    # One that names none is read by all.
+    third = open_shop(upstream_url)
+    reply = ask(chat_port, third.host, {"message": "x"}, headers={"Origin": OTHER})
+    assert (reply.headers["access-control-allow-origin"], "vary" in reply.headers) == ("*", False)
 
 
 @pytest.mark.parametrize(("method", "as_json"), [("GET", False), ("POST", False), ("POST", True)])

@@ -18,6 +18,7 @@ from chat.tests.talk import client_of, get, go_on, messages_of, post, say
 from chat.turn import Ask, open_turn
 from tenants import scope
 from tenants.errors import ProductError
+from tenants.models import Compliance
 from tests.factories import host_of, make_tenant, make_token, make_user
 from tests.shop import open_shop
 
@@ -204,7 +205,8 @@ def test_a_message_of_a_deleted_conversation_is_not_continued() -> None:
 def test_one_conversation_as_a_file() -> None:
     tenant = make_tenant()
     with scope.tenant(tenant.pk):
-        ChatRules.objects.create(tenant=tenant, filing_number="Shanghai-1", instructions="a secret")
+        ChatRules.objects.create(tenant=tenant, instructions="a secret")
+        Compliance.objects.create(tenant=tenant, model_filing="Shanghai-1")
     user = make_user(tenant)
     conversation = say(user, "你好", answers=("你好！\n\n- 一",))
     client = client_of(tenant, user)

@@ -15,6 +15,8 @@ from websockets.sync.client import ClientConnection, connect
 from billing.audit import audit_tenant
 from billing.tasks import record_usage
 from chat.tests.test_survival import wait_for
+from tenants import scope
+from tenants.models import Embedding
 from tests.clients.phone import Phone
 from tests.factories import make_mini_program
 from tests.recordings import recording
@@ -249,6 +251,19 @@ def test_only_known_pages_may_connect(shop: Shop, chat_port: int, origin: str | 
             assert hear(connection) == {"event": "pong", "ref": "p"}
         return
     with pytest.raises(InvalidStatus) as refused, opened(chat_port, shop, **headers):
+        pass
+    assert refused.value.response.status_code == 403
+
+
+def test_a_page_that_the_tenant_names_may_connect(upstream_url: str, shop: Shop, chat_port: int) -> None:
+    other = open_shop(upstream_url)
+    with scope.tenant(shop.tenant.pk):
+        Embedding.objects.create(tenant=shop.tenant, origins=["https://shop.example.com"])
+    page = {"Origin": "https://shop.example.com"}
+    with opened(chat_port, shop, **page) as connection:
+        say(connection, op="ping", ref="p")
+        assert hear(connection) == {"event": "pong", "ref": "p"}
+    with pytest.raises(InvalidStatus) as refused, opened(chat_port, other, **page):
         pass
     assert refused.value.response.status_code == 403
 

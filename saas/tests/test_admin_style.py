@@ -21,6 +21,8 @@ IN_THE_ADMIN = [
     *sorted((TEMPLATES / "unfold").rglob("*.html")),
     *sorted((TEMPLATES / "prices").rglob("*.html")),
     *sorted((TEMPLATES / "upstreams").rglob("*.html")),
+    *sorted((TEMPLATES / "branding").rglob("*.html")),
+    *sorted((TEMPLATES / "imports").rglob("*.html")),
     TEMPLATES / "statements/so_far.html",
 ]
 

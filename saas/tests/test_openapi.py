@@ -47,6 +47,7 @@ def test_whoever_needs_a_token_is_told_so() -> None:
         "/api/chat/shared/{token}/report",
         "/api/opening/proof",
         "/api/payments/{slug}/{channel}/{account_id}/notify",
+        "/api/site",
     }
 
 

@@ -7,6 +7,7 @@ from tenants.models.reseller import Reseller
 from tenants.models.security import ChangeEntry, RecoveryCode, SecondFactor, StaffRules, StaffSession
 from tenants.models.signin import AccountDeletion, OneTimeCode, SignInSettings, SmsAccount, WeChatTrip
 from tenants.models.signup import ResellerApplication, ResellerTerms, TermsAcceptance
+from tenants.models.site import Compliance, Embedding, LegalText
 from tenants.models.staff import Membership, PlatformMembership, StaffUser
 from tenants.models.tenant import Branding, Domain, MiniProgram, Tenant
 
@@ -15,8 +16,11 @@ __all__ = [
     "AccountDeletion",
     "Branding",
     "ChangeEntry",
+    "Compliance",
     "Domain",
+    "Embedding",
     "EndUser",
+    "LegalText",
     "Membership",
     "MiniProgram",
     "Notice",

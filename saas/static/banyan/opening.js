@@ -1,7 +1,7 @@
-// The wizard's preview and prices as one types, and the checklist's steps looked at without leaving the page.
+// The preview of a brand (the wizard's, and its form's in the admin) and the wizard's prices as one types, and the checklist's steps looked at without leaving the page.
 (() => {
   const preview = document.querySelector("[data-preview]");
-  const field = (name) => document.querySelector(`[data-opening] [name="${name}"]`);
+  const field = (name) => document.querySelector(`:is([data-opening], #branding_form) [name="${name}"]`);
   if (preview) {
     const show = (name, text) => preview.querySelectorAll(`[data-show="${name}"]`).forEach((node) => (node.textContent = text));
     const logo = preview.querySelector('[data-show="logo"]');
