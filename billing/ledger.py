@@ -20,12 +20,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
-from django.db import transaction
-from django.db.models import F, Q
+from django.db import connection, transaction
 
-from billing.models import Account, AccountKind, Entry, Transfer
+from billing.models import Account, AccountKind, Transfer
 from billing.models.account import BELOW_ZERO_KINDS, USER_KINDS
 from tenants import scope
+from tenants.table import Table, run, select
 
 MAX_AMOUNT: Final = 10**15  # one billion yuan: more is a typing mistake
 
@@ -61,7 +61,34 @@ _LOCK_ORDER: Final = (
     AccountKind.RESELLER_RECEIVABLE,
     AccountKind.WITHDRAWAL_PAYABLE,
 )
-_BELOW_ZERO: Final = Q(kind__in=BELOW_ZERO_KINDS)
+_BELOW_ZERO: Final = [str(kind) for kind in BELOW_ZERO_KINDS]
+_ACCOUNTS: Final = Table(Account)
+# Every answer runs these, some several times. "user_gift" sorts after "user_cash": descending is the lock order.
+_LOCK_USER: Final = _ACCOUNTS.select(
+    "WHERE tenant_id = %(tenant)s AND user_id = %(user)s AND kind IN ('user_gift', 'user_cash') "
+    "ORDER BY kind DESC FOR UPDATE"
+)
+_FIND: Final = _ACCOUNTS.select(
+    "WHERE tenant_id = %(tenant)s AND user_id IS NULL AND kind = ANY(%(kinds)s) "
+    "AND (reseller_id IS NULL OR reseller_id = ANY(%(resellers)s))"
+)
+# No index serves IS NOT DISTINCT FROM.
+_FIND_PLATFORM_S: Final = _FIND.replace("tenant_id = %(tenant)s", "tenant_id IS NULL")
+_RESERVE: Final = """
+UPDATE billing_account SET pending = pending + %(amount)s
+WHERE id = %(account)s AND tenant_id IS NOT DISTINCT FROM %(tenant)s AND posted >= pending + %(amount)s
+"""
+_APPLY: Final = """
+UPDATE billing_account SET posted = posted + %(amount)s, pending = pending - %(release)s
+WHERE id = %(account)s AND tenant_id IS NOT DISTINCT FROM %(tenant)s AND pending >= %(release)s
+  AND (posted >= pending - %(release)s - %(amount)s
+       OR kind = ANY(%(below_zero)s))
+"""
+_BEGIN_TRANSFER: Final = """
+INSERT INTO billing_transfer (tenant_id, kind, ref, reason, actor)
+VALUES (%(tenant)s, %(kind)s, %(ref)s, %(reason)s, %(actor)s)
+ON CONFLICT DO NOTHING RETURNING id, created_at
+"""
 
 
 class LedgerError(RuntimeError):
@@ -224,18 +251,14 @@ def balances(*, tenant_id: int, user_id: int) -> Balances:
 
 def lock_user_accounts(*, tenant_id: int, user_id: int) -> UserAccounts:
     """Lock a user's accounts, opening them where they are missing; what they say then stays so until the commit."""
-    # "user_gift" sorts after "user_cash": descending is the lock order.
-    rows = (
-        Account.objects.select_for_update()
-        .filter(tenant_id=tenant_id, user_id=user_id, kind__in=USER_KINDS)
-        .order_by("-kind")
-    )
-    found = list(rows)
+    scope.require_owner(tenant_id)
+    user = {"tenant": tenant_id, "user": user_id}
+    found = select(_LOCK_USER, user)
     if len(found) < len(USER_KINDS):
         _open(Account(tenant_id=tenant_id, user_id=user_id, kind=kind) for kind in USER_KINDS)
-        found = list(rows.all())
+        found = select(_LOCK_USER, user)
     gift, cash = found
-    return UserAccounts(gift=gift, cash=cash)
+    return UserAccounts(gift=_ACCOUNTS.row(gift), cash=_ACCOUNTS.row(cash))
 
 
 def tenant_accounts(*, tenant_id: int, resellers: Sequence[int] = ()) -> TenantAccounts:
@@ -303,8 +326,8 @@ def reserve(*, account: Account, amount: int) -> bool:
         raise ValueError("a negative amount cannot be frozen")
     if amount == 0:
         return True
-    rows = Account.objects.filter(pk=account.pk, posted__gte=F("pending") + amount)
-    return rows.update(pending=F("pending") + amount) == 1
+    scope.require_owner(account.tenant_id)
+    return run(_RESERVE, {"account": account.pk, "tenant": account.tenant_id, "amount": amount}) == 1
 
 
 def release(*, movements: Iterable[Movement]) -> None:
@@ -331,35 +354,55 @@ def move(  # noqa: PLR0913  a transfer's columns
         raise LedgerError("the movements of a transfer must sum to zero")
     if not ref:
         raise ValueError("a transfer needs a reference")
-    transfer, created = Transfer.objects.get_or_create(
-        tenant_id=tenant_id,  # type: ignore[misc]  # None: Django looks for IS NULL, and inserts it
-        kind=kind,
-        ref=ref,
-        defaults={"reason": reason, "actor": actor},
-    )
+    scope.require_owner(tenant_id)
     amounts = {movement.account.pk: movement.amount for movement in movements if movement.amount}
-    if not created:
-        if dict(transfer.entries.values_list("account_id", "amount")) != amounts:
-            raise RefConflictError(f"{kind} {ref!r} was used for another transfer")
-        return transfer
+    transfer = Transfer(tenant_id=tenant_id, kind=kind, ref=ref, reason=reason, actor=actor)
+    begun = select(_BEGIN_TRANSFER, {"tenant": tenant_id, "kind": kind, "ref": ref, "reason": reason, "actor": actor})
+    if not begun:
+        return _moved_before(tenant_id, kind, ref, amounts)
+    [(transfer.pk, transfer.created_at)] = begun
     for movement in _in_lock_order(movements):
         _apply(movement)
-    Entry.objects.bulk_create(
-        Entry(tenant_id=tenant_id, transfer=transfer, account_id=account_id, amount=amount)
-        for account_id, amount in amounts.items()
-    )
+    _write_entries(transfer, amounts)
     return transfer
+
+
+def _moved_before(tenant_id: int | None, kind: Transfer.Kind, ref: str, amounts: Mapping[int, int]) -> Transfer:
+    """Return the transfer that has the reference already, if it moved the same."""
+    transfer = Transfer.objects.get(tenant=tenant_id, kind=kind, ref=ref)
+    if dict(transfer.entries.values_list("account_id", "amount")) != amounts:
+        raise RefConflictError(f"{kind} {ref!r} was used for another transfer")
+    return transfer
+
+
+def _write_entries(transfer: Transfer, amounts: Mapping[int, int]) -> None:
+    """Write a transfer's entries, by one statement."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO billing_entry (tenant_id, transfer_id, account_id, amount) SELECT %s, %s, moved.* "
+            "FROM unnest(%s::bigint[], %s::bigint[]) AS moved",
+            [transfer.tenant_id, transfer.pk, list(amounts), list(amounts.values())],
+        )
 
 
 def _apply(movement: Movement) -> None:
     """Change one balance, or fail."""
     if not movement.amount and not movement.release:
         return
-    enough = _BELOW_ZERO | Q(posted__gte=F("pending") - movement.release - movement.amount)
-    rows = Account.objects.filter(enough, pk=movement.account.pk, pending__gte=movement.release)
-    changed = rows.update(posted=F("posted") + movement.amount, pending=F("pending") - movement.release)
+    account = movement.account
+    scope.require_owner(account.tenant_id)
+    changed = run(
+        _APPLY,
+        {
+            "account": account.pk,
+            "tenant": account.tenant_id,
+            "amount": movement.amount,
+            "release": movement.release,
+            "below_zero": _BELOW_ZERO,
+        },
+    )
     if changed != 1:
-        raise LedgerError(f"account {movement.account.pk} cannot take {movement.amount} with {movement.release} freed")
+        raise LedgerError(f"account {account.pk} cannot take {movement.amount} with {movement.release} freed")
 
 
 def _in_lock_order(movements: Iterable[Movement]) -> list[Movement]:
@@ -385,17 +428,21 @@ class _Key(NamedTuple):
 
 def _rows(tenant_id: int | None, *keys: _Key) -> list[Account]:
     """Return the tenant's, or the platform's, accounts in this order, opened where they are missing."""
-    rows = Account.objects.filter(
-        Q(reseller=None) | Q(reseller__in={key.reseller_id for key in keys}),
-        tenant=tenant_id,
-        user=None,
-        kind__in={key.kind for key in keys},
-    )
-    found = {(row.kind, row.channel, row.reseller_id): row for row in rows}
+    scope.require_owner(tenant_id)
+    found = _find(tenant_id, keys)
     if not all(key in found for key in keys):
         _open(Account(tenant_id=tenant_id, **key._asdict()) for key in keys)
-        found = {(row.kind, row.channel, row.reseller_id): row for row in rows.all()}
+        found = _find(tenant_id, keys)
     return [found[key] for key in keys]
+
+
+def _find(tenant_id: int | None, keys: Iterable[_Key]) -> dict[tuple[str, str, int | None], Account]:
+    """Return those of the accounts that there are, and perhaps others of their kinds."""
+    resellers = [key.reseller_id for key in keys if key.reseller_id is not None]
+    wanted = {"tenant": tenant_id, "kinds": [str(key.kind) for key in keys], "resellers": resellers}
+    rows = select(_FIND_PLATFORM_S if tenant_id is None else _FIND, wanted)
+    accounts = [_ACCOUNTS.row(row) for row in rows]
+    return {(account.kind, account.channel, account.reseller_id): account for account in accounts}
 
 
 def _open(accounts: Iterable[Account]) -> None:
