@@ -10,6 +10,9 @@
 
 A hold ends once: `settle` and `void` both begin by locking it and look whether it is still held. Lock order: see
 `billing.ledger`.
+
+What every answer runs is SQL written by hand (see `tenants.table`), the rules are all in Python; what is rare is the
+ORM's.
 """
 
 import uuid
@@ -21,7 +24,7 @@ import structlog
 from django.conf import settings
 from django.db import transaction
 from django.db.models import QuerySet
-from django.db.models.functions import Coalesce, Now
+from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
@@ -33,6 +36,7 @@ from billing.pricing import Prices, Quantities
 from billing.terms import Terms, terms_of
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
+from tenants.table import Joined, Table, run, select
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +47,30 @@ INTERRUPTED: Final = "interrupted"
 ADJUSTED: Final = "adjusted"
 _EXPIRE_BATCH: Final = 1000
 _REASON_LENGTH: Final = 64  # of the column
+
+_HOLDS: Final = Table(Hold)
+_PRICES: Final = Table(PriceVersion)
+_DISPATCH: Final = """
+UPDATE billing_hold SET dispatched_at = coalesce(dispatched_at, statement_timestamp())
+WHERE tenant_id = %(tenant)s AND id = %(hold)s AND state = 'held'
+"""
+# Its prices come by a join: two of them belong to the platform.
+_PRICED: Final = Joined(hold=_HOLDS, retail=_PRICES, wholesale=_PRICES, cost=_PRICES)
+_LOCK_HELD: Final = _PRICED.select("""
+FROM billing_hold hold
+JOIN billing_priceversion retail ON retail.id = hold.retail_price_id
+JOIN billing_priceversion wholesale ON wholesale.id = hold.wholesale_price_id
+JOIN billing_priceversion cost ON cost.id = hold.cost_price_id
+WHERE hold.tenant_id = %(tenant)s AND hold.id = %(hold)s AND hold.state = 'held' FOR UPDATE OF hold
+""")
+_END: Final = """
+UPDATE billing_hold SET state = %(state)s, ended_at = statement_timestamp(), reason = %(reason)s,
+    posted_prompt = %(posted_prompt)s, posted_cached = %(posted_cached)s, posted_completion = %(posted_completion)s,
+    usage_source = %(usage_source)s, charge = %(charge)s, gift_charge = %(gift_charge)s, cash_charge = %(cash_charge)s,
+    shortfall = %(shortfall)s, wholesale_charge = %(wholesale_charge)s, wholesale_shortfall = %(wholesale_shortfall)s,
+    own_share = %(own_share)s, parent_share = %(parent_share)s, cost = %(cost)s
+WHERE tenant_id = %(tenant_id)s AND id = %(id)s AND state = 'held'
+"""
 
 
 class BudgetShortError(Exception):
@@ -189,7 +217,7 @@ def admit(request: HoldRequest) -> Hold:
         )
         counters += caps.count(tenant_id=request.tenant_id, user_id=None, terms=terms, spend=funding.spend)
         _freeze_wallet(request.tenant_id, wholesale)
-        return Hold.objects.create(
+        hold = Hold(
             id=request.hold_id,
             tenant_id=request.tenant_id,
             user_id=request.user_id,
@@ -217,13 +245,14 @@ def admit(request: HoldRequest) -> Hold:
             created_at=terms.now,
             expires_at=terms.now + timedelta(seconds=settings.HOLD_SECONDS),
         )
+        _HOLDS.insert(hold)
+        return hold
 
 
 def dispatch(*, tenant_id: int, hold_id: uuid.UUID) -> bool:
     """Note, and commit, that the upstream is about to be called; False if the hold has ended: then do not call it."""
     with scope.tenant(tenant_id), transaction.atomic(durable=True):
-        held = Hold.objects.filter(pk=hold_id, state=Hold.State.HELD)
-        return held.update(dispatched_at=Coalesce("dispatched_at", Now())) == 1
+        return run(_DISPATCH, {"tenant": tenant_id, "hold": hold_id}) == 1
 
 
 def checkpoint(*, tenant_id: int, hold_id: uuid.UUID, quantities: Quantities) -> bool:
@@ -253,14 +282,14 @@ def settle(*, tenant_id: int, hold_id: uuid.UUID, usage: Usage, reason: str) -> 
     below zero. An answer that put nothing out is voided by the caller instead, since it costs nothing.
     """
     with scope.tenant(tenant_id), transaction.atomic():
-        hold = _lock_held(hold_id)
+        hold = _lock_held(tenant_id, hold_id)
         return _settle(hold, usage, _storable(reason)) if hold else None
 
 
 def void(*, tenant_id: int, hold_id: uuid.UUID, reason: str) -> bool:
     """Unfreeze all of a hold and give its free answer back; False if the hold had ended before."""
     with scope.tenant(tenant_id), transaction.atomic():
-        hold = _lock_held(hold_id)
+        hold = _lock_held(tenant_id, hold_id)
         if hold is None:
             return False
         _void(hold, _storable(reason))
@@ -332,9 +361,12 @@ def _storable(reason: str) -> str:
 
 
 def _refuse_duplicate(request: HoldRequest) -> None:
-    known = Hold.objects.filter(tenant_id=request.tenant_id, key=request.key).values_list("pk", flat=True).first()
-    if known is not None:
-        raise DuplicateKeyError(known)
+    known = select(
+        "SELECT id FROM billing_hold WHERE tenant_id = %(tenant)s AND key = %(key)s",
+        {"tenant": request.tenant_id, "key": request.key},
+    )
+    if known:
+        raise DuplicateKeyError(known[0][0])
 
 
 def _fund(request: HoldRequest, terms: Terms, prices: Prices, accounts: UserAccounts) -> _Funding:
@@ -500,10 +532,14 @@ def _freeze_wallet(tenant_id: int, wholesale: int) -> None:
         )
 
 
-def _lock_held(hold_id: uuid.UUID) -> Hold | None:
-    """Lock the hold if it is still held. Its prices come by a join: two of them belong to the platform."""
-    held = with_prices(Hold.objects.filter(pk=hold_id, state=Hold.State.HELD))
-    return held.select_for_update(of=("self",)).first()
+def _lock_held(tenant_id: int, hold_id: uuid.UUID) -> Hold | None:
+    """Lock the hold if it is still held, and return it with its prices."""
+    found = select(_LOCK_HELD, {"tenant": tenant_id, "hold": hold_id})
+    if not found:
+        return None
+    hold: Hold
+    hold, hold.retail_price, hold.wholesale_price, hold.cost_price = _PRICED.row(found[0])
+    return hold
 
 
 def with_prices(holds: QuerySet[Hold]) -> QuerySet[Hold]:
@@ -605,33 +641,12 @@ def _post(hold: Hold, usage: Usage, reason: str) -> None:
     """End the hold with what was used and charged."""
     hold.posted_prompt, hold.posted_cached, hold.posted_completion = usage.prompt, usage.cached, usage.completion
     hold.usage_source = usage.source
-    ended = Hold.objects.filter(pk=hold.pk, state=Hold.State.HELD).update(
-        state=Hold.State.POSTED,
-        ended_at=Now(),
-        reason=reason,
-        posted_prompt=hold.posted_prompt,
-        posted_cached=hold.posted_cached,
-        posted_completion=hold.posted_completion,
-        usage_source=hold.usage_source,
-        charge=hold.charge,
-        gift_charge=hold.gift_charge,
-        cash_charge=hold.cash_charge,
-        shortfall=hold.shortfall,
-        wholesale_charge=hold.wholesale_charge,
-        wholesale_shortfall=hold.wholesale_shortfall,
-        own_share=hold.own_share,
-        parent_share=hold.parent_share,
-        cost=hold.cost,
-    )
-    _require_ended(hold, ended)
+    _end(hold, Hold.State.POSTED, reason)
 
 
 def _void(hold: Hold, reason: str) -> None:
     """End a locked hold with nothing charged."""
-    ended = Hold.objects.filter(pk=hold.pk, state=Hold.State.HELD).update(
-        state=Hold.State.VOIDED, ended_at=Now(), reason=reason
-    )
-    _require_ended(hold, ended)
+    _end(hold, Hold.State.VOIDED, reason)
     accounts = ledger.lock_user_accounts(tenant_id=hold.tenant_id, user_id=hold.user_id)
     if hold.free:
         _give_back(hold)
@@ -646,6 +661,12 @@ def _void(hold: Hold, reason: str) -> None:
     )
 
 
+def _end(hold: Hold, state: str, reason: str) -> None:
+    """Write how a locked hold ended, with what stands on it."""
+    if run(_END, {**vars(hold), "state": state, "reason": reason}) != 1:
+        raise ledger.LedgerError(f"hold {hold.pk} ended while it was locked")
+
+
 def _give_back(hold: Hold) -> None:
     """Uncount a free answer where it was counted, whatever the day is now and whether the plan still is good."""
     group, day = hold.quota_group, hold.counter_date or hold.quota_date
@@ -653,8 +674,3 @@ def _give_back(hold: Hold) -> None:
         quota.give_back(tenant_id=hold.tenant_id, user_id=hold.user_id, group=group, day=day)
         return
     quota.give_back_to_plan(tenant_id=hold.tenant_id, subscription_id=hold.subscription_id, group=group, day=day)
-
-
-def _require_ended(hold: Hold, rows: int) -> None:
-    if rows != 1:
-        raise ledger.LedgerError(f"hold {hold.pk} ended while it was locked")

@@ -30,12 +30,13 @@ from chat.moderation import evidence
 from chat.moderation.evidence import Evidence
 from chat.moderation.question import Screened, screen, screen_messages
 from chat.moderation.refusals import Refused, refusal
-from chat.routes import available, targets_of
+from chat.routes import OnSale, available, find_offer, targets_of
 from chat.upstream import tokens
 from chat.upstream.base import ChatRequest, UpstreamTarget
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import EndUser, Tenant
+from tenants.table import Joined, Table, run, select
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +57,32 @@ EXPIRED: Final = "expired"
 RETRY_WINDOW: Final = timedelta(minutes=10)
 # When it is worth asking again where too many answers are running: they take seconds.
 BUSY_SECONDS: Final = 5
+
+# What every chat runs.
+_MESSAGES: Final = Table(Message)
+_CONVERSATIONS: Final = Table(Conversation)
+_ROLES: Final = Table(Role)
+_ASKED: Final = _MESSAGES.select(
+    "WHERE tenant_id = %(tenant)s AND user_id = %(user)s AND client_msg_id = %(client_msg_id)s"
+)
+_ROLE: Final = _ROLES.select(
+    "WHERE tenant_id = %(tenant)s AND is_enabled AND CASE WHEN %(slug)s = '' THEN is_default ELSE slug = %(slug)s END"
+)
+_THREADS: Final = Joined(conversation=_CONVERSATIONS, role=_ROLES)
+_THREAD: Final = _THREADS.select("""
+FROM chat_conversation conversation
+LEFT JOIN chat_role role ON role.tenant_id = conversation.tenant_id AND role.id = conversation.role_id
+WHERE conversation.tenant_id = %(tenant)s AND conversation.id = %(conversation)s AND conversation.user_id = %(user)s
+  AND conversation.deleted_at IS NULL
+""")
+_TOUCH: Final = (
+    "UPDATE chat_conversation SET updated_at = %(now)s WHERE tenant_id = %(tenant)s AND id = %(conversation)s"
+)
+_STORE: Final = """
+UPDATE chat_message SET state = %(state)s, answer = %(answer)s, finish_reason = %(finish_reason)s,
+    receipt = %(receipt)s, failure = %(failure)s, ended_at = %(now)s, indexed_at = NULL
+WHERE tenant_id = %(tenant)s AND id = %(message)s AND state = ANY(%(open)s)
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,10 +205,12 @@ def open_turn(*, tenant: Tenant, user: EndUser, ask: Ask, language: str, is_full
         raise too_many("process", settings.MAX_ANSWERS)
     if screened:
         screened.refuse_blocked(user)
-    offer = _find_offer(ask.model)
+    sale = find_offer(tenant_id=tenant.pk, slug=ask.model)
+    if sale is None:
+        raise refusals.model_not_found()
     try:
         with transaction.atomic():
-            turn = _admit(tenant=tenant, user=user, ask=ask, offer=offer, language=language)
+            turn = _admit(tenant=tenant, user=user, ask=ask, sale=sale, language=language)
             return replace(turn, screened=screened) if screened else turn
     except holds.BudgetShortError:
         raise keys.limit_reached(ask.call.key_id) from None  # type: ignore[union-attr]  # only calls have budgets
@@ -191,7 +220,8 @@ def open_turn(*, tenant: Tenant, user: EndUser, ask: Ask, language: str, is_full
         raise
 
 
-def _admit(*, tenant: Tenant, user: EndUser, ask: Ask, offer: ModelOffer, language: str) -> Turn:
+def _admit(*, tenant: Tenant, user: EndUser, ask: Ask, sale: OnSale, language: str) -> Turn:
+    offer = sale.offer
     _refuse_too_many(user)
     message = Message(
         tenant_id=tenant.pk,
@@ -200,7 +230,7 @@ def _admit(*, tenant: Tenant, user: EndUser, ask: Ask, offer: ModelOffer, langua
         client_msg_id=ask.client_msg_id or None,
         offer_slug=offer.slug,
     )
-    prompt = _write_question(message, ask, offer) if ask.call is None else _write_call(message, ask, ask.call, offer)
+    prompt = _write_question(message, ask, sale) if ask.call is None else _write_call(message, ask, ask.call, offer)
     longest = min(prompt.request.max_tokens, offer.context_window - prompt.tokens)
     # Last: from here to the commit the tenant's other turns wait for its wallet's row.
     hold = holds.admit(
@@ -236,18 +266,19 @@ def _admit(*, tenant: Tenant, user: EndUser, ask: Ask, offer: ModelOffer, langua
     )
 
 
-def _write_question(message: Message, ask: Ask, offer: ModelOffer) -> _Prompt:
+def _write_question(message: Message, ask: Ask, sale: OnSale) -> _Prompt:
     """Put a person's question into its conversation, and return it with as much of that as fits."""
     conversation, is_new = _find_conversation(message.user, ask)
     branch = [] if is_new or ask.parent == ROOT else branch_to(parse_id(ask.parent), conversation=conversation)
-    messages = build_context(conversation.role, branch=branch, question=ask.message, offer=offer)
+    offer = sale.offer
+    messages = build_context(conversation.role, branch=branch, question=ask.message, offer=offer, rules=sale.rules)
     message.conversation = conversation
     message.parent_id = branch[0].id if branch else None
     message.question = ask.message
     # Before the hold, so that a second request with this key waits here and takes no money.
-    message.save(force_insert=True)
+    _MESSAGES.insert(message)
     if not is_new:
-        Conversation.objects.filter(pk=conversation.pk).update(updated_at=timezone.now())
+        run(_TOUCH, {"tenant": message.tenant_id, "conversation": conversation.pk, "now": timezone.now()})
     request = ChatRequest(messages=messages, max_tokens=offer.max_output_tokens)
     return _Prompt(request, estimate_tokens(messages, offer))
 
@@ -265,7 +296,7 @@ def _write_call(message: Message, ask: Ask, call: Call, offer: ModelOffer) -> _P
     prompt_tokens = check_call(request, offer)
     message.api_key_id = call.key_id
     message.request_digest = call.digest
-    message.save(force_insert=True)
+    _MESSAGES.insert(message)
     return _Prompt(request, prompt_tokens, keys.budget_of(call.key_id))
 
 
@@ -355,16 +386,18 @@ def _known(user: EndUser, ask: Ask) -> Message | None:
     A call of the API that failed, and so cost nothing, may be tried anew: programs' libraries do that by themselves.
     Those that send no key are known by an equal call of the same API key before.
     """
-    mine = Message.objects.filter(user=user)
     known: Message | None = None
     if ask.client_msg_id:
-        known = mine.filter(client_msg_id=ask.client_msg_id).first()
+        asked = {"tenant": user.tenant_id, "user": user.pk, "client_msg_id": ask.client_msg_id}
+        known = next(map(_MESSAGES.row, select(_ASKED, asked)), None)
     elif ask.call and ask.call.is_retry:
         before = timezone.now() - RETRY_WINDOW
-        calls = mine.filter(api_key_id=ask.call.key_id, request_digest=ask.call.digest, created_at__gt=before)
+        calls = Message.objects.filter(
+            user=user, api_key_id=ask.call.key_id, request_digest=ask.call.digest, created_at__gt=before
+        )
         known = calls.exclude(state=Message.State.FAILED).order_by("-created_at").first()
     if known and ask.call and known.state == Message.State.FAILED:
-        mine.filter(pk=known.pk, state=Message.State.FAILED).update(client_msg_id=None)
+        Message.objects.filter(pk=known.pk, state=Message.State.FAILED).update(client_msg_id=None)
         return None
     return known
 
@@ -374,19 +407,9 @@ def offers_on_sale() -> QuerySet[ModelOffer]:
     return available(ModelOffer.objects.all())
 
 
-def _find_offer(slug: str) -> ModelOffer:
-    """Return the offer named, or the tenant's default one."""
-    enabled = offers_on_sale()
-    offer = enabled.filter(slug=slug).first() if slug else enabled.order_by("-is_default", "pk").first()
-    if offer is None:
-        raise refusals.model_not_found()
-    return offer
-
-
-def _find_role(slug: str) -> Role | None:
+def _find_role(tenant_id: int, slug: str) -> Role | None:
     """Return the role named, or the tenant's default one, or none where it has none."""
-    enabled = Role.objects.filter(is_enabled=True)
-    role = enabled.filter(slug=slug).first() if slug else enabled.filter(is_default=True).first()
+    role = next(map(_ROLES.row, select(_ROLE, {"tenant": tenant_id, "slug": slug})), None)
     if slug and role is None:
         raise ProductError(
             ErrorCode.NOT_FOUND,
@@ -405,13 +428,25 @@ def _find_conversation(user: EndUser, ask: Ask) -> tuple[Conversation, bool]:
     """
     if not ask.conversation:
         title = " ".join(ask.message.split())[:TITLE_CHARACTERS]
-        conversation = Conversation(tenant_id=user.tenant_id, user=user, role=_find_role(ask.role), title=title)
-        conversation.save(force_insert=True)
+        role = _find_role(user.tenant_id, ask.role)
+        conversation = Conversation(tenant_id=user.tenant_id, user=user, role=role, title=title)
+        _CONVERSATIONS.insert(conversation)
         return conversation, True
-    conversation = find_conversation(user_id=user.pk, conversation_id=ask.conversation)
+    conversation = _find_thread(user, ask.conversation)
     if ask.role:
-        conversation.role = _find_role(ask.role)
+        conversation.role = _find_role(user.tenant_id, ask.role)
     return conversation, False
+
+
+def _find_thread(user: EndUser, conversation_id: str) -> Conversation:
+    """Return the user's own conversation of that id with its role, as `find_conversation` does."""
+    thread = {"tenant": user.tenant_id, "user": user.pk, "conversation": parse_id(conversation_id)}
+    found = select(_THREAD, thread)
+    if not found:
+        raise _conversation_not_found()
+    conversation: Conversation
+    conversation, conversation.role = _THREADS.row(found[0])
+    return conversation
 
 
 def find_conversation(*, user_id: int, conversation_id: str) -> Conversation:
@@ -420,14 +455,18 @@ def find_conversation(*, user_id: int, conversation_id: str) -> Conversation:
     mine = Conversation.objects.filter(user_id=user_id, deleted_at__isnull=True)
     found = known and mine.select_related("role").filter(pk=known).first()
     if not found:
-        raise ProductError(
-            ErrorCode.NOT_FOUND,
-            _("This conversation does not exist. Please start a new one."),
-            type="conversation_not_found",
-            scope="conversation",
-            action="start_conversation",
-        )
+        raise _conversation_not_found()
     return found
+
+
+def _conversation_not_found() -> ProductError:
+    return ProductError(
+        ErrorCode.NOT_FOUND,
+        _("This conversation does not exist. Please start a new one."),
+        type="conversation_not_found",
+        scope="conversation",
+        action="start_conversation",
+    )
 
 
 def find_message(*, user_id: int, message_id: uuid.UUID | None, parameter: str = "message_id") -> Message:
@@ -555,19 +594,27 @@ def _store(turn: Turn, outcome: Outcome, ending: Ending) -> bool:
     open_states = {Message.State.RUNNING, *([Message.State.CUT] if ending.is_late else [])}
     if outcome.refused is Refused.QUESTION:
         _forget_question(turn)
-    row = Message.objects.filter(pk=turn.message_id, state__in=open_states)
     if turn.api_key_id is not None:
-        note_charge(row.first(), ending.receipt)
-    stored = row.update(
-        state=state,
-        answer=_kept(turn, outcome) if ending.receipt else "",
-        finish_reason=ending.finish_reason[:32],
-        receipt=ending.receipt,
-        failure=ending.failure.body("") if ending.failure else None,
-        ended_at=timezone.now(),
-        indexed_at=None,
+        note_charge(Message.objects.filter(pk=turn.message_id, state__in=open_states).first(), ending.receipt)
+    stored = run(
+        _STORE,
+        {
+            "tenant": turn.tenant_id,
+            "message": turn.message_id,
+            "open": [str(open_state) for open_state in open_states],
+            "state": state,
+            "answer": _kept(turn, outcome) if ending.receipt else "",
+            "finish_reason": ending.finish_reason[:32],
+            "receipt": _as_json(ending.receipt),
+            "failure": _as_json(ending.failure.body("")) if ending.failure else None,
+            "now": timezone.now(),
+        },
     )
     return stored == 1
+
+
+def _as_json(value: dict[str, Any] | None) -> Any:
+    return None if value is None else connection.ops.adapt_json_value(value, None)
 
 
 def _forget_question(turn: Turn) -> None:

@@ -6,9 +6,9 @@ statement names its tenant itself: nothing here adds a scope to it, but no row o
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from django.db import connection
+from django.db import connection, models
 from django.db.models.expressions import DatabaseDefault
 
 from tenants import scope
@@ -17,23 +17,35 @@ from tenants.scope import TenantOwned
 ModelT = TypeVar("ModelT", bound=TenantOwned)
 
 
+# Fields whose values psycopg takes as they are.
+_PLAIN: Final = (
+    models.BooleanField,
+    models.CharField,
+    models.DateField,
+    models.ForeignKey,
+    models.IntegerField,
+    models.TextField,
+    models.UUIDField,
+)
+
+
 class Table(Generic[ModelT]):
     """The table of one model."""
 
     def __init__(self, model: type[ModelT]) -> None:
         self._model = model
-        fields = model._meta.concrete_fields
-        self.width = len(fields)
-        self._fields = [(field, field.column, field.attname) for field in fields]
-        self._names = [field.attname for field in fields]
+        self._fields = model._meta.concrete_fields
+        self._names = [field.attname for field in self._fields]
+        self.width = len(self._fields)
         # Of what is not stored as it is: secrets, JSON.
         self._converters = [
-            (place, field.from_db_value) for place, field in enumerate(fields) if hasattr(field, "from_db_value")
+            (place, field.from_db_value) for place, field in enumerate(self._fields) if hasattr(field, "from_db_value")
         ]
+        self._prepared = [field for field in self._fields if not _is_plain(field)]
 
     def columns(self, alias: str) -> str:
         """Return what a SELECT lists for a row of `alias`; `width` values, which `row` takes."""
-        return ", ".join(f'{alias}."{column}"' for _field, column, _name in self._fields)
+        return ", ".join(f'{alias}."{field.column}"' for field in self._fields)
 
     def select(self, rest: str) -> str:
         """Return the statement that reads whole rows, which it calls "it"; `rest` begins with WHERE."""
@@ -50,19 +62,47 @@ class Table(Generic[ModelT]):
     def insert(self, instance: ModelT) -> None:
         """Insert an instance whose key is set; what has a default of the database, and no value, gets that."""
         scope.require_owner(instance.tenant_id)
-        columns, places, values = [], [], []
-        for field, column, _name in self._fields:
-            value = field.pre_save(instance, add=True)
-            columns.append(f'"{column}"')
-            if isinstance(value, DatabaseDefault):
-                places.append("DEFAULT")
-            else:
-                places.append("%s")
-                values.append(field.get_db_prep_save(value, connection))
-        statement = f"INSERT INTO {self._model._meta.db_table} ({', '.join(columns)}) VALUES ({', '.join(places)})"  # noqa: S608  our own names
+        values = {name: getattr(instance, name) for name in self._names}
+        for field in self._prepared:
+            values[field.attname] = field.get_db_prep_save(field.pre_save(instance, add=True), connection)
+        given = [(field.column, values[field.attname]) for field in self._fields if not _is_left_open(values, field)]
+        columns = ", ".join(f'"{column}"' for column, _value in given)
+        places = ", ".join(["%s"] * len(given))
+        statement = f"INSERT INTO {self._model._meta.db_table} ({columns}) VALUES ({places})"  # noqa: S608  our own names
         with connection.cursor() as cursor:
-            cursor.execute(statement, values)
+            cursor.execute(statement, [value for _column, value in given])
         instance._state.adding = False  # noqa: SLF001  as the ORM's own insert does
+
+
+def _is_plain(field: "models.Field[Any, Any]") -> bool:
+    is_stamped = getattr(field, "auto_now", False) or getattr(field, "auto_now_add", False)
+    return isinstance(field, _PLAIN) and not hasattr(field, "from_db_value") and not is_stamped
+
+
+def _is_left_open(values: Mapping[str, Any], field: "models.Field[Any, Any]") -> bool:
+    return isinstance(values[field.attname], DatabaseDefault)
+
+
+class Joined:
+    """Rows of several tables at once, each under an alias of the statement's."""
+
+    def __init__(self, **tables: Table[Any]) -> None:
+        self._tables = tables
+
+    def select(self, rest: str) -> str:
+        """Return the statement that reads whole rows of all; `rest` begins with FROM, or with what is read beside."""
+        columns = ", ".join(table.columns(alias) for alias, table in self._tables.items())
+        return f"SELECT {columns} {rest}"
+
+    def row(self, values: Sequence[Any]) -> list[Any]:
+        """Return the instances that a row stands for, None where an outer join found none, and what was read beside."""
+        found: list[Any] = []
+        at = 0
+        for table in self._tables.values():
+            part = values[at : at + table.width]
+            at += table.width
+            found.append(None if all(value is None for value in part) else table.row(part))
+        return [*found, *values[at:]]
 
 
 def run(statement: str, parameters: Mapping[str, Any]) -> int:
