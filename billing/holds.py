@@ -16,6 +16,7 @@ ORM's.
 """
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -33,10 +34,10 @@ from billing.ledger import Movement, TenantAccounts, UserAccounts
 from billing.models import Hold, PriceVersion, Transfer, UsageSource
 from billing.models.adjustment import Figures, adjustment_of, figures_of
 from billing.pricing import Prices, Quantities
-from billing.terms import Terms, terms_of
+from billing.terms import Terms, terms_query
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
-from tenants.table import Joined, Table, run, select
+from tenants.table import Joined, Query, Table, fetch, fetch_all, run, run_all
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +51,7 @@ _REASON_LENGTH: Final = 64  # of the column
 
 _HOLDS: Final = Table(Hold)
 _PRICES: Final = Table(PriceVersion)
+_KNOWN: Final = "SELECT id FROM billing_hold WHERE tenant_id = %(tenant)s AND key = %(key)s"
 _DISPATCH: Final = """
 UPDATE billing_hold SET dispatched_at = coalesce(dispatched_at, statement_timestamp())
 WHERE tenant_id = %(tenant)s AND id = %(hold)s AND state = 'held'
@@ -204,19 +206,13 @@ def admit(request: HoldRequest) -> Hold:
     """
     owner = {"tenant_id": request.tenant_id, "user_id": request.user_id}
     with scope.tenant(request.tenant_id), transaction.atomic():
-        terms = terms_of(**owner, group=request.quota_group)
-        prices = pricing.current_prices(tenant_id=request.tenant_id, sku=request.sku)
-        # The lock makes a user's requests wait for each other, so what is read below stays true.
-        accounts = ledger.lock_user_accounts(**owner)
-        _refuse_duplicate(request)
+        terms, prices, accounts, tenant = _look(request)
         funding = _fund(request, terms, prices, accounts)
         counters = caps.count(**owner, terms=terms, spend=funding.spend)
-        _freeze_balance(accounts, funding)
+        counters += caps.count(tenant_id=request.tenant_id, user_id=None, terms=terms, spend=funding.spend)
         wholesale = pricing.amount(
             prices.wholesale, Quantities(prompt=request.prompt_tokens, completion=funding.max_completion)
         )
-        counters += caps.count(tenant_id=request.tenant_id, user_id=None, terms=terms, spend=funding.spend)
-        _freeze_wallet(request.tenant_id, wholesale)
         hold = Hold(
             id=request.hold_id,
             tenant_id=request.tenant_id,
@@ -245,8 +241,50 @@ def admit(request: HoldRequest) -> Hold:
             created_at=terms.now,
             expires_at=terms.now + timedelta(seconds=settings.HOLD_SECONDS),
         )
-        _HOLDS.insert(hold)
+        _freeze(hold, accounts, tenant)
         return hold
+
+
+def _look(request: HoldRequest) -> tuple[Terms, Prices, UserAccounts, TenantAccounts]:
+    """Return what an answer is judged by, with the user's accounts locked, by one round trip; refuse a known key.
+
+    The lock makes a user's requests wait for each other, so what is read behind it stays true.
+    """
+    owner = {"tenant_id": request.tenant_id, "user_id": request.user_id}
+    known_query = Query(_KNOWN, {"tenant": request.tenant_id, "key": request.key}, list)
+    terms, prices, accounts, known, tenant = fetch_all(
+        terms_query(**owner, group=request.quota_group),
+        pricing.prices_query(tenant_id=request.tenant_id, sku=request.sku),
+        ledger.user_accounts_query(**owner),
+        known_query,
+        ledger.tenant_accounts_query(tenant_id=request.tenant_id),
+    )
+    if accounts is None:
+        # The user's first answer: nothing was locked yet.
+        accounts, known = ledger.lock_user_accounts(**owner), fetch(known_query)
+    if known:
+        raise DuplicateKeyError(known[0][0])
+    return terms, prices, accounts, tenant or ledger.tenant_accounts(tenant_id=request.tenant_id)
+
+
+def _freeze(hold: Hold, accounts: UserAccounts, tenant: TenantAccounts) -> None:
+    """Freeze what a hold is of, and write it, by one round trip: the tenant's wallet is locked no longer than that.
+
+    Raises ProductError 102 where the tenant has not prepaid enough.
+    """
+    parts = (
+        (accounts.gift, hold.gift_amount),
+        (accounts.cash, hold.cash_amount),
+        (tenant.wallet, hold.wholesale_amount),
+    )
+    frozen = [(account, part) for account, part in parts if part]
+    statements = [ledger.reservation(account=account, amount=part) for account, part in frozen]
+    changed = run_all([*statements, _HOLDS.insertion(hold)])
+    for (account, _part), rows in zip(frozen, changed, strict=False):
+        if rows != 1 and account is tenant.wallet:
+            raise _wallet_empty()
+        if rows != 1:
+            raise ledger.LedgerError(f"account {account.pk} changed while it was locked")
 
 
 def dispatch(*, tenant_id: int, hold_id: uuid.UUID) -> bool:
@@ -360,15 +398,6 @@ def _storable(reason: str) -> str:
     return reason.replace("\0", "")[:_REASON_LENGTH]
 
 
-def _refuse_duplicate(request: HoldRequest) -> None:
-    known = select(
-        "SELECT id FROM billing_hold WHERE tenant_id = %(tenant)s AND key = %(key)s",
-        {"tenant": request.tenant_id, "key": request.key},
-    )
-    if known:
-        raise DuplicateKeyError(known[0][0])
-
-
 def _fund(request: HoldRequest, terms: Terms, prices: Prices, accounts: UserAccounts) -> _Funding:
     """Take an answer of a plan, else a free one, else reckon what gift, then cash, are to pay; or refuse."""
     taken = _take_of_plan(request, terms) or _take_free(request, terms)
@@ -425,12 +454,6 @@ def _take_free(request: HoldRequest, terms: Terms) -> _Funding | None:
         counter = day if request.is_guest else None
         return _Funding(free=True, counter_date=counter, max_completion=request.max_completion_tokens)
     return None
-
-
-def _freeze_balance(accounts: UserAccounts, funding: _Funding) -> None:
-    for account, part in ((accounts.gift, funding.gift), (accounts.cash, funding.cash)):
-        if not ledger.reserve(account=account, amount=part):
-            raise ledger.LedgerError(f"account {account.pk} changed while it was locked")
 
 
 class _UsedUp(NamedTuple):
@@ -516,29 +539,27 @@ def _balance_short(accounts: UserAccounts, needed: int) -> ProductError:
     )
 
 
-def _freeze_wallet(tenant_id: int, wholesale: int) -> None:
-    """102 where the tenant has not prepaid enough: its user can do nothing about that, and is told no figures of it."""
-    wallet = ledger.tenant_accounts(tenant_id=tenant_id).wallet
-    if not ledger.reserve(account=wallet, amount=wholesale):
-        raise ProductError(
-            ErrorCode.QUOTA,
-            _("This service is out of credit at the moment. Please tell its provider."),
-            type="tenant_wallet_empty",
-            scope="tenant",
-            action="contact",
-            reset_at=None,
-            used=None,
-            limit=None,
-        )
+def _wallet_empty() -> ProductError:
+    """102: the tenant has not prepaid enough. Its user can do nothing about that, and is told no figures of it."""
+    return ProductError(
+        ErrorCode.QUOTA,
+        _("This service is out of credit at the moment. Please tell its provider."),
+        type="tenant_wallet_empty",
+        scope="tenant",
+        action="contact",
+        reset_at=None,
+        used=None,
+        limit=None,
+    )
 
 
 def _lock_held(tenant_id: int, hold_id: uuid.UUID) -> Hold | None:
     """Lock the hold if it is still held, and return it with its prices."""
-    found = select(_LOCK_HELD, {"tenant": tenant_id, "hold": hold_id})
-    if not found:
+    found = fetch(Query(_LOCK_HELD, {"tenant": tenant_id, "hold": hold_id}, _PRICED.first))
+    if found is None:
         return None
     hold: Hold
-    hold, hold.retail_price, hold.wholesale_price, hold.cost_price = _PRICED.row(found[0])
+    hold, hold.retail_price, hold.wholesale_price, hold.cost_price = found
     return hold
 
 
@@ -561,10 +582,9 @@ def _settle(hold: Hold, usage: Usage, reason: str) -> Receipt:
     hold.charge, hold.wholesale_charge, hold.cost = rate(hold, usage)
     hold.own_share = pricing.share(amount=hold.wholesale_charge, ppm=hold.own_ppm or 0)
     hold.parent_share = pricing.share(amount=hold.wholesale_charge, ppm=hold.parent_ppm or 0)
-    accounts = ledger.lock_user_accounts(tenant_id=hold.tenant_id, user_id=hold.user_id)
     shares = _shares(hold)
+    accounts, tenant = _lock_accounts(hold, resellers=list(shares))
     caps.correct(tenant_id=hold.tenant_id, counters=hold.cap_counters, answers=0, spend=hold.charge - hold.amount)
-    tenant = ledger.tenant_accounts(tenant_id=hold.tenant_id, resellers=list(shares))
     movements = [*_charge_user(hold, accounts, tenant), *_charge_wallet(hold, tenant, shares)]
     if any(movement.amount for movement in movements):
         ledger.move(
@@ -580,6 +600,18 @@ def _settle(hold: Hold, usage: Usage, reason: str) -> Receipt:
     _post(hold, usage, reason)
     balance = accounts.available + hold.amount - hold.gift_charge - hold.cash_charge
     return _receipt(hold, figures_of(hold, None), balance=balance, reason=reason)
+
+
+def _lock_accounts(hold: Hold, *, resellers: Sequence[int] = ()) -> tuple[UserAccounts, TenantAccounts]:
+    """Lock the user's accounts, and return them with the tenant's, which are not locked yet."""
+    accounts, tenant = fetch_all(
+        ledger.user_accounts_query(tenant_id=hold.tenant_id, user_id=hold.user_id),
+        ledger.tenant_accounts_query(tenant_id=hold.tenant_id, resellers=resellers),
+    )
+    return (
+        accounts or ledger.lock_user_accounts(tenant_id=hold.tenant_id, user_id=hold.user_id),
+        tenant or ledger.tenant_accounts(tenant_id=hold.tenant_id, resellers=resellers),
+    )
 
 
 def _receipt(hold: Hold, figures: Figures, *, balance: int, reason: str) -> Receipt:
@@ -647,16 +679,15 @@ def _post(hold: Hold, usage: Usage, reason: str) -> None:
 def _void(hold: Hold, reason: str) -> None:
     """End a locked hold with nothing charged."""
     _end(hold, Hold.State.VOIDED, reason)
-    accounts = ledger.lock_user_accounts(tenant_id=hold.tenant_id, user_id=hold.user_id)
+    accounts, tenant = _lock_accounts(hold)
     if hold.free:
         _give_back(hold)
     caps.correct(tenant_id=hold.tenant_id, counters=hold.cap_counters, answers=-1, spend=-hold.amount)
-    wallet = ledger.tenant_accounts(tenant_id=hold.tenant_id).wallet
     ledger.release(
         movements=[
             Movement(account=accounts.gift, release=hold.gift_amount),
             Movement(account=accounts.cash, release=hold.cash_amount),
-            Movement(account=wallet, release=hold.wholesale_amount),
+            Movement(account=tenant.wallet, release=hold.wholesale_amount),
         ]
     )
 

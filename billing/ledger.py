@@ -18,14 +18,14 @@ wrong, the whole transaction fails (LedgerError): a fault of ours, never a messa
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
-from django.db import connection, transaction
+from django.db import transaction
 
 from billing.models import Account, AccountKind, Transfer
 from billing.models.account import BELOW_ZERO_KINDS, USER_KINDS
 from tenants import scope
-from tenants.table import Table, run, select
+from tenants.table import Query, Statement, Table, fetch, run, run_all
 
 MAX_AMOUNT: Final = 10**15  # one billion yuan: more is a typing mistake
 
@@ -88,6 +88,10 @@ _BEGIN_TRANSFER: Final = """
 INSERT INTO billing_transfer (tenant_id, kind, ref, reason, actor)
 VALUES (%(tenant)s, %(kind)s, %(ref)s, %(reason)s, %(actor)s)
 ON CONFLICT DO NOTHING RETURNING id, created_at
+"""
+_WRITE_ENTRIES: Final = """
+INSERT INTO billing_entry (tenant_id, transfer_id, account_id, amount) SELECT %(tenant)s, %(transfer)s, moved.*
+FROM unnest(%(accounts)s::bigint[], %(amounts)s::bigint[]) AS moved
 """
 
 
@@ -251,14 +255,24 @@ def balances(*, tenant_id: int, user_id: int) -> Balances:
 
 def lock_user_accounts(*, tenant_id: int, user_id: int) -> UserAccounts:
     """Lock a user's accounts, opening them where they are missing; what they say then stays so until the commit."""
-    scope.require_owner(tenant_id)
-    user = {"tenant": tenant_id, "user": user_id}
-    found = select(_LOCK_USER, user)
-    if len(found) < len(USER_KINDS):
+    query = user_accounts_query(tenant_id=tenant_id, user_id=user_id)
+    found = fetch(query)
+    if found is None:
         _open(Account(tenant_id=tenant_id, user_id=user_id, kind=kind) for kind in USER_KINDS)
-        found = select(_LOCK_USER, user)
-    gift, cash = found
-    return UserAccounts(gift=_ACCOUNTS.row(gift), cash=_ACCOUNTS.row(cash))
+        found = fetch(query)
+    if found is None:
+        raise LedgerError(f"user {user_id} of tenant {tenant_id} has no accounts")
+    return found
+
+
+def user_accounts_query(*, tenant_id: int, user_id: int) -> Query[UserAccounts | None]:
+    """Return the query that locks a user's accounts; it finds None where they are not open yet."""
+    scope.require_owner(tenant_id)
+    return Query(_LOCK_USER, {"tenant": tenant_id, "user": user_id}, _user_accounts)
+
+
+def _user_accounts(rows: list[tuple[Any, ...]]) -> UserAccounts | None:
+    return UserAccounts(*map(_ACCOUNTS.row, rows)) if len(rows) == len(USER_KINDS) else None
 
 
 def tenant_accounts(*, tenant_id: int, resellers: Sequence[int] = ()) -> TenantAccounts:
@@ -267,15 +281,33 @@ def tenant_accounts(*, tenant_id: int, resellers: Sequence[int] = ()) -> TenantA
     Not locked: read their ids, not their balances. All are opened in one statement, before any of them is locked, so
     that a tenant's first answers cannot wait for each other crosswise.
     """
-    wallet, revenue, platform_revenue, retail_shortfall, wholesale_shortfall, *accrued = _rows(
-        tenant_id,
+    return _tenant_accounts(_rows(tenant_id, *_keys_of_tenant(resellers)), resellers)
+
+
+def tenant_accounts_query(*, tenant_id: int, resellers: Sequence[int] = ()) -> Query[TenantAccounts | None]:
+    """Return the query of the same; it finds None where some are not open yet."""
+    keys = _keys_of_tenant(resellers)
+
+    def read(rows: list[tuple[Any, ...]]) -> TenantAccounts | None:
+        found = _by_key(rows)
+        return _tenant_accounts([found[key] for key in keys], resellers) if all(key in found for key in keys) else None
+
+    return Query(_FIND, _wanted(tenant_id, keys), read)
+
+
+def _keys_of_tenant(resellers: Sequence[int]) -> list["_Key"]:
+    return [
         _Key(AccountKind.TENANT_WHOLESALE),
         _Key(AccountKind.TENANT_REVENUE),
         _Key(AccountKind.PLATFORM_REVENUE),
         _Key(AccountKind.SHORTFALL, channel=RETAIL_SHORTFALL),
         _Key(AccountKind.SHORTFALL, channel=WHOLESALE_SHORTFALL),
         *(_Key(AccountKind.RESELLER_ACCRUED, reseller_id=reseller_id) for reseller_id in resellers),
-    )
+    ]
+
+
+def _tenant_accounts(accounts: Sequence[Account], resellers: Sequence[int]) -> TenantAccounts:
+    wallet, revenue, platform_revenue, retail_shortfall, wholesale_shortfall, *accrued = accounts
     return TenantAccounts(
         wallet=wallet,
         revenue=revenue,
@@ -322,20 +354,23 @@ def lock_in_order(*, accounts: Iterable[Account]) -> None:
 
 def reserve(*, account: Account, amount: int) -> bool:
     """Freeze `amount` of what is available; False, and nothing changed, if that is less."""
+    return run(*reservation(account=account, amount=amount)) == 1
+
+
+def reservation(*, account: Account, amount: int) -> Statement:
+    """Return the statement that freezes `amount` of what is available, and changes no row if that is less."""
     if amount < 0:
         raise ValueError("a negative amount cannot be frozen")
-    if amount == 0:
-        return True
     scope.require_owner(account.tenant_id)
-    return run(_RESERVE, {"account": account.pk, "tenant": account.tenant_id, "amount": amount}) == 1
+    return Statement(_RESERVE, {"account": account.pk, "tenant": account.tenant_id, "amount": amount})
 
 
 def release(*, movements: Iterable[Movement]) -> None:
     """Unfreeze without moving money."""
-    for movement in _in_lock_order(movements):
-        if movement.amount:
-            raise ValueError("money moves by a transfer only")
-        _apply(movement)
+    movements = list(movements)
+    if any(movement.amount for movement in movements):
+        raise ValueError("money moves by a transfer only")
+    _apply(movements)
 
 
 def move(  # noqa: PLR0913  a transfer's columns
@@ -357,13 +392,12 @@ def move(  # noqa: PLR0913  a transfer's columns
     scope.require_owner(tenant_id)
     amounts = {movement.account.pk: movement.amount for movement in movements if movement.amount}
     transfer = Transfer(tenant_id=tenant_id, kind=kind, ref=ref, reason=reason, actor=actor)
-    begun = select(_BEGIN_TRANSFER, {"tenant": tenant_id, "kind": kind, "ref": ref, "reason": reason, "actor": actor})
+    columns = {"tenant": tenant_id, "kind": kind, "ref": ref, "reason": reason, "actor": actor}
+    begun = fetch(Query(_BEGIN_TRANSFER, columns, list))
     if not begun:
         return _moved_before(tenant_id, kind, ref, amounts)
     [(transfer.pk, transfer.created_at)] = begun
-    for movement in _in_lock_order(movements):
-        _apply(movement)
-    _write_entries(transfer, amounts)
+    _apply(movements, _entries(transfer, amounts))
     return transfer
 
 
@@ -375,23 +409,33 @@ def _moved_before(tenant_id: int | None, kind: Transfer.Kind, ref: str, amounts:
     return transfer
 
 
-def _write_entries(transfer: Transfer, amounts: Mapping[int, int]) -> None:
-    """Write a transfer's entries, by one statement."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO billing_entry (tenant_id, transfer_id, account_id, amount) SELECT %s, %s, moved.* "
-            "FROM unnest(%s::bigint[], %s::bigint[]) AS moved",
-            [transfer.tenant_id, transfer.pk, list(amounts), list(amounts.values())],
-        )
+def _entries(transfer: Transfer, amounts: Mapping[int, int]) -> Statement:
+    """Return the statement that writes a transfer's entries."""
+    return Statement(
+        _WRITE_ENTRIES,
+        {
+            "tenant": transfer.tenant_id,
+            "transfer": transfer.pk,
+            "accounts": list(amounts),
+            "amounts": list(amounts.values()),
+        },
+    )
 
 
-def _apply(movement: Movement) -> None:
-    """Change one balance, or fail."""
-    if not movement.amount and not movement.release:
-        return
+def _apply(movements: Iterable[Movement], *more: Statement) -> None:
+    """Change balances in the lock order, and do what is `more` by the same round trip; or fail."""
+    changes = [movement for movement in _in_lock_order(movements) if movement.amount or movement.release]
+    changed = run_all([*map(_application, changes), *more])
+    for movement, rows in zip(changes, changed, strict=False):
+        if rows != 1:
+            account, amount, release = movement.account.pk, movement.amount, movement.release
+            raise LedgerError(f"account {account} cannot take {amount} with {release} freed")
+
+
+def _application(movement: Movement) -> Statement:
     account = movement.account
     scope.require_owner(account.tenant_id)
-    changed = run(
+    return Statement(
         _APPLY,
         {
             "account": account.pk,
@@ -401,8 +445,6 @@ def _apply(movement: Movement) -> None:
             "below_zero": _BELOW_ZERO,
         },
     )
-    if changed != 1:
-        raise LedgerError(f"account {account.pk} cannot take {movement.amount} with {movement.release} freed")
 
 
 def _in_lock_order(movements: Iterable[Movement]) -> list[Movement]:
@@ -428,7 +470,6 @@ class _Key(NamedTuple):
 
 def _rows(tenant_id: int | None, *keys: _Key) -> list[Account]:
     """Return the tenant's, or the platform's, accounts in this order, opened where they are missing."""
-    scope.require_owner(tenant_id)
     found = _find(tenant_id, keys)
     if not all(key in found for key in keys):
         _open(Account(tenant_id=tenant_id, **key._asdict()) for key in keys)
@@ -436,13 +477,20 @@ def _rows(tenant_id: int | None, *keys: _Key) -> list[Account]:
     return [found[key] for key in keys]
 
 
-def _find(tenant_id: int | None, keys: Iterable[_Key]) -> dict[tuple[str, str, int | None], Account]:
+def _find(tenant_id: int | None, keys: Iterable[_Key]) -> dict[_Key, Account]:
     """Return those of the accounts that there are, and perhaps others of their kinds."""
+    return fetch(Query(_FIND_PLATFORM_S if tenant_id is None else _FIND, _wanted(tenant_id, keys), _by_key))
+
+
+def _wanted(tenant_id: int | None, keys: Iterable[_Key]) -> dict[str, Any]:
+    scope.require_owner(tenant_id)
     resellers = [key.reseller_id for key in keys if key.reseller_id is not None]
-    wanted = {"tenant": tenant_id, "kinds": [str(key.kind) for key in keys], "resellers": resellers}
-    rows = select(_FIND_PLATFORM_S if tenant_id is None else _FIND, wanted)
-    accounts = [_ACCOUNTS.row(row) for row in rows]
-    return {(account.kind, account.channel, account.reseller_id): account for account in accounts}
+    return {"tenant": tenant_id, "kinds": [str(key.kind) for key in keys], "resellers": resellers}
+
+
+def _by_key(rows: list[tuple[Any, ...]]) -> dict[_Key, Account]:
+    accounts = map(_ACCOUNTS.row, rows)
+    return {_Key(AccountKind(account.kind), account.channel, account.reseller_id): account for account in accounts}
 
 
 def _open(accounts: Iterable[Account]) -> None:

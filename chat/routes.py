@@ -8,7 +8,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from chat.models import ChatRules, ModelOffer, ModelRoute, UpstreamAccount
 from chat.upstream.base import Limits, Timeouts, UpstreamTarget
 from tenants import scope
-from tenants.table import Joined, Table, select
+from tenants.table import Joined, Query, Table, fetch
 
 _USABLE: Final = {"is_enabled": True, "account__is_enabled": True}
 _SALES: Final = Joined(offer=Table(ModelOffer), account=Table(UpstreamAccount), rules=Table(ChatRules))
@@ -36,10 +36,10 @@ class OnSale(NamedTuple):
 def find_offer(*, tenant_id: int, slug: str) -> OnSale | None:
     """Return the tenant's offer of that name, or its default one, if it is one of the `available`."""
     scope.require_owner(tenant_id)
-    found = select(_ON_SALE, {"tenant": tenant_id, "slug": slug})
-    if not found:
+    found = fetch(Query(_ON_SALE, {"tenant": tenant_id, "slug": slug}, _SALES.first))
+    if found is None:
         return None
-    offer, offer.account, rules, offer.routed = _SALES.row(found[0])
+    offer, offer.account, rules, offer.routed = found
     return OnSale(offer, rules or ChatRules())
 
 

@@ -36,7 +36,7 @@ from chat.upstream.base import ChatRequest, UpstreamTarget
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import EndUser, Tenant
-from tenants.table import Joined, Table, run, select
+from tenants.table import Joined, Query, Statement, Table, fetch, run, run_all
 
 log = structlog.get_logger(__name__)
 
@@ -275,10 +275,14 @@ def _write_question(message: Message, ask: Ask, sale: OnSale) -> _Prompt:
     message.conversation = conversation
     message.parent_id = branch[0].id if branch else None
     message.question = ask.message
+    touched = {"tenant": message.tenant_id, "conversation": conversation.pk, "now": timezone.now()}
     # Before the hold, so that a second request with this key waits here and takes no money.
-    _MESSAGES.insert(message)
-    if not is_new:
-        run(_TOUCH, {"tenant": message.tenant_id, "conversation": conversation.pk, "now": timezone.now()})
+    run_all(
+        [
+            _CONVERSATIONS.insertion(conversation) if is_new else Statement(_TOUCH, touched),
+            _MESSAGES.insertion(message),
+        ]
+    )
     request = ChatRequest(messages=messages, max_tokens=offer.max_output_tokens)
     return _Prompt(request, estimate_tokens(messages, offer))
 
@@ -296,7 +300,7 @@ def _write_call(message: Message, ask: Ask, call: Call, offer: ModelOffer) -> _P
     prompt_tokens = check_call(request, offer)
     message.api_key_id = call.key_id
     message.request_digest = call.digest
-    _MESSAGES.insert(message)
+    run_all([_MESSAGES.insertion(message)])
     return _Prompt(request, prompt_tokens, keys.budget_of(call.key_id))
 
 
@@ -389,7 +393,7 @@ def _known(user: EndUser, ask: Ask) -> Message | None:
     known: Message | None = None
     if ask.client_msg_id:
         asked = {"tenant": user.tenant_id, "user": user.pk, "client_msg_id": ask.client_msg_id}
-        known = next(map(_MESSAGES.row, select(_ASKED, asked)), None)
+        known = fetch(Query(_ASKED, asked, _MESSAGES.first))
     elif ask.call and ask.call.is_retry:
         before = timezone.now() - RETRY_WINDOW
         calls = Message.objects.filter(
@@ -409,7 +413,7 @@ def offers_on_sale() -> QuerySet[ModelOffer]:
 
 def _find_role(tenant_id: int, slug: str) -> Role | None:
     """Return the role named, or the tenant's default one, or none where it has none."""
-    role = next(map(_ROLES.row, select(_ROLE, {"tenant": tenant_id, "slug": slug})), None)
+    role = fetch(Query(_ROLE, {"tenant": tenant_id, "slug": slug}, _ROLES.first))
     if slug and role is None:
         raise ProductError(
             ErrorCode.NOT_FOUND,
@@ -422,7 +426,7 @@ def _find_role(tenant_id: int, slug: str) -> Role | None:
 
 
 def _find_conversation(user: EndUser, ask: Ask) -> tuple[Conversation, bool]:
-    """Return the user's own conversation of that id, or a new one; and whether it is new.
+    """Return the user's own conversation of that id, or a new one, to be written; and whether it is new.
 
     A conversation keeps the role that it began with, unless the request names another.
     """
@@ -430,7 +434,6 @@ def _find_conversation(user: EndUser, ask: Ask) -> tuple[Conversation, bool]:
         title = " ".join(ask.message.split())[:TITLE_CHARACTERS]
         role = _find_role(user.tenant_id, ask.role)
         conversation = Conversation(tenant_id=user.tenant_id, user=user, role=role, title=title)
-        _CONVERSATIONS.insert(conversation)
         return conversation, True
     conversation = _find_thread(user, ask.conversation)
     if ask.role:
@@ -441,11 +444,11 @@ def _find_conversation(user: EndUser, ask: Ask) -> tuple[Conversation, bool]:
 def _find_thread(user: EndUser, conversation_id: str) -> Conversation:
     """Return the user's own conversation of that id with its role, as `find_conversation` does."""
     thread = {"tenant": user.tenant_id, "user": user.pk, "conversation": parse_id(conversation_id)}
-    found = select(_THREAD, thread)
-    if not found:
+    found = fetch(Query(_THREAD, thread, _THREADS.first))
+    if found is None:
         raise _conversation_not_found()
     conversation: Conversation
-    conversation, conversation.role = _THREADS.row(found[0])
+    conversation, conversation.role = found
     return conversation
 
 

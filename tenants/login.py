@@ -25,7 +25,7 @@ from django.utils.translation import trans_real
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import AccessToken, EndUser, MiniProgram, Tenant, WeChatIdentity
-from tenants.table import Joined, Table, select
+from tenants.table import Joined, Query, Table, fetch
 from tenants.wechat import WeChatClient, WeChatSession
 
 TOKEN_PREFIX = "bny_"  # noqa: S105  # what every token begins with, for secret scanners and saas.logging
@@ -108,11 +108,11 @@ def user_of_token(*, tenant_id: int, token: str | None) -> EndUser:
     if token is None or not _TOKEN.match(token):
         raise _login_required()
     scope.require_owner(tenant_id)
-    found = select(_OF_TOKEN, {"tenant": tenant_id, "digest": digest_of(token)})
-    if not found:
+    found = fetch(Query(_OF_TOKEN, {"tenant": tenant_id, "digest": digest_of(token)}, _OWNERS.first))
+    if found is None:
         raise _login_required()
     user: EndUser
-    user, expires_at = _OWNERS.row(found[0])
+    user, expires_at = found
     if expires_at <= timezone.now():
         raise ProductError(
             ErrorCode.LOGIN, _("Your log-in has expired. Please log in again."), type="token_expired", action="login"
