@@ -56,6 +56,18 @@ _DISPATCH: Final = """
 UPDATE billing_hold SET dispatched_at = coalesce(dispatched_at, statement_timestamp())
 WHERE tenant_id = %(tenant)s AND id = %(hold)s AND state = 'held'
 """
+_CHECKPOINTS: Final = """
+UPDATE billing_hold hold SET checkpoint_prompt = new.prompt, checkpoint_cached = new.cached,
+    checkpoint_completion = new.completion, heartbeat_at = statement_timestamp(),
+    expires_at = statement_timestamp() + %(lease)s
+FROM (
+    SELECT told.* FROM unnest(%(tenants)s::bigint[], %(holds)s::uuid[], %(prompts)s::bigint[], %(cached)s::bigint[],
+        %(completions)s::bigint[]) AS told (tenant, hold, prompt, cached, completion)
+    JOIN billing_hold held ON held.tenant_id = told.tenant AND held.id = told.hold AND held.state = 'held'
+    ORDER BY held.id FOR UPDATE OF held SKIP LOCKED
+) AS new
+WHERE hold.tenant_id = new.tenant AND hold.id = new.hold RETURNING hold.id
+"""
 # Its prices come by a join: two of them belong to the platform.
 _PRICED: Final = Joined(hold=_HOLDS, retail=_PRICES, wholesale=_PRICES, cost=_PRICES)
 _LOCK_HELD: Final = _PRICED.select("""
@@ -288,8 +300,11 @@ def _freeze(hold: Hold, accounts: UserAccounts, tenant: TenantAccounts) -> None:
 
 
 def dispatch(*, tenant_id: int, hold_id: uuid.UUID) -> bool:
-    """Note, and commit, that the upstream is about to be called; False if the hold has ended: then do not call it."""
-    with scope.tenant(tenant_id), transaction.atomic(durable=True):
+    """Note that the upstream is about to be called; False if the hold has ended: then do not call it.
+
+    Not within a transaction: it must be committed when the upstream is called, and by itself it is.
+    """
+    with scope.tenant(tenant_id):
         return run(_DISPATCH, {"tenant": tenant_id, "hold": hold_id}) == 1
 
 
@@ -313,20 +328,38 @@ def checkpoint(*, tenant_id: int, hold_id: uuid.UUID, quantities: Quantities) ->
         )
 
 
+def checkpoints_query(checkpoints: Sequence[tuple[int, uuid.UUID, Quantities]]) -> Query[set[uuid.UUID]]:
+    """Return the query that notes the same of many holds (tenant, id, quantities), and finds which it has noted.
+
+    Not those that have ended, nor those that someone else has locked: nobody waits for anybody here.
+    """
+    lease = timedelta(seconds=settings.HOLD_SECONDS)
+    values = {
+        "tenants": [tenant_id for tenant_id, _hold_id, _quantities in checkpoints],
+        "holds": [hold_id for _tenant_id, hold_id, _quantities in checkpoints],
+        "prompts": [quantities.prompt for _tenant_id, _hold_id, quantities in checkpoints],
+        "cached": [quantities.cached for _tenant_id, _hold_id, quantities in checkpoints],
+        "completions": [quantities.completion for _tenant_id, _hold_id, quantities in checkpoints],
+        "lease": lease,
+    }
+    return Query(_CHECKPOINTS, values, lambda rows: {hold_id for (hold_id,) in rows})
+
+
 def settle(*, tenant_id: int, hold_id: uuid.UUID, usage: Usage, reason: str) -> Receipt | None:
     """Charge what was used, at the prices that the hold pinned; None if the hold had ended before.
 
     A charge above the hold takes what else there is, and the rest is booked as shortfall: a balance never falls
     below zero. An answer that put nothing out is voided by the caller instead, since it costs nothing.
     """
-    with scope.tenant(tenant_id), transaction.atomic():
+    # What fails in here must fail the whole: nothing to come back to is needed.
+    with scope.tenant(tenant_id), transaction.atomic(savepoint=False):
         hold = _lock_held(tenant_id, hold_id)
         return _settle(hold, usage, _storable(reason)) if hold else None
 
 
 def void(*, tenant_id: int, hold_id: uuid.UUID, reason: str) -> bool:
     """Unfreeze all of a hold and give its free answer back; False if the hold had ended before."""
-    with scope.tenant(tenant_id), transaction.atomic():
+    with scope.tenant(tenant_id), transaction.atomic(savepoint=False):
         hold = _lock_held(tenant_id, hold_id)
         if hold is None:
             return False

@@ -21,6 +21,7 @@ from django.utils import timezone, translation
 from django.utils.translation import gettext_lazy as _
 
 from billing import adjustments, holds
+from billing.pricing import Quantities
 from billing.tasks import enqueue_record
 from chat import keys, refusals
 from chat.context import branch_to, build_context, check_call, estimate_tokens
@@ -36,7 +37,7 @@ from chat.upstream.base import ChatRequest, UpstreamTarget
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import EndUser, Tenant
-from tenants.table import Joined, Query, Statement, Table, fetch, run, run_all
+from tenants.table import Joined, Query, Statement, Table, fetch, fetch_all, run, run_all
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +79,13 @@ WHERE conversation.tenant_id = %(tenant)s AND conversation.id = %(conversation)s
 _TOUCH: Final = (
     "UPDATE chat_conversation SET updated_at = %(now)s WHERE tenant_id = %(tenant)s AND id = %(conversation)s"
 )
+_KEEP: Final = """
+UPDATE chat_message message SET answer = told.answer
+FROM unnest(%(tenants)s::bigint[], %(messages)s::uuid[], %(answers)s::text[]) AS told (tenant, id, answer)
+WHERE message.tenant_id = told.tenant AND message.id = told.id AND message.state = 'running'
+  AND message.stop_asked_at IS NULL
+RETURNING message.id
+"""
 _STORE: Final = """
 UPDATE chat_message SET state = %(state)s, answer = %(answer)s, finish_reason = %(finish_reason)s,
     receipt = %(receipt)s, failure = %(failure)s, ended_at = %(now)s, indexed_at = NULL
@@ -182,6 +190,15 @@ class Ending:
     receipt: dict[str, Any] | None = None
     failure: ProductError | None = None
     is_late: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """What there is of a running turn so far, and what it would be charged if this were all."""
+
+    turn: Turn
+    outcome: Outcome
+    quantities: Quantities
 
 
 class AlreadyAskedError(Exception):
@@ -517,11 +534,34 @@ def note_stop(message: Message) -> bool:
     return running.update(stop_asked_at=Now()) == 1
 
 
-def checkpoint_turn(turn: Turn, outcome: Outcome) -> str:
-    """Keep what was generated so far, should this process die; return why to stop here, "" to go on."""
-    usage = _estimate_usage(turn, outcome)
+def checkpoint_turns(checkpoints: Sequence[Checkpoint]) -> dict[uuid.UUID, str]:
+    """Keep what was generated so far, should this process die; return of which message to generate no more, and why.
+
+    One round trip for all, of every tenant; each row is named with its tenant. Rows that are not as expected, or in
+    someone's hands, are looked at one by one.
+    """
+    kept_holds, kept_messages = fetch_all(
+        holds.checkpoints_query([(each.turn.tenant_id, each.turn.message_id, each.quantities) for each in checkpoints]),
+        Query(
+            _KEEP,
+            {
+                "tenants": [each.turn.tenant_id for each in checkpoints],
+                "messages": [each.turn.message_id for each in checkpoints],
+                "answers": [_kept(each.turn, each.outcome) for each in checkpoints],
+            },
+            lambda rows: {message_id for (message_id,) in rows},
+        ),
+    )
+    left = [each for each in checkpoints if each.turn.message_id not in kept_holds & kept_messages]
+    reasons = {each.turn.message_id: checkpoint_turn(each) for each in left}
+    return {message_id: reason for message_id, reason in reasons.items() if reason}
+
+
+def checkpoint_turn(checkpoint: Checkpoint) -> str:
+    """Keep what there is of one turn; return why to stop here, "" to go on."""
+    turn, outcome = checkpoint.turn, checkpoint.outcome
     with scope.tenant(turn.tenant_id), transaction.atomic():
-        if not holds.checkpoint(tenant_id=turn.tenant_id, hold_id=turn.message_id, quantities=usage.quantities):
+        if not holds.checkpoint(tenant_id=turn.tenant_id, hold_id=turn.message_id, quantities=checkpoint.quantities):
             return EXPIRED
         wanted = Message.objects.filter(pk=turn.message_id, state=Message.State.RUNNING, stop_asked_at=None)
         return "" if wanted.update(answer=_kept(turn, outcome)) else STOPPED

@@ -45,9 +45,9 @@ def test_what_one_chat_costs_in_queries(shop: Shop, django_assert_num_queries: D
 
 
 # With BEGIN, COMMIT and the savepoint around the hold. Raise these only with a reason.
-OPENING = 17
-DISPATCH = 3
-CLOSING = 18
+OPENING = 9
+DISPATCH = 1
+CLOSING = 8
 
 
 def test_history_does_not_add_queries(shop: Shop, django_assert_num_queries: DjangoAssertNumQueries) -> None:
