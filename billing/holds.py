@@ -107,7 +107,8 @@ class HoldRequest:
     pays for. `prompt_tokens` is an upper bound; `max_completion_tokens` is what the caller would like,
     `min_completion_tokens` what makes it worth starting (ValueError where these make no sense). What of `quota_group`
     costs the user nothing is in the terms; `paid_way` tells whether more of it can be bought answer by answer at all.
-    `budget`, micro-yuan, is what may be spent on the answer at most, whatever the balance is.
+    `budget`, micro-yuan, is what may be spent on the answer at most, whatever the balance is. `dispatched`: the
+    upstream is called as soon as this is committed, so that nothing more needs to be noted before.
     """
 
     tenant_id: int
@@ -121,6 +122,7 @@ class HoldRequest:
     paid_way: bool
     is_guest: bool
     budget: int | None = None
+    dispatched: bool = False
     hold_id: uuid.UUID = field(default_factory=uuid7)
 
     def __post_init__(self) -> None:
@@ -251,6 +253,7 @@ def admit(request: HoldRequest) -> Hold:
             prompt_tokens=request.prompt_tokens,
             max_completion_tokens=funding.max_completion,
             created_at=terms.now,
+            dispatched_at=terms.now if request.dispatched else None,
             expires_at=terms.now + timedelta(seconds=settings.HOLD_SECONDS),
         )
         _freeze(hold, accounts, tenant)
@@ -300,11 +303,8 @@ def _freeze(hold: Hold, accounts: UserAccounts, tenant: TenantAccounts) -> None:
 
 
 def dispatch(*, tenant_id: int, hold_id: uuid.UUID) -> bool:
-    """Note that the upstream is about to be called; False if the hold has ended: then do not call it.
-
-    Not within a transaction: it must be committed when the upstream is called, and by itself it is.
-    """
-    with scope.tenant(tenant_id):
+    """Note, and commit, that the upstream is about to be called; False if the hold has ended: then do not call it."""
+    with scope.tenant(tenant_id), transaction.atomic(durable=True):
         return run(_DISPATCH, {"tenant": tenant_id, "hold": hold_id}) == 1
 
 

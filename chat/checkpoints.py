@@ -17,7 +17,7 @@ from django.db import DatabaseError
 
 from billing.pricing import Quantities
 from chat.threads import in_thread
-from chat.turn import Checkpoint, Outcome, Turn, checkpoint_turns
+from chat.turn import HEARTBEATS_PER_LEASE, Checkpoint, Outcome, Turn, checkpoint_turns
 from chat.upstream import tokens
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ log = structlog.get_logger(__name__)
 # Whichever comes first makes a checkpoint due, if there is anything new.
 CHECKPOINT_SECONDS = 2.0
 CHECKPOINT_OUTPUTS = 512
-# A silent upstream's hold is kept alive at a quarter of its lease.
-HEARTBEATS_PER_LEASE = 4
 
 
 class Growing(Protocol):

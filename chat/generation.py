@@ -227,7 +227,12 @@ class Generation:
         self.answer.end(await self._close())
 
     async def _dispatch(self) -> bool:
-        """Note that the provider is about to be called; once more where the connection was cut: noted twice is once."""
+        """Note that the provider is about to be called, unless the admission did, a moment ago.
+
+        Once more where the connection was cut: noted twice is once.
+        """
+        if time.monotonic() < self.turn.dispatched_until:
+            return True
         try:
             return await in_thread(lambda: dispatch_turn(self.turn))
         except DatabaseError:

@@ -6,6 +6,7 @@
 Both run in a thread (chat.threads), inside the tenant's scope, and between them no database connection is held.
 """
 
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -46,6 +47,9 @@ MAX_QUESTION_CHARACTERS = 100_000
 TITLE_CHARACTERS = 40
 # Why moderation ended an answer before its upstream did, as its receipt says.
 MODERATED: Final = "moderated"
+
+# A hold's life is renewed at a quarter of its lease; so long, nobody else can have ended it.
+HEARTBEATS_PER_LEASE: Final = 4
 
 # This process, to others: what it generates it can be asked for under this name (chat.relay).
 PROCESS: Final = uuid.uuid4().hex
@@ -156,6 +160,8 @@ class Turn:
     stop_when_left: bool = False
     # What the tenant's moderation knows of the question; None where the tenant has none.
     screened: Screened | None = field(default=None, repr=False)
+    # Until when, on this process's monotonic clock, the upstream may be called without another look at the hold.
+    dispatched_until: float = 0.0
     # The key of a call of the API, whose text is kept nowhere; and the tokens that are reckoned for an image in it.
     api_key_id: int | None = None
     image_tokens: int = 0
@@ -227,8 +233,7 @@ def open_turn(*, tenant: Tenant, user: EndUser, ask: Ask, language: str, is_full
         raise refusals.model_not_found()
     try:
         with transaction.atomic():
-            turn = _admit(tenant=tenant, user=user, ask=ask, sale=sale, language=language)
-            return replace(turn, screened=screened) if screened else turn
+            return _admit(tenant=tenant, user=user, ask=ask, sale=sale, language=language, screened=screened)
     except holds.BudgetShortError:
         raise keys.limit_reached(ask.call.key_id) from None  # type: ignore[union-attr]  # only calls have budgets
     except IntegrityError:
@@ -237,8 +242,10 @@ def open_turn(*, tenant: Tenant, user: EndUser, ask: Ask, language: str, is_full
         raise
 
 
-def _admit(*, tenant: Tenant, user: EndUser, ask: Ask, sale: OnSale, language: str) -> Turn:
-    offer = sale.offer
+def _admit(  # noqa: PLR0913  what a request is, and what is known of it
+    *, tenant: Tenant, user: EndUser, ask: Ask, sale: OnSale, language: str, screened: Screened | None
+) -> Turn:
+    offer, begun = sale.offer, time.monotonic()
     _refuse_too_many(user)
     message = Message(
         tenant_id=tenant.pk,
@@ -265,6 +272,8 @@ def _admit(*, tenant: Tenant, user: EndUser, ask: Ask, sale: OnSale, language: s
             paid_way=offer.paid_way and not user.is_guest,
             is_guest=user.is_guest,
             budget=prompt.budget,
+            # Moderation may take its time before the upstream is called; else nothing stands between.
+            dispatched=screened is None,
         )
     )
     return Turn(
@@ -280,6 +289,8 @@ def _admit(*, tenant: Tenant, user: EndUser, ask: Ask, sale: OnSale, language: s
         stop_when_left=tenant.on_disconnect == Tenant.OnDisconnect.STOP,
         api_key_id=message.api_key_id,
         image_tokens=offer.image_tokens,
+        screened=screened,
+        dispatched_until=0.0 if screened else begun + settings.HOLD_SECONDS / HEARTBEATS_PER_LEASE,
     )
 
 
