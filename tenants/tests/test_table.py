@@ -57,8 +57,7 @@ def test_statements_go_together_and_each_has_its_own_values(django_assert_num_qu
         assert fetch_all(ONE, name, Query("SELECT 2 WHERE false", {}, list)) == [[(1,)], "last", []]
 
 
-@pytest.mark.django_db(transaction=True)
-def test_statements_sent_together_stand_or_fall_together() -> None:
+def test_statements_sent_together_stand_or_fall_together(committed_db: None) -> None:
     user = make_user(make_tenant(), nickname="before")
     change = Statement("UPDATE tenants_enduser SET nickname = 'after' WHERE id = %(id)s", {"id": user.pk})
     bad = Statement("INSERT INTO tenants_enduser (id, tenant_id) VALUES (%(id)s, NULL)", {"id": user.pk})
