@@ -10,9 +10,13 @@
 
 A hold ends once: `settle` and `void` both begin by locking it and look whether it is still held. Lock order: see
 `billing.ledger`.
+
+What every answer runs is SQL written by hand (see `tenants.table`), the rules are all in Python; what is rare is the
+ORM's.
 """
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -21,7 +25,7 @@ import structlog
 from django.conf import settings
 from django.db import transaction
 from django.db.models import QuerySet
-from django.db.models.functions import Coalesce, Now
+from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
@@ -30,9 +34,10 @@ from billing.ledger import Movement, TenantAccounts, UserAccounts
 from billing.models import Hold, PriceVersion, Transfer, UsageSource
 from billing.models.adjustment import Figures, adjustment_of, figures_of
 from billing.pricing import Prices, Quantities
-from billing.terms import Terms, terms_of
+from billing.terms import Terms, terms_query
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
+from tenants.table import Joined, Query, Table, fetch, fetch_all, run, run_all
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +48,43 @@ INTERRUPTED: Final = "interrupted"
 ADJUSTED: Final = "adjusted"
 _EXPIRE_BATCH: Final = 1000
 _REASON_LENGTH: Final = 64  # of the column
+
+_HOLDS: Final = Table(Hold)
+_PRICES: Final = Table(PriceVersion)
+_KNOWN: Final = "SELECT id FROM billing_hold WHERE tenant_id = %(tenant)s AND key = %(key)s"
+_DISPATCH: Final = """
+UPDATE billing_hold SET dispatched_at = coalesce(dispatched_at, statement_timestamp())
+WHERE tenant_id = %(tenant)s AND id = %(hold)s AND state = 'held'
+"""
+_CHECKPOINTS: Final = """
+UPDATE billing_hold hold SET checkpoint_prompt = new.prompt, checkpoint_cached = new.cached,
+    checkpoint_completion = new.completion, heartbeat_at = statement_timestamp(),
+    expires_at = statement_timestamp() + %(lease)s
+FROM (
+    SELECT told.* FROM unnest(%(tenants)s::bigint[], %(holds)s::uuid[], %(prompts)s::bigint[], %(cached)s::bigint[],
+        %(completions)s::bigint[]) AS told (tenant, hold, prompt, cached, completion)
+    JOIN billing_hold held ON held.tenant_id = told.tenant AND held.id = told.hold AND held.state = 'held'
+    ORDER BY held.id FOR UPDATE OF held SKIP LOCKED
+) AS new
+WHERE hold.tenant_id = new.tenant AND hold.id = new.hold RETURNING hold.id
+"""
+# Its prices come by a join: two of them belong to the platform.
+_PRICED: Final = Joined(hold=_HOLDS, retail=_PRICES, wholesale=_PRICES, cost=_PRICES)
+_LOCK_HELD: Final = _PRICED.select("""
+FROM billing_hold hold
+JOIN billing_priceversion retail ON retail.id = hold.retail_price_id
+JOIN billing_priceversion wholesale ON wholesale.id = hold.wholesale_price_id
+JOIN billing_priceversion cost ON cost.id = hold.cost_price_id
+WHERE hold.tenant_id = %(tenant)s AND hold.id = %(hold)s AND hold.state = 'held' FOR UPDATE OF hold
+""")
+_END: Final = """
+UPDATE billing_hold SET state = %(state)s, ended_at = statement_timestamp(), reason = %(reason)s,
+    posted_prompt = %(posted_prompt)s, posted_cached = %(posted_cached)s, posted_completion = %(posted_completion)s,
+    usage_source = %(usage_source)s, charge = %(charge)s, gift_charge = %(gift_charge)s, cash_charge = %(cash_charge)s,
+    shortfall = %(shortfall)s, wholesale_charge = %(wholesale_charge)s, wholesale_shortfall = %(wholesale_shortfall)s,
+    own_share = %(own_share)s, parent_share = %(parent_share)s, cost = %(cost)s
+WHERE tenant_id = %(tenant_id)s AND id = %(id)s AND state = 'held'
+"""
 
 
 class BudgetShortError(Exception):
@@ -65,7 +107,8 @@ class HoldRequest:
     pays for. `prompt_tokens` is an upper bound; `max_completion_tokens` is what the caller would like,
     `min_completion_tokens` what makes it worth starting (ValueError where these make no sense). What of `quota_group`
     costs the user nothing is in the terms; `paid_way` tells whether more of it can be bought answer by answer at all.
-    `budget`, micro-yuan, is what may be spent on the answer at most, whatever the balance is.
+    `budget`, micro-yuan, is what may be spent on the answer at most, whatever the balance is. `dispatched`: the
+    upstream is called as soon as this is committed, so that nothing more needs to be noted before.
     """
 
     tenant_id: int
@@ -79,6 +122,7 @@ class HoldRequest:
     paid_way: bool
     is_guest: bool
     budget: int | None = None
+    dispatched: bool = False
     hold_id: uuid.UUID = field(default_factory=uuid7)
 
     def __post_init__(self) -> None:
@@ -176,20 +220,14 @@ def admit(request: HoldRequest) -> Hold:
     """
     owner = {"tenant_id": request.tenant_id, "user_id": request.user_id}
     with scope.tenant(request.tenant_id), transaction.atomic():
-        terms = terms_of(**owner, group=request.quota_group)
-        prices = pricing.current_prices(tenant_id=request.tenant_id, sku=request.sku)
-        # The lock makes a user's requests wait for each other, so what is read below stays true.
-        accounts = ledger.lock_user_accounts(**owner)
-        _refuse_duplicate(request)
+        terms, prices, accounts, tenant = _look(request)
         funding = _fund(request, terms, prices, accounts)
         counters = caps.count(**owner, terms=terms, spend=funding.spend)
-        _freeze_balance(accounts, funding)
+        counters += caps.count(tenant_id=request.tenant_id, user_id=None, terms=terms, spend=funding.spend)
         wholesale = pricing.amount(
             prices.wholesale, Quantities(prompt=request.prompt_tokens, completion=funding.max_completion)
         )
-        counters += caps.count(tenant_id=request.tenant_id, user_id=None, terms=terms, spend=funding.spend)
-        _freeze_wallet(request.tenant_id, wholesale)
-        return Hold.objects.create(
+        hold = Hold(
             id=request.hold_id,
             tenant_id=request.tenant_id,
             user_id=request.user_id,
@@ -215,15 +253,59 @@ def admit(request: HoldRequest) -> Hold:
             prompt_tokens=request.prompt_tokens,
             max_completion_tokens=funding.max_completion,
             created_at=terms.now,
+            dispatched_at=terms.now if request.dispatched else None,
             expires_at=terms.now + timedelta(seconds=settings.HOLD_SECONDS),
         )
+        _freeze(hold, accounts, tenant)
+        return hold
+
+
+def _look(request: HoldRequest) -> tuple[Terms, Prices, UserAccounts, TenantAccounts]:
+    """Return what an answer is judged by, with the user's accounts locked, by one round trip; refuse a known key.
+
+    The lock makes a user's requests wait for each other, so what is read behind it stays true.
+    """
+    owner = {"tenant_id": request.tenant_id, "user_id": request.user_id}
+    known_query = Query(_KNOWN, {"tenant": request.tenant_id, "key": request.key}, list)
+    terms, prices, accounts, known, tenant = fetch_all(
+        terms_query(**owner, group=request.quota_group),
+        pricing.prices_query(tenant_id=request.tenant_id, sku=request.sku),
+        ledger.user_accounts_query(**owner),
+        known_query,
+        ledger.tenant_accounts_query(tenant_id=request.tenant_id),
+    )
+    if accounts is None:
+        # The user's first answer: nothing was locked yet.
+        accounts, known = ledger.lock_user_accounts(**owner), fetch(known_query)
+    if known:
+        raise DuplicateKeyError(known[0][0])
+    return terms, prices, accounts, tenant or ledger.tenant_accounts(tenant_id=request.tenant_id)
+
+
+def _freeze(hold: Hold, accounts: UserAccounts, tenant: TenantAccounts) -> None:
+    """Freeze what a hold is of, and write it, by one round trip: the tenant's wallet is locked no longer than that.
+
+    Raises ProductError 102 where the tenant has not prepaid enough.
+    """
+    parts = (
+        (accounts.gift, hold.gift_amount),
+        (accounts.cash, hold.cash_amount),
+        (tenant.wallet, hold.wholesale_amount),
+    )
+    frozen = [(account, part) for account, part in parts if part]
+    statements = [ledger.reservation(account=account, amount=part) for account, part in frozen]
+    changed = run_all([*statements, _HOLDS.insertion(hold)])
+    for (account, _part), rows in zip(frozen, changed, strict=False):
+        if rows != 1 and account is tenant.wallet:
+            raise _wallet_empty()
+        if rows != 1:
+            raise ledger.LedgerError(f"account {account.pk} changed while it was locked")
 
 
 def dispatch(*, tenant_id: int, hold_id: uuid.UUID) -> bool:
     """Note, and commit, that the upstream is about to be called; False if the hold has ended: then do not call it."""
     with scope.tenant(tenant_id), transaction.atomic(durable=True):
-        held = Hold.objects.filter(pk=hold_id, state=Hold.State.HELD)
-        return held.update(dispatched_at=Coalesce("dispatched_at", Now())) == 1
+        return run(_DISPATCH, {"tenant": tenant_id, "hold": hold_id}) == 1
 
 
 def checkpoint(*, tenant_id: int, hold_id: uuid.UUID, quantities: Quantities) -> bool:
@@ -246,21 +328,39 @@ def checkpoint(*, tenant_id: int, hold_id: uuid.UUID, quantities: Quantities) ->
         )
 
 
+def checkpoints_query(checkpoints: Sequence[tuple[int, uuid.UUID, Quantities]]) -> Query[set[uuid.UUID]]:
+    """Return the query that notes the same of many holds (tenant, id, quantities), and finds which it has noted.
+
+    Not those that have ended, nor those that someone else has locked: nobody waits for anybody here.
+    """
+    lease = timedelta(seconds=settings.HOLD_SECONDS)
+    values = {
+        "tenants": [tenant_id for tenant_id, _hold_id, _quantities in checkpoints],
+        "holds": [hold_id for _tenant_id, hold_id, _quantities in checkpoints],
+        "prompts": [quantities.prompt for _tenant_id, _hold_id, quantities in checkpoints],
+        "cached": [quantities.cached for _tenant_id, _hold_id, quantities in checkpoints],
+        "completions": [quantities.completion for _tenant_id, _hold_id, quantities in checkpoints],
+        "lease": lease,
+    }
+    return Query(_CHECKPOINTS, values, lambda rows: {hold_id for (hold_id,) in rows})
+
+
 def settle(*, tenant_id: int, hold_id: uuid.UUID, usage: Usage, reason: str) -> Receipt | None:
     """Charge what was used, at the prices that the hold pinned; None if the hold had ended before.
 
     A charge above the hold takes what else there is, and the rest is booked as shortfall: a balance never falls
     below zero. An answer that put nothing out is voided by the caller instead, since it costs nothing.
     """
-    with scope.tenant(tenant_id), transaction.atomic():
-        hold = _lock_held(hold_id)
+    # What fails in here must fail the whole: nothing to come back to is needed.
+    with scope.tenant(tenant_id), transaction.atomic(savepoint=False):
+        hold = _lock_held(tenant_id, hold_id)
         return _settle(hold, usage, _storable(reason)) if hold else None
 
 
 def void(*, tenant_id: int, hold_id: uuid.UUID, reason: str) -> bool:
     """Unfreeze all of a hold and give its free answer back; False if the hold had ended before."""
-    with scope.tenant(tenant_id), transaction.atomic():
-        hold = _lock_held(hold_id)
+    with scope.tenant(tenant_id), transaction.atomic(savepoint=False):
+        hold = _lock_held(tenant_id, hold_id)
         if hold is None:
             return False
         _void(hold, _storable(reason))
@@ -331,12 +431,6 @@ def _storable(reason: str) -> str:
     return reason.replace("\0", "")[:_REASON_LENGTH]
 
 
-def _refuse_duplicate(request: HoldRequest) -> None:
-    known = Hold.objects.filter(tenant_id=request.tenant_id, key=request.key).values_list("pk", flat=True).first()
-    if known is not None:
-        raise DuplicateKeyError(known)
-
-
 def _fund(request: HoldRequest, terms: Terms, prices: Prices, accounts: UserAccounts) -> _Funding:
     """Take an answer of a plan, else a free one, else reckon what gift, then cash, are to pay; or refuse."""
     taken = _take_of_plan(request, terms) or _take_free(request, terms)
@@ -393,12 +487,6 @@ def _take_free(request: HoldRequest, terms: Terms) -> _Funding | None:
         counter = day if request.is_guest else None
         return _Funding(free=True, counter_date=counter, max_completion=request.max_completion_tokens)
     return None
-
-
-def _freeze_balance(accounts: UserAccounts, funding: _Funding) -> None:
-    for account, part in ((accounts.gift, funding.gift), (accounts.cash, funding.cash)):
-        if not ledger.reserve(account=account, amount=part):
-            raise ledger.LedgerError(f"account {account.pk} changed while it was locked")
 
 
 class _UsedUp(NamedTuple):
@@ -484,26 +572,28 @@ def _balance_short(accounts: UserAccounts, needed: int) -> ProductError:
     )
 
 
-def _freeze_wallet(tenant_id: int, wholesale: int) -> None:
-    """102 where the tenant has not prepaid enough: its user can do nothing about that, and is told no figures of it."""
-    wallet = ledger.tenant_accounts(tenant_id=tenant_id).wallet
-    if not ledger.reserve(account=wallet, amount=wholesale):
-        raise ProductError(
-            ErrorCode.QUOTA,
-            _("This service is out of credit at the moment. Please tell its provider."),
-            type="tenant_wallet_empty",
-            scope="tenant",
-            action="contact",
-            reset_at=None,
-            used=None,
-            limit=None,
-        )
+def _wallet_empty() -> ProductError:
+    """102: the tenant has not prepaid enough. Its user can do nothing about that, and is told no figures of it."""
+    return ProductError(
+        ErrorCode.QUOTA,
+        _("This service is out of credit at the moment. Please tell its provider."),
+        type="tenant_wallet_empty",
+        scope="tenant",
+        action="contact",
+        reset_at=None,
+        used=None,
+        limit=None,
+    )
 
 
-def _lock_held(hold_id: uuid.UUID) -> Hold | None:
-    """Lock the hold if it is still held. Its prices come by a join: two of them belong to the platform."""
-    held = with_prices(Hold.objects.filter(pk=hold_id, state=Hold.State.HELD))
-    return held.select_for_update(of=("self",)).first()
+def _lock_held(tenant_id: int, hold_id: uuid.UUID) -> Hold | None:
+    """Lock the hold if it is still held, and return it with its prices."""
+    found = fetch(Query(_LOCK_HELD, {"tenant": tenant_id, "hold": hold_id}, _PRICED.first))
+    if found is None:
+        return None
+    hold: Hold
+    hold, hold.retail_price, hold.wholesale_price, hold.cost_price = found
+    return hold
 
 
 def with_prices(holds: QuerySet[Hold]) -> QuerySet[Hold]:
@@ -525,10 +615,9 @@ def _settle(hold: Hold, usage: Usage, reason: str) -> Receipt:
     hold.charge, hold.wholesale_charge, hold.cost = rate(hold, usage)
     hold.own_share = pricing.share(amount=hold.wholesale_charge, ppm=hold.own_ppm or 0)
     hold.parent_share = pricing.share(amount=hold.wholesale_charge, ppm=hold.parent_ppm or 0)
-    accounts = ledger.lock_user_accounts(tenant_id=hold.tenant_id, user_id=hold.user_id)
     shares = _shares(hold)
+    accounts, tenant = _lock_accounts(hold, resellers=list(shares))
     caps.correct(tenant_id=hold.tenant_id, counters=hold.cap_counters, answers=0, spend=hold.charge - hold.amount)
-    tenant = ledger.tenant_accounts(tenant_id=hold.tenant_id, resellers=list(shares))
     movements = [*_charge_user(hold, accounts, tenant), *_charge_wallet(hold, tenant, shares)]
     if any(movement.amount for movement in movements):
         ledger.move(
@@ -544,6 +633,18 @@ def _settle(hold: Hold, usage: Usage, reason: str) -> Receipt:
     _post(hold, usage, reason)
     balance = accounts.available + hold.amount - hold.gift_charge - hold.cash_charge
     return _receipt(hold, figures_of(hold, None), balance=balance, reason=reason)
+
+
+def _lock_accounts(hold: Hold, *, resellers: Sequence[int] = ()) -> tuple[UserAccounts, TenantAccounts]:
+    """Lock the user's accounts, and return them with the tenant's, which are not locked yet."""
+    accounts, tenant = fetch_all(
+        ledger.user_accounts_query(tenant_id=hold.tenant_id, user_id=hold.user_id),
+        ledger.tenant_accounts_query(tenant_id=hold.tenant_id, resellers=resellers),
+    )
+    return (
+        accounts or ledger.lock_user_accounts(tenant_id=hold.tenant_id, user_id=hold.user_id),
+        tenant or ledger.tenant_accounts(tenant_id=hold.tenant_id, resellers=resellers),
+    )
 
 
 def _receipt(hold: Hold, figures: Figures, *, balance: int, reason: str) -> Receipt:
@@ -605,45 +706,29 @@ def _post(hold: Hold, usage: Usage, reason: str) -> None:
     """End the hold with what was used and charged."""
     hold.posted_prompt, hold.posted_cached, hold.posted_completion = usage.prompt, usage.cached, usage.completion
     hold.usage_source = usage.source
-    ended = Hold.objects.filter(pk=hold.pk, state=Hold.State.HELD).update(
-        state=Hold.State.POSTED,
-        ended_at=Now(),
-        reason=reason,
-        posted_prompt=hold.posted_prompt,
-        posted_cached=hold.posted_cached,
-        posted_completion=hold.posted_completion,
-        usage_source=hold.usage_source,
-        charge=hold.charge,
-        gift_charge=hold.gift_charge,
-        cash_charge=hold.cash_charge,
-        shortfall=hold.shortfall,
-        wholesale_charge=hold.wholesale_charge,
-        wholesale_shortfall=hold.wholesale_shortfall,
-        own_share=hold.own_share,
-        parent_share=hold.parent_share,
-        cost=hold.cost,
-    )
-    _require_ended(hold, ended)
+    _end(hold, Hold.State.POSTED, reason)
 
 
 def _void(hold: Hold, reason: str) -> None:
     """End a locked hold with nothing charged."""
-    ended = Hold.objects.filter(pk=hold.pk, state=Hold.State.HELD).update(
-        state=Hold.State.VOIDED, ended_at=Now(), reason=reason
-    )
-    _require_ended(hold, ended)
-    accounts = ledger.lock_user_accounts(tenant_id=hold.tenant_id, user_id=hold.user_id)
+    _end(hold, Hold.State.VOIDED, reason)
+    accounts, tenant = _lock_accounts(hold)
     if hold.free:
         _give_back(hold)
     caps.correct(tenant_id=hold.tenant_id, counters=hold.cap_counters, answers=-1, spend=-hold.amount)
-    wallet = ledger.tenant_accounts(tenant_id=hold.tenant_id).wallet
     ledger.release(
         movements=[
             Movement(account=accounts.gift, release=hold.gift_amount),
             Movement(account=accounts.cash, release=hold.cash_amount),
-            Movement(account=wallet, release=hold.wholesale_amount),
+            Movement(account=tenant.wallet, release=hold.wholesale_amount),
         ]
     )
+
+
+def _end(hold: Hold, state: str, reason: str) -> None:
+    """Write how a locked hold ended, with what stands on it."""
+    if run(_END, {**vars(hold), "state": state, "reason": reason}) != 1:
+        raise ledger.LedgerError(f"hold {hold.pk} ended while it was locked")
 
 
 def _give_back(hold: Hold) -> None:
@@ -653,8 +738,3 @@ def _give_back(hold: Hold) -> None:
         quota.give_back(tenant_id=hold.tenant_id, user_id=hold.user_id, group=group, day=day)
         return
     quota.give_back_to_plan(tenant_id=hold.tenant_id, subscription_id=hold.subscription_id, group=group, day=day)
-
-
-def _require_ended(hold: Hold, rows: int) -> None:
-    if rows != 1:
-        raise ledger.LedgerError(f"hold {hold.pk} ended while it was locked")

@@ -18,14 +18,14 @@ wrong, the whole transaction fails (LedgerError): a fault of ours, never a messa
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from django.db import transaction
-from django.db.models import F, Q
 
-from billing.models import Account, AccountKind, Entry, Transfer
+from billing.models import Account, AccountKind, Transfer
 from billing.models.account import BELOW_ZERO_KINDS, USER_KINDS
 from tenants import scope
+from tenants.table import Query, Statement, Table, fetch, run, run_all
 
 MAX_AMOUNT: Final = 10**15  # one billion yuan: more is a typing mistake
 
@@ -61,7 +61,38 @@ _LOCK_ORDER: Final = (
     AccountKind.RESELLER_RECEIVABLE,
     AccountKind.WITHDRAWAL_PAYABLE,
 )
-_BELOW_ZERO: Final = Q(kind__in=BELOW_ZERO_KINDS)
+_BELOW_ZERO: Final = [str(kind) for kind in BELOW_ZERO_KINDS]
+_ACCOUNTS: Final = Table(Account)
+# Every answer runs these, some several times. "user_gift" sorts after "user_cash": descending is the lock order.
+_LOCK_USER: Final = _ACCOUNTS.select(
+    "WHERE tenant_id = %(tenant)s AND user_id = %(user)s AND kind IN ('user_gift', 'user_cash') "
+    "ORDER BY kind DESC FOR UPDATE"
+)
+_FIND: Final = _ACCOUNTS.select(
+    "WHERE tenant_id = %(tenant)s AND user_id IS NULL AND kind = ANY(%(kinds)s) "
+    "AND (reseller_id IS NULL OR reseller_id = ANY(%(resellers)s))"
+)
+# No index serves IS NOT DISTINCT FROM.
+_FIND_PLATFORM_S: Final = _FIND.replace("tenant_id = %(tenant)s", "tenant_id IS NULL")
+_RESERVE: Final = """
+UPDATE billing_account SET pending = pending + %(amount)s
+WHERE id = %(account)s AND tenant_id IS NOT DISTINCT FROM %(tenant)s AND posted >= pending + %(amount)s
+"""
+_APPLY: Final = """
+UPDATE billing_account SET posted = posted + %(amount)s, pending = pending - %(release)s
+WHERE id = %(account)s AND tenant_id IS NOT DISTINCT FROM %(tenant)s AND pending >= %(release)s
+  AND (posted >= pending - %(release)s - %(amount)s
+       OR kind = ANY(%(below_zero)s))
+"""
+_BEGIN_TRANSFER: Final = """
+INSERT INTO billing_transfer (tenant_id, kind, ref, reason, actor)
+VALUES (%(tenant)s, %(kind)s, %(ref)s, %(reason)s, %(actor)s)
+ON CONFLICT DO NOTHING RETURNING id, created_at
+"""
+_WRITE_ENTRIES: Final = """
+INSERT INTO billing_entry (tenant_id, transfer_id, account_id, amount) SELECT %(tenant)s, %(transfer)s, moved.*
+FROM unnest(%(accounts)s::bigint[], %(amounts)s::bigint[]) AS moved
+"""
 
 
 class LedgerError(RuntimeError):
@@ -224,18 +255,24 @@ def balances(*, tenant_id: int, user_id: int) -> Balances:
 
 def lock_user_accounts(*, tenant_id: int, user_id: int) -> UserAccounts:
     """Lock a user's accounts, opening them where they are missing; what they say then stays so until the commit."""
-    # "user_gift" sorts after "user_cash": descending is the lock order.
-    rows = (
-        Account.objects.select_for_update()
-        .filter(tenant_id=tenant_id, user_id=user_id, kind__in=USER_KINDS)
-        .order_by("-kind")
-    )
-    found = list(rows)
-    if len(found) < len(USER_KINDS):
+    query = user_accounts_query(tenant_id=tenant_id, user_id=user_id)
+    found = fetch(query)
+    if found is None:
         _open(Account(tenant_id=tenant_id, user_id=user_id, kind=kind) for kind in USER_KINDS)
-        found = list(rows.all())
-    gift, cash = found
-    return UserAccounts(gift=gift, cash=cash)
+        found = fetch(query)
+    if found is None:
+        raise LedgerError(f"user {user_id} of tenant {tenant_id} has no accounts")
+    return found
+
+
+def user_accounts_query(*, tenant_id: int, user_id: int) -> Query[UserAccounts | None]:
+    """Return the query that locks a user's accounts; it finds None where they are not open yet."""
+    scope.require_owner(tenant_id)
+    return Query(_LOCK_USER, {"tenant": tenant_id, "user": user_id}, _user_accounts)
+
+
+def _user_accounts(rows: list[tuple[Any, ...]]) -> UserAccounts | None:
+    return UserAccounts(*map(_ACCOUNTS.row, rows)) if len(rows) == len(USER_KINDS) else None
 
 
 def tenant_accounts(*, tenant_id: int, resellers: Sequence[int] = ()) -> TenantAccounts:
@@ -244,15 +281,33 @@ def tenant_accounts(*, tenant_id: int, resellers: Sequence[int] = ()) -> TenantA
     Not locked: read their ids, not their balances. All are opened in one statement, before any of them is locked, so
     that a tenant's first answers cannot wait for each other crosswise.
     """
-    wallet, revenue, platform_revenue, retail_shortfall, wholesale_shortfall, *accrued = _rows(
-        tenant_id,
+    return _tenant_accounts(_rows(tenant_id, *_keys_of_tenant(resellers)), resellers)
+
+
+def tenant_accounts_query(*, tenant_id: int, resellers: Sequence[int] = ()) -> Query[TenantAccounts | None]:
+    """Return the query of the same; it finds None where some are not open yet."""
+    keys = _keys_of_tenant(resellers)
+
+    def read(rows: list[tuple[Any, ...]]) -> TenantAccounts | None:
+        found = _by_key(rows)
+        return _tenant_accounts([found[key] for key in keys], resellers) if all(key in found for key in keys) else None
+
+    return Query(_FIND, _wanted(tenant_id, keys), read)
+
+
+def _keys_of_tenant(resellers: Sequence[int]) -> list["_Key"]:
+    return [
         _Key(AccountKind.TENANT_WHOLESALE),
         _Key(AccountKind.TENANT_REVENUE),
         _Key(AccountKind.PLATFORM_REVENUE),
         _Key(AccountKind.SHORTFALL, channel=RETAIL_SHORTFALL),
         _Key(AccountKind.SHORTFALL, channel=WHOLESALE_SHORTFALL),
         *(_Key(AccountKind.RESELLER_ACCRUED, reseller_id=reseller_id) for reseller_id in resellers),
-    )
+    ]
+
+
+def _tenant_accounts(accounts: Sequence[Account], resellers: Sequence[int]) -> TenantAccounts:
+    wallet, revenue, platform_revenue, retail_shortfall, wholesale_shortfall, *accrued = accounts
     return TenantAccounts(
         wallet=wallet,
         revenue=revenue,
@@ -299,20 +354,23 @@ def lock_in_order(*, accounts: Iterable[Account]) -> None:
 
 def reserve(*, account: Account, amount: int) -> bool:
     """Freeze `amount` of what is available; False, and nothing changed, if that is less."""
+    return run(*reservation(account=account, amount=amount)) == 1
+
+
+def reservation(*, account: Account, amount: int) -> Statement:
+    """Return the statement that freezes `amount` of what is available, and changes no row if that is less."""
     if amount < 0:
         raise ValueError("a negative amount cannot be frozen")
-    if amount == 0:
-        return True
-    rows = Account.objects.filter(pk=account.pk, posted__gte=F("pending") + amount)
-    return rows.update(pending=F("pending") + amount) == 1
+    scope.require_owner(account.tenant_id)
+    return Statement(_RESERVE, {"account": account.pk, "tenant": account.tenant_id, "amount": amount})
 
 
 def release(*, movements: Iterable[Movement]) -> None:
     """Unfreeze without moving money."""
-    for movement in _in_lock_order(movements):
-        if movement.amount:
-            raise ValueError("money moves by a transfer only")
-        _apply(movement)
+    movements = list(movements)
+    if any(movement.amount for movement in movements):
+        raise ValueError("money moves by a transfer only")
+    _apply(movements)
 
 
 def move(  # noqa: PLR0913  a transfer's columns
@@ -331,35 +389,62 @@ def move(  # noqa: PLR0913  a transfer's columns
         raise LedgerError("the movements of a transfer must sum to zero")
     if not ref:
         raise ValueError("a transfer needs a reference")
-    transfer, created = Transfer.objects.get_or_create(
-        tenant_id=tenant_id,  # type: ignore[misc]  # None: Django looks for IS NULL, and inserts it
-        kind=kind,
-        ref=ref,
-        defaults={"reason": reason, "actor": actor},
-    )
+    scope.require_owner(tenant_id)
     amounts = {movement.account.pk: movement.amount for movement in movements if movement.amount}
-    if not created:
-        if dict(transfer.entries.values_list("account_id", "amount")) != amounts:
-            raise RefConflictError(f"{kind} {ref!r} was used for another transfer")
-        return transfer
-    for movement in _in_lock_order(movements):
-        _apply(movement)
-    Entry.objects.bulk_create(
-        Entry(tenant_id=tenant_id, transfer=transfer, account_id=account_id, amount=amount)
-        for account_id, amount in amounts.items()
-    )
+    transfer = Transfer(tenant_id=tenant_id, kind=kind, ref=ref, reason=reason, actor=actor)
+    columns = {"tenant": tenant_id, "kind": kind, "ref": ref, "reason": reason, "actor": actor}
+    begun = fetch(Query(_BEGIN_TRANSFER, columns, list))
+    if not begun:
+        return _moved_before(tenant_id, kind, ref, amounts)
+    [(transfer.pk, transfer.created_at)] = begun
+    _apply(movements, _entries(transfer, amounts))
     return transfer
 
 
-def _apply(movement: Movement) -> None:
-    """Change one balance, or fail."""
-    if not movement.amount and not movement.release:
-        return
-    enough = _BELOW_ZERO | Q(posted__gte=F("pending") - movement.release - movement.amount)
-    rows = Account.objects.filter(enough, pk=movement.account.pk, pending__gte=movement.release)
-    changed = rows.update(posted=F("posted") + movement.amount, pending=F("pending") - movement.release)
-    if changed != 1:
-        raise LedgerError(f"account {movement.account.pk} cannot take {movement.amount} with {movement.release} freed")
+def _moved_before(tenant_id: int | None, kind: Transfer.Kind, ref: str, amounts: Mapping[int, int]) -> Transfer:
+    """Return the transfer that has the reference already, if it moved the same."""
+    transfer = Transfer.objects.get(tenant=tenant_id, kind=kind, ref=ref)
+    if dict(transfer.entries.values_list("account_id", "amount")) != amounts:
+        raise RefConflictError(f"{kind} {ref!r} was used for another transfer")
+    return transfer
+
+
+def _entries(transfer: Transfer, amounts: Mapping[int, int]) -> Statement:
+    """Return the statement that writes a transfer's entries."""
+    return Statement(
+        _WRITE_ENTRIES,
+        {
+            "tenant": transfer.tenant_id,
+            "transfer": transfer.pk,
+            "accounts": list(amounts),
+            "amounts": list(amounts.values()),
+        },
+    )
+
+
+def _apply(movements: Iterable[Movement], *more: Statement) -> None:
+    """Change balances in the lock order, and do what is `more` by the same round trip; or fail."""
+    changes = [movement for movement in _in_lock_order(movements) if movement.amount or movement.release]
+    changed = run_all([*map(_application, changes), *more])
+    for movement, rows in zip(changes, changed, strict=False):
+        if rows != 1:
+            account, amount, release = movement.account.pk, movement.amount, movement.release
+            raise LedgerError(f"account {account} cannot take {amount} with {release} freed")
+
+
+def _application(movement: Movement) -> Statement:
+    account = movement.account
+    scope.require_owner(account.tenant_id)
+    return Statement(
+        _APPLY,
+        {
+            "account": account.pk,
+            "tenant": account.tenant_id,
+            "amount": movement.amount,
+            "release": movement.release,
+            "below_zero": _BELOW_ZERO,
+        },
+    )
 
 
 def _in_lock_order(movements: Iterable[Movement]) -> list[Movement]:
@@ -385,17 +470,27 @@ class _Key(NamedTuple):
 
 def _rows(tenant_id: int | None, *keys: _Key) -> list[Account]:
     """Return the tenant's, or the platform's, accounts in this order, opened where they are missing."""
-    rows = Account.objects.filter(
-        Q(reseller=None) | Q(reseller__in={key.reseller_id for key in keys}),
-        tenant=tenant_id,
-        user=None,
-        kind__in={key.kind for key in keys},
-    )
-    found = {(row.kind, row.channel, row.reseller_id): row for row in rows}
+    found = _find(tenant_id, keys)
     if not all(key in found for key in keys):
         _open(Account(tenant_id=tenant_id, **key._asdict()) for key in keys)
-        found = {(row.kind, row.channel, row.reseller_id): row for row in rows.all()}
+        found = _find(tenant_id, keys)
     return [found[key] for key in keys]
+
+
+def _find(tenant_id: int | None, keys: Iterable[_Key]) -> dict[_Key, Account]:
+    """Return those of the accounts that there are, and perhaps others of their kinds."""
+    return fetch(Query(_FIND_PLATFORM_S if tenant_id is None else _FIND, _wanted(tenant_id, keys), _by_key))
+
+
+def _wanted(tenant_id: int | None, keys: Iterable[_Key]) -> dict[str, Any]:
+    scope.require_owner(tenant_id)
+    resellers = [key.reseller_id for key in keys if key.reseller_id is not None]
+    return {"tenant": tenant_id, "kinds": [str(key.kind) for key in keys], "resellers": resellers}
+
+
+def _by_key(rows: list[tuple[Any, ...]]) -> dict[_Key, Account]:
+    accounts = map(_ACCOUNTS.row, rows)
+    return {_Key(AccountKind(account.kind), account.channel, account.reseller_id): account for account in accounts}
 
 
 def _open(accounts: Iterable[Account]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import zip_longest
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from django.db import connection, transaction
 from django.utils.translation import gettext_lazy as _
@@ -19,9 +19,11 @@ from billing.models import PriceVersion
 from billing.models.price import MAX_TOKENS
 from billing.models.resale import WHOLE_PPM
 from tenants.errors import ErrorCode, ProductError
+from tenants.table import Query, Table, fetch
 
 _PPM: Final = 10**12  # a rate is per 10⁶ tokens, a multiplier per 10⁶
 Level = PriceVersion.Level
+_VERSIONS: Final = Table(PriceVersion)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +90,16 @@ def affordable_completion(*, price: PriceVersion, available: int, prompt: int, w
 
 def current_prices(*, tenant_id: int, sku: str) -> Prices:
     """Return the prices in force now for the tenant; raise NOT_FOUND "model_without_price" if one is missing."""
-    found = _in_force(tenant_id=tenant_id, sku=sku)
+    return fetch(prices_query(tenant_id=tenant_id, sku=sku))
+
+
+def prices_query(*, tenant_id: int, sku: str) -> Query[Prices]:
+    """Return the query of the prices in force now; reading what it finds raises as `current_prices` does."""
+    return Query(_IN_FORCE, {"tenant": tenant_id, "sku": sku}, _prices)
+
+
+def _prices(rows: list[tuple[Any, ...]]) -> Prices:
+    found = _by_level(rows)
     if len(found) < len(Level):
         raise ProductError(
             ErrorCode.NOT_FOUND,
@@ -468,17 +479,18 @@ WHERE price.sku = %(sku)s AND price.effective_at <= now()
   AND ((price.level = 'retail' AND price.tenant_id = tenant.id)
        OR (price.tenant_id IS NULL AND (price.reseller_id IS NULL OR price.reseller_id = tenant.reseller_id)))
 ORDER BY price.level, price.reseller_id NULLS LAST, price.effective_at DESC, price.id DESC
-"""
+""".format(columns=_VERSIONS.columns("price"))
 
 
 def _in_force(*, tenant_id: int, sku: str) -> dict[str, PriceVersion]:
     """Return the price of each level in force now, as a tenant meets it."""
-    return {price.level: price for price in _fetch(_IN_FORCE, {"tenant": tenant_id, "sku": sku})}
+    return fetch(Query(_IN_FORCE, {"tenant": tenant_id, "sku": sku}, _by_level))
+
+
+def _by_level(rows: list[tuple[Any, ...]]) -> dict[str, PriceVersion]:
+    return {price.level: price for price in map(_VERSIONS.row, rows)}
 
 
 def _fetch(query: str, parameters: dict[str, str | int | bool | None]) -> list[PriceVersion]:
-    columns = PriceVersion._meta.concrete_fields
-    names = [column.attname for column in columns]
-    with connection.cursor() as cursor:
-        cursor.execute(query.format(columns=", ".join(f"price.{column.column}" for column in columns)), parameters)
-        return [PriceVersion.from_db(connection.alias, names, row) for row in cursor.fetchall()]
+    columns = _VERSIONS.columns("price")
+    return fetch(Query(query.format(columns=columns), parameters, lambda rows: [_VERSIONS.row(row) for row in rows]))

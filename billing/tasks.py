@@ -4,10 +4,12 @@ No task moves a user's money on its own account: `settle_rewards` carries out wh
 """
 
 import uuid
+from threading import Lock, Timer
 from typing import Final
 
 import structlog
 from celery import shared_task
+from django.db import DatabaseError
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
@@ -18,12 +20,51 @@ log = structlog.get_logger(__name__)
 _SWEEP_BATCH: Final = 500
 
 
+# Seconds for which posted holds are gathered: a message of the broker's for each would cost more than its settling.
+GATHER_SECONDS: Final = 0.2
+_gathering = Lock()
+_gathered: list[tuple[str, int]] = []
+
+
 def enqueue_record(*, tenant_id: int, hold_id: uuid.UUID) -> None:
-    """Ask a worker to record a posted hold. Call it after the commit; a broker that is away is the sweep's business."""
+    """Have a worker record a posted hold, soon. Call it after the commit. What this process loses the sweep finds."""
+    with _gathering:
+        _gathered.append((str(hold_id), tenant_id))
+        is_first = len(_gathered) == 1
+    if is_first:
+        timer = Timer(GATHER_SECONDS, send_gathered)
+        timer.daemon = True
+        timer.start()
+
+
+def send_gathered() -> None:
+    """Send what was gathered, by one message. A broker that is away is the sweep's business."""
+    with _gathering:
+        posted = list(_gathered)
+        _gathered.clear()
+    if not posted:
+        return
     try:
-        record_usage.apply_async(args=(str(hold_id), tenant_id), retry=False)
+        record_usages.apply_async(args=(posted,), retry=False)
     except OperationalError as fault:
-        log.warning("usage not enqueued, the sweep will record it", hold_id=str(hold_id), fault=str(fault))
+        log.warning(
+            "usage not enqueued, the sweep will record it", holds=[hold_id for hold_id, _ in posted], fault=str(fault)
+        )
+
+
+@shared_task(name="billing.tasks.record_usages")
+def record_usages(posted: list[tuple[str, int]]) -> int:
+    """Record the usage of several posted holds (hold, tenant); return how many this delivery counted.
+
+    Each in a transaction of its own, so that one that cannot be recorded now keeps none of the others waiting.
+    """
+    recorded = 0
+    for hold_id, tenant_id in posted:
+        try:
+            recorded += record_usage(hold_id, tenant_id)
+        except DatabaseError:
+            log.exception("usage not recorded, the sweep will record it", hold_id=hold_id)
+    return recorded
 
 
 @shared_task(name="billing.tasks.record_usage")

@@ -10,11 +10,10 @@ from datetime import date, datetime
 from functools import cached_property
 from typing import Any, Final
 
-from django.db import connection
-
 from billing import quota
 from billing.models import Cap, Period
 from billing.models.resale import WHOLE_PPM
+from tenants.table import Query, fetch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +113,16 @@ WHERE tenant.id = %(tenant)s
 
 def terms_of(*, tenant_id: int, user_id: int, group: str) -> Terms:
     """Return the terms for a user's answer of a quota group, now."""
-    with connection.cursor() as cursor:
-        cursor.execute(_READ, {"tenant": tenant_id, "user": user_id, "group": group})
-        row = cursor.fetchone()
+    return fetch(terms_query(tenant_id=tenant_id, user_id=user_id, group=group))
+
+
+def terms_query(*, tenant_id: int, user_id: int, group: str) -> Query[Terms]:
+    """Return the query of the terms."""
+    return Query(_READ, {"tenant": tenant_id, "user": user_id, "group": group}, _terms)
+
+
+def _terms(rows: list[tuple[Any, ...]]) -> Terms:
+    [row] = rows
     now, zone, free_per_day, guest_allowance, plans, caps, reseller_id, own_ppm, parent_id, parent_ppm = row
     if reseller_id is not None:
         own_ppm = own_ppm or 0

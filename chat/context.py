@@ -54,7 +54,7 @@ def check_call(request: ChatRequest, offer: ModelOffer) -> int:
 
 
 def build_context(
-    role: Role | None, *, branch: Sequence[Said], question: str, offer: ModelOffer
+    role: Role | None, *, branch: Sequence[Said], question: str, offer: ModelOffer, rules: ChatRules
 ) -> list[dict[str, Any]]:
     """Return what is sent upstream: instructions, as many of the latest turns as the window takes, the question.
 
@@ -62,7 +62,6 @@ def build_context(
     so that a small window still holds some history. Raises ProductError 10001 where the question alone leaves no room
     for the shortest answer.
     """
-    rules = ChatRules.objects.first() or ChatRules()
     system = _instructions(rules, role)
     asked = [{"role": "user", "content": question}]
     room = offer.context_window - estimate_tokens(system + asked, offer)

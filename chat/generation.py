@@ -21,13 +21,24 @@ from django.db import DatabaseError
 from billing import holds
 from billing.models.price import MAX_TOKENS
 from chat import pulse, spool
+from chat.checkpoints import CHECKPOINT_OUTPUTS, keeper
 from chat.events import Delta, Done, Event, Failed, FailureKind, Usage
 from chat.frames import chunk_event
 from chat.moderation.guard import Guard
 from chat.moderation.refusals import Refused
 from chat.refusals import gave_up
 from chat.threads import in_thread
-from chat.turn import MODERATED, Ending, Outcome, Turn, checkpoint_turn, close_turn, dispatch_turn
+from chat.turn import (
+    MODERATED,
+    Checkpoint,
+    Ending,
+    Outcome,
+    Turn,
+    checkpoint_turn,
+    close_turn,
+    dispatch_turn,
+    usage_of,
+)
 from chat.upstream.base import no_rest
 from chat.upstream.pool import stream_first_good
 
@@ -35,13 +46,8 @@ log = structlog.get_logger(__name__)
 
 # Seconds between tries to end a turn while the database is away; after the last it is spooled to disk.
 CLOSE_RETRIES = (0.2, 1.0, 3.0)
-# Whichever comes first makes a checkpoint due, if there is anything new.
-CHECKPOINT_SECONDS = 2.0
-CHECKPOINT_OUTPUTS = 512
 # Seconds between reads from the upstream while nobody follows an answer: who comes back has all before at once.
 UNREAD_GAP = 0.2
-# A silent upstream's hold is kept alive at a quarter of its lease.
-HEARTBEATS_PER_LEASE = 4
 
 
 class Answer:
@@ -175,13 +181,13 @@ class Generation:
         self._finish_reason = ""
         self._usage: holds.Usage | None = None
         self._failure: FailureKind | None = None
-        self._outputs = 0
+        # Pieces that cost something, so far.
+        self.outputs = 0
         self._hidden: list[str] = []
         self._stopped = ""
         self._loop = asyncio.get_running_loop()
         self._pumping: asyncio.Task[None] | None = None
         self._beat: pulse.Beat | None = None
-        self._checkpoint_due = asyncio.Event()
         # Stands between the upstream and the buffer where the tenant moderates.
         self._guard: Guard | None = None
         if turn.screened is not None:
@@ -228,7 +234,12 @@ class Generation:
         self.answer.end(await self._close())
 
     async def _dispatch(self) -> bool:
-        """Note that the provider is about to be called; once more where the connection was cut: noted twice is once."""
+        """Note that the provider is about to be called, unless the admission did, a moment ago.
+
+        Once more where the connection was cut: noted twice is once.
+        """
+        if time.monotonic() < self.turn.dispatched_until:
+            return True
         try:
             return await in_thread(lambda: dispatch_turn(self.turn))
         except DatabaseError:
@@ -248,41 +259,21 @@ class Generation:
         if self._stopped:
             return
         self._pumping = asyncio.ensure_future(self._pump())
-        keeper = asyncio.ensure_future(self._keep())
         try:
-            await self._pumping
+            with keeper().keeping(self):
+                await self._pumping
         except asyncio.CancelledError:
             if not self._stopped:
                 raise
-        finally:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
 
-    async def _keep(self) -> None:
-        """Write checkpoints while there is something new, and heartbeats while there is not."""
-        kept, beat = 0, settings.HOLD_SECONDS / HEARTBEATS_PER_LEASE
-        last = asyncio.get_running_loop().time()
-        while True:
-            # Not wait_for, as above: a keeper that missed its cancellation would keep the turn from ending.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CHECKPOINT_SECONDS):
-                    await self._checkpoint_due.wait()
-            self._checkpoint_due.clear()
-            now = asyncio.get_running_loop().time()
-            if self._outputs == kept and now - last < beat:
-                continue
-            kept, last = self._outputs, now
-            if reason := await self.checkpoint():
-                self.stop(reason)
-
-    async def checkpoint(self) -> str:
-        """Keep what there is so far; return why to stop, "" to go on. A database that is away is tried again later."""
-        outcome = self._outcome()
+    async def checkpoint(self) -> None:
+        """Keep what there is, the last time; a database that is away is left to the hold's own end."""
+        usage = usage_of(self.turn, self.outcome())
+        checkpoint = Checkpoint(turn=self.turn, outcome=self.outcome(), quantities=usage.quantities)
         try:
-            return await in_thread(lambda: checkpoint_turn(self.turn, outcome))
+            await in_thread(lambda: checkpoint_turn(checkpoint))
         except DatabaseError:
             log.warning("checkpoint_failed", message_id=str(self.turn.message_id), exc_info=True)
-            return ""
 
     async def _pump(self) -> None:
         outputs = 0
@@ -293,10 +284,10 @@ class Generation:
         async with contextlib.aclosing(stream) as batches:
             async for events in batches:
                 self._take(events)
-                if self._outputs // CHECKPOINT_OUTPUTS != outputs // CHECKPOINT_OUTPUTS:
-                    self._checkpoint_due.set()
-                outputs = self._outputs
-                if self._outputs > self.turn.request.max_tokens or self.answer.size > settings.MAX_ANSWER_BYTES:
+                if self.outputs // CHECKPOINT_OUTPUTS != outputs // CHECKPOINT_OUTPUTS:
+                    keeper().hurry()
+                outputs = self.outputs
+                if self.outputs > self.turn.request.max_tokens or self.answer.size > settings.MAX_ANSWER_BYTES:
                     # Each delta is a token at least, so the upstream ignores the limit, and what is held is used up;
                     # or it sends more than any answer has, and what we keep of one is used up.
                     self._finish_reason = "length"
@@ -308,7 +299,7 @@ class Generation:
             match event:
                 case Delta():
                     deltas.append(event)
-                    self._outputs += event.output
+                    self.outputs += event.output
                     if event.hidden:
                         self._hidden.append(event.hidden)
                 case Usage():
@@ -317,19 +308,20 @@ class Generation:
                     self._finish_reason = event.finish_reason
                 case Failed():
                     self._failure = event.kind
-        if self._outputs and self._beat is not None:
+        if self.outputs and self._beat is not None:
             self._beat.output()
         if deltas and self._guard is not None:
             self._guard.take(deltas)
         elif deltas:
             self.answer.append(deltas)
 
-    def _outcome(self) -> Outcome:
+    def outcome(self) -> Outcome:
+        """Return what there is so far."""
         guard = self._guard
         return Outcome(
             text="".join(self.answer.texts),
             # What was refused before any of it was shown costs nothing, though it was generated.
-            had_output=guard.has_shown if guard is not None and guard.refused else self._outputs > 0,
+            had_output=guard.has_shown if guard is not None and guard.refused else self.outputs > 0,
             hidden="".join(self._hidden) + (guard.withheld if guard is not None else ""),
             finish_reason=self._finish_reason,
             stopped=self._stopped,
@@ -340,7 +332,7 @@ class Generation:
         )
 
     async def _close(self) -> Ending:
-        outcome = self._outcome()
+        outcome = self.outcome()
         for pause in (*CLOSE_RETRIES, None):
             try:
                 return await in_thread(lambda: close_turn(self.turn, outcome))

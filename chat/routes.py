@@ -1,14 +1,46 @@
 """Who answers a model offer: the rows of its accounts made into targets, which the pipe takes."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from django.conf import settings
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from chat.models import ModelOffer, ModelRoute, UpstreamAccount
+from chat.models import ChatRules, ModelOffer, ModelRoute, UpstreamAccount
 from chat.upstream.base import Limits, Timeouts, UpstreamTarget
+from tenants import scope
+from tenants.table import Joined, Query, Table, fetch
 
 _USABLE: Final = {"is_enabled": True, "account__is_enabled": True}
+_SALES: Final = Joined(offer=Table(ModelOffer), account=Table(UpstreamAccount), rules=Table(ChatRules))
+# What `available` says, for the one offer of a question: every chat runs it.
+_ON_SALE: Final = _SALES.select("""
+, routes.routed FROM chat_modeloffer offer JOIN chat_upstreamaccount account ON account.id = offer.account_id
+LEFT JOIN chat_chatrules rules ON rules.tenant_id = offer.tenant_id
+CROSS JOIN LATERAL (SELECT EXISTS (
+    SELECT FROM chat_modelroute route JOIN chat_upstreamaccount other ON other.id = route.account_id
+    WHERE route.tenant_id = offer.tenant_id AND route.offer_id = offer.id AND route.is_enabled AND other.is_enabled
+) AS routed) AS routes
+WHERE offer.tenant_id = %(tenant)s AND offer.is_enabled AND (account.is_enabled OR routes.routed)
+  AND (%(slug)s = '' OR offer.slug = %(slug)s)
+ORDER BY offer.is_default DESC, offer.id LIMIT 1
+""")
+
+
+class OnSale(NamedTuple):
+    """An offer, with its own account and whether it has others (`routed`), and what is true for every chat."""
+
+    offer: ModelOffer
+    rules: ChatRules
+
+
+def find_offer(*, tenant_id: int, slug: str) -> OnSale | None:
+    """Return the tenant's offer of that name, or its default one, if it is one of the `available`."""
+    scope.require_owner(tenant_id)
+    found = fetch(Query(_ON_SALE, {"tenant": tenant_id, "slug": slug}, _SALES.first))
+    if found is None:
+        return None
+    offer, offer.account, rules, offer.routed = found
+    return OnSale(offer, rules or ChatRules())
 
 
 def available(offers: QuerySet[ModelOffer]) -> QuerySet[ModelOffer]:

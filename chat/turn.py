@@ -6,6 +6,7 @@
 Both run in a thread (chat.threads), inside the tenant's scope, and between them no database connection is held.
 """
 
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ from django.utils import timezone, translation
 from django.utils.translation import gettext_lazy as _
 
 from billing import adjustments, holds
+from billing.pricing import Quantities
 from billing.tasks import enqueue_record
 from chat import keys, refusals
 from chat.context import branch_to, build_context, check_call, estimate_tokens
@@ -30,12 +32,13 @@ from chat.moderation import evidence
 from chat.moderation.evidence import Evidence
 from chat.moderation.question import Screened, screen, screen_messages
 from chat.moderation.refusals import Refused, refusal
-from chat.routes import available, targets_of
+from chat.routes import OnSale, available, find_offer, targets_of
 from chat.upstream import tokens
 from chat.upstream.base import ChatRequest, UpstreamTarget
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import EndUser, Tenant
+from tenants.table import Joined, Query, Statement, Table, fetch, fetch_all, run, run_all
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +47,9 @@ MAX_QUESTION_CHARACTERS = 100_000
 TITLE_CHARACTERS = 40
 # Why moderation ended an answer before its upstream did, as its receipt says.
 MODERATED: Final = "moderated"
+
+# A hold's life is renewed at a quarter of its lease; so long, nobody else can have ended it.
+HEARTBEATS_PER_LEASE: Final = 4
 
 # This process, to others: what it generates it can be asked for under this name (chat.relay).
 PROCESS: Final = uuid.uuid4().hex
@@ -56,6 +62,39 @@ EXPIRED: Final = "expired"
 RETRY_WINDOW: Final = timedelta(minutes=10)
 # When it is worth asking again where too many answers are running: they take seconds.
 BUSY_SECONDS: Final = 5
+
+# What every chat runs.
+_MESSAGES: Final = Table(Message)
+_CONVERSATIONS: Final = Table(Conversation)
+_ROLES: Final = Table(Role)
+_ASKED: Final = _MESSAGES.select(
+    "WHERE tenant_id = %(tenant)s AND user_id = %(user)s AND client_msg_id = %(client_msg_id)s"
+)
+_ROLE: Final = _ROLES.select(
+    "WHERE tenant_id = %(tenant)s AND is_enabled AND CASE WHEN %(slug)s = '' THEN is_default ELSE slug = %(slug)s END"
+)
+_THREADS: Final = Joined(conversation=_CONVERSATIONS, role=_ROLES)
+_THREAD: Final = _THREADS.select("""
+FROM chat_conversation conversation
+LEFT JOIN chat_role role ON role.tenant_id = conversation.tenant_id AND role.id = conversation.role_id
+WHERE conversation.tenant_id = %(tenant)s AND conversation.id = %(conversation)s AND conversation.user_id = %(user)s
+  AND conversation.deleted_at IS NULL
+""")
+_TOUCH: Final = (
+    "UPDATE chat_conversation SET updated_at = %(now)s WHERE tenant_id = %(tenant)s AND id = %(conversation)s"
+)
+_KEEP: Final = """
+UPDATE chat_message message SET answer = told.answer
+FROM unnest(%(tenants)s::bigint[], %(messages)s::uuid[], %(answers)s::text[]) AS told (tenant, id, answer)
+WHERE message.tenant_id = told.tenant AND message.id = told.id AND message.state = 'running'
+  AND message.stop_asked_at IS NULL
+RETURNING message.id
+"""
+_STORE: Final = """
+UPDATE chat_message SET state = %(state)s, answer = %(answer)s, finish_reason = %(finish_reason)s,
+    receipt = %(receipt)s, failure = %(failure)s, ended_at = %(now)s, indexed_at = NULL
+WHERE tenant_id = %(tenant)s AND id = %(message)s AND state = ANY(%(open)s)
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +160,8 @@ class Turn:
     stop_when_left: bool = False
     # What the tenant's moderation knows of the question; None where the tenant has none.
     screened: Screened | None = field(default=None, repr=False)
+    # Until when, on this process's monotonic clock, the upstream may be called without another look at the hold.
+    dispatched_until: float = 0.0
     # The key of a call of the API, whose text is kept nowhere; and the tokens that are reckoned for an image in it.
     api_key_id: int | None = None
     image_tokens: int = 0
@@ -157,6 +198,15 @@ class Ending:
     is_late: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """What there is of a running turn so far, and what it would be charged if this were all."""
+
+    turn: Turn
+    outcome: Outcome
+    quantities: Quantities
+
+
 class AlreadyAskedError(Exception):
     """The same client message id was used before: the reader attaches to that message's answer."""
 
@@ -178,11 +228,12 @@ def open_turn(*, tenant: Tenant, user: EndUser, ask: Ask, language: str, is_full
         raise too_many("process", settings.MAX_ANSWERS)
     if screened:
         screened.refuse_blocked(user)
-    offer = _find_offer(ask.model)
+    sale = find_offer(tenant_id=tenant.pk, slug=ask.model)
+    if sale is None:
+        raise refusals.model_not_found()
     try:
         with transaction.atomic():
-            turn = _admit(tenant=tenant, user=user, ask=ask, offer=offer, language=language)
-            return replace(turn, screened=screened) if screened else turn
+            return _admit(tenant=tenant, user=user, ask=ask, sale=sale, language=language, screened=screened)
     except holds.BudgetShortError:
         raise keys.limit_reached(ask.call.key_id) from None  # type: ignore[union-attr]  # only calls have budgets
     except IntegrityError:
@@ -191,7 +242,10 @@ def open_turn(*, tenant: Tenant, user: EndUser, ask: Ask, language: str, is_full
         raise
 
 
-def _admit(*, tenant: Tenant, user: EndUser, ask: Ask, offer: ModelOffer, language: str) -> Turn:
+def _admit(  # noqa: PLR0913  what a request is, and what is known of it
+    *, tenant: Tenant, user: EndUser, ask: Ask, sale: OnSale, language: str, screened: Screened | None
+) -> Turn:
+    offer, begun = sale.offer, time.monotonic()
     _refuse_too_many(user)
     message = Message(
         tenant_id=tenant.pk,
@@ -200,7 +254,7 @@ def _admit(*, tenant: Tenant, user: EndUser, ask: Ask, offer: ModelOffer, langua
         client_msg_id=ask.client_msg_id or None,
         offer_slug=offer.slug,
     )
-    prompt = _write_question(message, ask, offer) if ask.call is None else _write_call(message, ask, ask.call, offer)
+    prompt = _write_question(message, ask, sale) if ask.call is None else _write_call(message, ask, ask.call, offer)
     longest = min(prompt.request.max_tokens, offer.context_window - prompt.tokens)
     # Last: from here to the commit the tenant's other turns wait for its wallet's row.
     hold = holds.admit(
@@ -218,6 +272,8 @@ def _admit(*, tenant: Tenant, user: EndUser, ask: Ask, offer: ModelOffer, langua
             paid_way=offer.paid_way and not user.is_guest,
             is_guest=user.is_guest,
             budget=prompt.budget,
+            # Moderation may take its time before the upstream is called; else nothing stands between.
+            dispatched=screened is None,
         )
     )
     return Turn(
@@ -233,21 +289,28 @@ def _admit(*, tenant: Tenant, user: EndUser, ask: Ask, offer: ModelOffer, langua
         stop_when_left=tenant.on_disconnect == Tenant.OnDisconnect.STOP,
         api_key_id=message.api_key_id,
         image_tokens=offer.image_tokens,
+        screened=screened,
+        dispatched_until=0.0 if screened else begun + settings.HOLD_SECONDS / HEARTBEATS_PER_LEASE,
     )
 
 
-def _write_question(message: Message, ask: Ask, offer: ModelOffer) -> _Prompt:
+def _write_question(message: Message, ask: Ask, sale: OnSale) -> _Prompt:
     """Put a person's question into its conversation, and return it with as much of that as fits."""
     conversation, is_new = _find_conversation(message.user, ask)
     branch = [] if is_new or ask.parent == ROOT else branch_to(parse_id(ask.parent), conversation=conversation)
-    messages = build_context(conversation.role, branch=branch, question=ask.message, offer=offer)
+    offer = sale.offer
+    messages = build_context(conversation.role, branch=branch, question=ask.message, offer=offer, rules=sale.rules)
     message.conversation = conversation
     message.parent_id = branch[0].id if branch else None
     message.question = ask.message
+    touched = {"tenant": message.tenant_id, "conversation": conversation.pk, "now": timezone.now()}
     # Before the hold, so that a second request with this key waits here and takes no money.
-    message.save(force_insert=True)
-    if not is_new:
-        Conversation.objects.filter(pk=conversation.pk).update(updated_at=timezone.now())
+    run_all(
+        [
+            _CONVERSATIONS.insertion(conversation) if is_new else Statement(_TOUCH, touched),
+            _MESSAGES.insertion(message),
+        ]
+    )
     request = ChatRequest(messages=messages, max_tokens=offer.max_output_tokens)
     return _Prompt(request, estimate_tokens(messages, offer))
 
@@ -265,7 +328,7 @@ def _write_call(message: Message, ask: Ask, call: Call, offer: ModelOffer) -> _P
     prompt_tokens = check_call(request, offer)
     message.api_key_id = call.key_id
     message.request_digest = call.digest
-    message.save(force_insert=True)
+    run_all([_MESSAGES.insertion(message)])
     return _Prompt(request, prompt_tokens, keys.budget_of(call.key_id))
 
 
@@ -355,16 +418,18 @@ def _known(user: EndUser, ask: Ask) -> Message | None:
     A call of the API that failed, and so cost nothing, may be tried anew: programs' libraries do that by themselves.
     Those that send no key are known by an equal call of the same API key before.
     """
-    mine = Message.objects.filter(user=user)
     known: Message | None = None
     if ask.client_msg_id:
-        known = mine.filter(client_msg_id=ask.client_msg_id).first()
+        asked = {"tenant": user.tenant_id, "user": user.pk, "client_msg_id": ask.client_msg_id}
+        known = fetch(Query(_ASKED, asked, _MESSAGES.first))
     elif ask.call and ask.call.is_retry:
         before = timezone.now() - RETRY_WINDOW
-        calls = mine.filter(api_key_id=ask.call.key_id, request_digest=ask.call.digest, created_at__gt=before)
+        calls = Message.objects.filter(
+            user=user, api_key_id=ask.call.key_id, request_digest=ask.call.digest, created_at__gt=before
+        )
         known = calls.exclude(state=Message.State.FAILED).order_by("-created_at").first()
     if known and ask.call and known.state == Message.State.FAILED:
-        mine.filter(pk=known.pk, state=Message.State.FAILED).update(client_msg_id=None)
+        Message.objects.filter(pk=known.pk, state=Message.State.FAILED).update(client_msg_id=None)
         return None
     return known
 
@@ -374,19 +439,9 @@ def offers_on_sale() -> QuerySet[ModelOffer]:
     return available(ModelOffer.objects.all())
 
 
-def _find_offer(slug: str) -> ModelOffer:
-    """Return the offer named, or the tenant's default one."""
-    enabled = offers_on_sale()
-    offer = enabled.filter(slug=slug).first() if slug else enabled.order_by("-is_default", "pk").first()
-    if offer is None:
-        raise refusals.model_not_found()
-    return offer
-
-
-def _find_role(slug: str) -> Role | None:
+def _find_role(tenant_id: int, slug: str) -> Role | None:
     """Return the role named, or the tenant's default one, or none where it has none."""
-    enabled = Role.objects.filter(is_enabled=True)
-    role = enabled.filter(slug=slug).first() if slug else enabled.filter(is_default=True).first()
+    role = fetch(Query(_ROLE, {"tenant": tenant_id, "slug": slug}, _ROLES.first))
     if slug and role is None:
         raise ProductError(
             ErrorCode.NOT_FOUND,
@@ -399,19 +454,30 @@ def _find_role(slug: str) -> Role | None:
 
 
 def _find_conversation(user: EndUser, ask: Ask) -> tuple[Conversation, bool]:
-    """Return the user's own conversation of that id, or a new one; and whether it is new.
+    """Return the user's own conversation of that id, or a new one, to be written; and whether it is new.
 
     A conversation keeps the role that it began with, unless the request names another.
     """
     if not ask.conversation:
         title = " ".join(ask.message.split())[:TITLE_CHARACTERS]
-        conversation = Conversation(tenant_id=user.tenant_id, user=user, role=_find_role(ask.role), title=title)
-        conversation.save(force_insert=True)
+        role = _find_role(user.tenant_id, ask.role)
+        conversation = Conversation(tenant_id=user.tenant_id, user=user, role=role, title=title)
         return conversation, True
-    conversation = find_conversation(user_id=user.pk, conversation_id=ask.conversation)
+    conversation = _find_thread(user, ask.conversation)
     if ask.role:
-        conversation.role = _find_role(ask.role)
+        conversation.role = _find_role(user.tenant_id, ask.role)
     return conversation, False
+
+
+def _find_thread(user: EndUser, conversation_id: str) -> Conversation:
+    """Return the user's own conversation of that id with its role, as `find_conversation` does."""
+    thread = {"tenant": user.tenant_id, "user": user.pk, "conversation": parse_id(conversation_id)}
+    found = fetch(Query(_THREAD, thread, _THREADS.first))
+    if found is None:
+        raise _conversation_not_found()
+    conversation: Conversation
+    conversation, conversation.role = found
+    return conversation
 
 
 def find_conversation(*, user_id: int, conversation_id: str) -> Conversation:
@@ -420,14 +486,18 @@ def find_conversation(*, user_id: int, conversation_id: str) -> Conversation:
     mine = Conversation.objects.filter(user_id=user_id, deleted_at__isnull=True)
     found = known and mine.select_related("role").filter(pk=known).first()
     if not found:
-        raise ProductError(
-            ErrorCode.NOT_FOUND,
-            _("This conversation does not exist. Please start a new one."),
-            type="conversation_not_found",
-            scope="conversation",
-            action="start_conversation",
-        )
+        raise _conversation_not_found()
     return found
+
+
+def _conversation_not_found() -> ProductError:
+    return ProductError(
+        ErrorCode.NOT_FOUND,
+        _("This conversation does not exist. Please start a new one."),
+        type="conversation_not_found",
+        scope="conversation",
+        action="start_conversation",
+    )
 
 
 def find_message(*, user_id: int, message_id: uuid.UUID | None, parameter: str = "message_id") -> Message:
@@ -475,11 +545,34 @@ def note_stop(message: Message) -> bool:
     return running.update(stop_asked_at=Now()) == 1
 
 
-def checkpoint_turn(turn: Turn, outcome: Outcome) -> str:
-    """Keep what was generated so far, should this process die; return why to stop here, "" to go on."""
-    usage = _estimate_usage(turn, outcome)
+def checkpoint_turns(checkpoints: Sequence[Checkpoint]) -> dict[uuid.UUID, str]:
+    """Keep what was generated so far, should this process die; return of which message to generate no more, and why.
+
+    One round trip for all, of every tenant; each row is named with its tenant. Rows that are not as expected, or in
+    someone's hands, are looked at one by one.
+    """
+    kept_holds, kept_messages = fetch_all(
+        holds.checkpoints_query([(each.turn.tenant_id, each.turn.message_id, each.quantities) for each in checkpoints]),
+        Query(
+            _KEEP,
+            {
+                "tenants": [each.turn.tenant_id for each in checkpoints],
+                "messages": [each.turn.message_id for each in checkpoints],
+                "answers": [_kept(each.turn, each.outcome) for each in checkpoints],
+            },
+            lambda rows: {message_id for (message_id,) in rows},
+        ),
+    )
+    left = [each for each in checkpoints if each.turn.message_id not in kept_holds & kept_messages]
+    reasons = {each.turn.message_id: checkpoint_turn(each) for each in left}
+    return {message_id: reason for message_id, reason in reasons.items() if reason}
+
+
+def checkpoint_turn(checkpoint: Checkpoint) -> str:
+    """Keep what there is of one turn; return why to stop here, "" to go on."""
+    turn, outcome = checkpoint.turn, checkpoint.outcome
     with scope.tenant(turn.tenant_id), transaction.atomic():
-        if not holds.checkpoint(tenant_id=turn.tenant_id, hold_id=turn.message_id, quantities=usage.quantities):
+        if not holds.checkpoint(tenant_id=turn.tenant_id, hold_id=turn.message_id, quantities=checkpoint.quantities):
             return EXPIRED
         wanted = Message.objects.filter(pk=turn.message_id, state=Message.State.RUNNING, stop_asked_at=None)
         return "" if wanted.update(answer=_kept(turn, outcome)) else STOPPED
@@ -555,19 +648,27 @@ def _store(turn: Turn, outcome: Outcome, ending: Ending) -> bool:
     open_states = {Message.State.RUNNING, *([Message.State.CUT] if ending.is_late else [])}
     if outcome.refused is Refused.QUESTION:
         _forget_question(turn)
-    row = Message.objects.filter(pk=turn.message_id, state__in=open_states)
     if turn.api_key_id is not None:
-        note_charge(row.first(), ending.receipt)
-    stored = row.update(
-        state=state,
-        answer=_kept(turn, outcome) if ending.receipt else "",
-        finish_reason=ending.finish_reason[:32],
-        receipt=ending.receipt,
-        failure=ending.failure.body("") if ending.failure else None,
-        ended_at=timezone.now(),
-        indexed_at=None,
+        note_charge(Message.objects.filter(pk=turn.message_id, state__in=open_states).first(), ending.receipt)
+    stored = run(
+        _STORE,
+        {
+            "tenant": turn.tenant_id,
+            "message": turn.message_id,
+            "open": [str(open_state) for open_state in open_states],
+            "state": state,
+            "answer": _kept(turn, outcome) if ending.receipt else "",
+            "finish_reason": ending.finish_reason[:32],
+            "receipt": _as_json(ending.receipt),
+            "failure": _as_json(ending.failure.body("")) if ending.failure else None,
+            "now": timezone.now(),
+        },
     )
     return stored == 1
+
+
+def _as_json(value: dict[str, Any] | None) -> Any:
+    return None if value is None else connection.ops.adapt_json_value(value, None)
 
 
 def _forget_question(turn: Turn) -> None:

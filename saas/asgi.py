@@ -19,6 +19,7 @@ django_application = get_asgi_application()
 import structlog  # noqa: E402  the lines below need Django's app registry, which the line above fills
 from django.conf import settings  # noqa: E402
 
+from billing.tasks import send_gathered  # noqa: E402
 from chat import pulse, relay, spool  # noqa: E402
 from chat.consumers import SOCKET_PATH, ChatConsumer  # noqa: E402
 from chat.generation import drain  # noqa: E402
@@ -99,6 +100,7 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             left = await drain(within=settings.DRAIN_SECONDS)
             if left:
                 log.warning("answers_left_behind", count=left)
+            await in_thread(send_gathered)
             await pulse.close()
             await relay.close()
             await pool.stop_sharing()

@@ -107,7 +107,7 @@ def _active() -> int | frozenset[int] | str:
     return active
 
 
-def _require_owner(tenant_id: int | None) -> None:
+def require_owner(tenant_id: int | None) -> None:
     """Refuse to write a row that the current scope does not own."""
     active = current_tenant_id()
     if active is not None and active != tenant_id:
@@ -156,7 +156,7 @@ class TenantQuerySet(models.QuerySet[ModelT]):
         """
         rows = list(objs)
         for row in rows:
-            _require_owner(row.tenant_id)
+            require_owner(row.tenant_id)
         if update_conflicts and not _TENANT & set(unique_fields or ()):
             raise WrongScopeError("an upsert needs the tenant among its unique fields")
         _refuse_tenant(update_fields or ())
@@ -166,7 +166,7 @@ class TenantQuerySet(models.QuerySet[ModelT]):
         """Update in bulk, after checking each row's owner."""
         rows = list(objs)
         for row in rows:
-            _require_owner(row.tenant_id)
+            require_owner(row.tenant_id)
         fields = list(fields)
         _refuse_tenant(fields)
         return super().bulk_update(rows, fields, *args, **kwargs)
@@ -271,12 +271,12 @@ class TenantOwned(models.Model):
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Save within the scope that owns the row."""
-        _require_owner(self.tenant_id)
+        require_owner(self.tenant_id)
         super().save(*args, **kwargs)
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         """Delete within the scope that owns the row."""
-        _require_owner(self.tenant_id)
+        require_owner(self.tenant_id)
         return super().delete(*args, **kwargs)
 
 

@@ -143,11 +143,19 @@ def broker_away() -> Iterator[None]:
     away.close()
 
 
+def test_what_is_gathered_is_recorded_once_and_a_stray_keeps_none_waiting(shop: Shop, posted: Hold) -> None:
+    other = open_shop()
+    batch = [(str(uuid.uuid4()), shop.tenant.pk), (str(posted.pk), other.tenant.pk), (str(posted.pk), shop.tenant.pk)]
+    assert [tasks.record_usages(batch) for _ in range(2)] == [1, 0]
+    assert (len(records(shop)), len(records(other))) == (1, 0)
+
+
 def test_a_broker_that_is_away_costs_nothing_but_time(shop: Shop, posted: Hold, broker_away: None) -> None:
     with capture_logs() as logs:
         tasks.enqueue_record(tenant_id=shop.tenant.pk, hold_id=posted.pk)
-    assert [(line["event"], line["hold_id"]) for line in logs] == [
-        ("usage not enqueued, the sweep will record it", str(posted.pk))
+        tasks.send_gathered()
+    assert [(line["event"], line["holds"]) for line in logs] == [
+        ("usage not enqueued, the sweep will record it", [str(posted.pk)])
     ]
     age(shop, seconds=31)
     tasks.sweep_unrecorded()
@@ -160,4 +168,4 @@ def test_beat_names_tasks_that_exist() -> None:
     assert scheduled - set(app.tasks) == set()
     # Of ours, a task that nobody schedules is called by name after an answer.
     ours = {name for name in app.tasks if name.startswith("billing.tasks.")}
-    assert ours - scheduled == {"billing.tasks.record_usage"}
+    assert ours - scheduled == {"billing.tasks.record_usage", "billing.tasks.record_usages"}

@@ -632,6 +632,6 @@ def test_holds_pin_what_they_need(shop: Shop, chat_port: int) -> None:
     [message] = shop.messages()
     assert hold.pk == message.pk
     assert hold.dispatched_at is not None
-    assert hold.created_at < hold.dispatched_at <= (hold.ended_at or hold.created_at)
+    assert hold.created_at <= hold.dispatched_at <= (hold.ended_at or hold.created_at)
     assert hold.expires_at > hold.created_at
     assert hold.state == Hold.State.POSTED

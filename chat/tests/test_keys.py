@@ -12,10 +12,11 @@ from django.urls import reverse
 from django.utils import timezone
 
 from billing import holds
+from billing.pricing import Quantities
 from chat import keys, spool
 from chat.models import ApiKey, Message
 from chat.tasks import close_orphans
-from chat.turn import Ask, Call, Outcome, Turn, checkpoint_turn, close_turn, dispatch_turn, open_turn
+from chat.turn import Ask, Call, Checkpoint, Outcome, Turn, checkpoint_turns, close_turn, dispatch_turn, open_turn
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import EndUser, Membership, Tenant
@@ -197,7 +198,9 @@ def test_a_call_whose_process_died_is_charged_to_its_key_at_the_checkpoint_and_p
     settings.VAR_DIR = tmp_path
     key, _secret = make_key(shop.alice)
     turn = call(shop, key)
-    assert checkpoint_turn(turn, Outcome(text="1 2 3", had_output=True)) == ""
+    quantities = Quantities(prompt=20, completion=5)
+    checkpoint = Checkpoint(turn=turn, outcome=Outcome(text="1 2 3", had_output=True), quantities=quantities)
+    assert checkpoint_turns([checkpoint]) == {}
     leave_to_the_sweep(shop)
     close_orphans()
     [hold], [message] = shop.holds(), shop.messages()

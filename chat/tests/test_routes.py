@@ -8,7 +8,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from billing import audit
 from chat.models import ModelOffer, ModelRoute, UpstreamAccount
-from chat.routes import available, targets_of
+from chat.routes import available, find_offer, targets_of
 from chat.upstream.base import Limits, Timeouts
 from tenants import scope
 from tests.clients.raw import ask
@@ -136,3 +136,35 @@ def test_a_tenants_account_that_leads_inside_is_not_reached(
 
     assert b'"type":"upstream_failed"' in reply.body
     assert model not in {seen["model"] for seen in upstream_requests()}
+
+
+def test_the_offer_of_a_question_is_one_that_is_available(
+    django_assert_num_queries: DjangoAssertNumQueries,
+) -> None:
+    shop, other = open_shop("http://127.0.0.1:1/v1"), open_shop("http://127.0.0.1:1/v1")
+    other.offer("foreign")
+    offers = {name: shop.offer(name) for name in ("own", "routed", "off", "closed", "dead-route")}
+    with scope.tenant(shop.tenant.pk):
+        ModelOffer.objects.filter(slug=offers["off"].slug).update(is_enabled=False)
+        ModelOffer.objects.filter(slug=offers["own"].slug).update(is_default=True)
+    closed = add_route(shop, offers["routed"])
+    with scope.platform("a test's account"):
+        dead = UpstreamAccount.objects.create(name="dead", base_url=shop.account.base_url, is_enabled=False)
+    with scope.tenant(shop.tenant.pk):
+        for name in ("routed", "closed", "dead-route"):
+            ModelOffer.objects.filter(slug=offers[name].slug).update(account=dead)
+        ModelRoute.objects.create(tenant=shop.tenant, offer=offers["dead-route"], account=closed, is_enabled=False)
+        slugs = [offer.slug for offer in offers.values()]
+        available_slugs = set(available(ModelOffer.objects.all()).values_list("slug", flat=True))
+        found_slugs = {slug for slug in slugs if find_offer(tenant_id=shop.tenant.pk, slug=slug)}
+        assert found_slugs == available_slugs == {offers["own"].slug, offers["routed"].slug}
+        assert find_offer(tenant_id=shop.tenant.pk, slug="foreign") is None
+        for slug in found_slugs:
+            with django_assert_num_queries(1):
+                sale = find_offer(tenant_id=shop.tenant.pk, slug=slug)
+            assert sale is not None
+            assert targets_of(sale.offer) == targets_of(found(shop, slug))
+        default = find_offer(tenant_id=shop.tenant.pk, slug="")
+        assert default is not None
+        assert default.offer.slug == offers["own"].slug
+        assert default.rules.tenant_id is None

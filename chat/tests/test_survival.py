@@ -20,6 +20,7 @@ from billing.pricing import Quantities
 from billing.tasks import record_usage
 from chat import spool
 from chat.models import Message
+from chat.moderation.models import ModerationWord
 from chat.tasks import close_orphans
 from chat.turn import Ask, Outcome, Turn, dispatch_turn, open_turn
 from tenants import scope
@@ -290,6 +291,9 @@ def cut_at_dispatch(shop: Shop) -> Iterator[None]:
 def test_a_connection_that_is_cut_at_the_dispatch_is_not_seen(upstream_url: str, tmp_path: Path) -> None:
     shop = open_shop(upstream_url)
     offer = shop.offer("pace:30:0")
+    # Where nothing is moderated, the dispatch is noted by the admission.
+    with scope.tenant(shop.tenant.pk):
+        ModerationWord.objects.create(tenant=shop.tenant, word="forbidden")
     with (
         web_process("uvicorn", BANYAN_VAR=str(tmp_path)) as (port, _process),
         cut_at_dispatch(shop),

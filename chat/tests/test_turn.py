@@ -1,5 +1,7 @@
 """A turn's transactions: how many queries they cost, what they keep, what they send upstream."""
 
+import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +10,7 @@ from pytest_django import DjangoAssertNumQueries
 from billing import holds
 from billing.holds import Usage
 from chat.events import FailureKind
+from chat.generation import Generation
 from chat.models import Conversation, Message, Role
 from chat.turn import AlreadyAskedError, Ask, Outcome, Turn, close_turn, dispatch_turn, open_turn
 from tenants import scope
@@ -45,9 +48,9 @@ def test_what_one_chat_costs_in_queries(shop: Shop, django_assert_num_queries: D
 
 
 # With BEGIN, COMMIT and the savepoint around the hold. Raise these only with a reason.
-OPENING = 17
+OPENING = 9
 DISPATCH = 3
-CLOSING = 18
+CLOSING = 8
 
 
 def test_history_does_not_add_queries(shop: Shop, django_assert_num_queries: DjangoAssertNumQueries) -> None:
@@ -212,3 +215,22 @@ def test_a_turn_whose_hold_has_ended_is_not_sent_upstream_and_not_charged(shop: 
 
 def test_the_key_of_an_upstream_is_not_in_a_turns_repr(shop: Shop) -> None:
     assert shop.account.api_key not in repr(ask(shop))
+
+
+def test_a_turn_that_was_long_in_starting_looks_at_its_hold_once_more(shop: Shop) -> None:
+    turn = ask(shop)
+    [hold] = shop.holds()
+    assert hold.dispatched_at == hold.created_at
+    assert holds.void(tenant_id=shop.tenant.pk, hold_id=turn.message_id, reason="a frozen process")
+
+    def outcome_of(turn: Turn) -> Outcome:
+        async def run() -> Outcome:
+            generation = Generation(turn)
+            await generation.run()
+            return generation.outcome()
+
+        return asyncio.run(run())
+
+    assert outcome_of(replace(turn, dispatched_until=0.0)).failure is FailureKind.TIMEOUT
+    # Nobody listens at the account's address: the upstream was called.
+    assert outcome_of(turn).failure is FailureKind.NETWORK

@@ -1,0 +1,181 @@
+"""A model's table for SQL written by hand: what every chat runs. The ORM serves everything else.
+
+The ORM builds each statement anew, at several times what the database's own answer costs. Here a statement is a
+constant; only the columns' names come from the model, so that a new column is read and written by being there. A
+statement names its tenant itself: nothing here adds a scope to it, but no row of another tenant is written.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, Generic, NamedTuple, TypeVar
+
+from django.db import connection, models
+from django.db.models.expressions import DatabaseDefault
+
+from tenants import scope
+from tenants.scope import TenantOwned
+
+ModelT = TypeVar("ModelT", bound=TenantOwned)
+Found = TypeVar("Found")
+
+
+_PLACE: Final = re.compile(r"%\((\w+)\)s")
+# Fields whose values psycopg takes as they are.
+_PLAIN: Final = (
+    models.BooleanField,
+    models.CharField,
+    models.DateField,
+    models.ForeignKey,
+    models.IntegerField,
+    models.TextField,
+    models.UUIDField,
+)
+
+
+class Table(Generic[ModelT]):
+    """The table of one model."""
+
+    def __init__(self, model: type[ModelT]) -> None:
+        self._model = model
+        self._fields = model._meta.concrete_fields
+        self._names = [field.attname for field in self._fields]
+        self.width = len(self._fields)
+        # Of what is not stored as it is: secrets, JSON.
+        self._converters = [
+            (place, field.from_db_value) for place, field in enumerate(self._fields) if hasattr(field, "from_db_value")
+        ]
+        self._prepared = [field for field in self._fields if not _is_plain(field)]
+
+    def columns(self, alias: str) -> str:
+        """Return what a SELECT lists for a row of `alias`; `width` values, which `row` takes."""
+        return ", ".join(f'{alias}."{field.column}"' for field in self._fields)
+
+    def select(self, rest: str) -> str:
+        """Return the statement that reads whole rows, which it calls "it"; `rest` begins with WHERE."""
+        return f"SELECT {self.columns('it')} FROM {self._model._meta.db_table} it {rest}"  # noqa: S608  our own names
+
+    def first(self, rows: Sequence[Sequence[Any]]) -> ModelT | None:
+        """Return the first row's instance, None where there is none."""
+        return self.row(rows[0]) if rows else None
+
+    def row(self, values: Sequence[Any]) -> ModelT:
+        """Return the instance that a row's values stand for."""
+        if self._converters:
+            values = list(values)
+            for place, convert in self._converters:
+                values[place] = convert(values[place], None, connection)
+        return self._model.from_db(connection.alias, self._names, values)
+
+    def insertion(self, instance: ModelT) -> "Statement":
+        """Return the statement that inserts an instance whose key is set; the database's defaults fill what is open."""
+        scope.require_owner(instance.tenant_id)
+        values = {name: getattr(instance, name) for name in self._names}
+        for field in self._prepared:
+            values[field.attname] = field.get_db_prep_save(field.pre_save(instance, add=True), connection)
+        given = [field for field in self._fields if not isinstance(values[field.attname], DatabaseDefault)]
+        columns = ", ".join(f'"{field.column}"' for field in given)
+        places = ", ".join(f"%({field.attname})s" for field in given)
+        instance._state.adding = False  # noqa: SLF001  as the ORM's own insert does
+        return Statement(f"INSERT INTO {self._model._meta.db_table} ({columns}) VALUES ({places})", values)  # noqa: S608  our own names
+
+
+def _is_plain(field: "models.Field[Any, Any]") -> bool:
+    is_stamped = getattr(field, "auto_now", False) or getattr(field, "auto_now_add", False)
+    return isinstance(field, _PLAIN) and not hasattr(field, "from_db_value") and not is_stamped
+
+
+class Joined:
+    """Rows of several tables at once, each under an alias of the statement's."""
+
+    def __init__(self, **tables: Table[Any]) -> None:
+        self._tables = tables
+
+    def select(self, rest: str) -> str:
+        """Return the statement that reads whole rows of all; `rest` begins with FROM, or with what is read beside."""
+        columns = ", ".join(table.columns(alias) for alias, table in self._tables.items())
+        return f"SELECT {columns} {rest}"
+
+    def first(self, rows: Sequence[Sequence[Any]]) -> list[Any] | None:
+        """Return what the first row stands for, None where there is none."""
+        return self.row(rows[0]) if rows else None
+
+    def row(self, values: Sequence[Any]) -> list[Any]:
+        """Return the instances that a row stands for, None where an outer join found none, and what was read beside."""
+        found: list[Any] = []
+        at = 0
+        for table in self._tables.values():
+            part = values[at : at + table.width]
+            at += table.width
+            found.append(None if all(value is None for value in part) else table.row(part))
+        return [*found, *values[at:]]
+
+
+class Statement(NamedTuple):
+    """What is to be run, and the values of its %(named)s places."""
+
+    text: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Query(Generic[Found]):
+    """A SELECT, and how its rows are read."""
+
+    text: str
+    values: Mapping[str, Any]
+    read: Callable[[list[Any]], Found]
+
+
+def run(statement: str, values: Mapping[str, Any]) -> int:
+    """Run a statement; return how many rows it changed."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return int(cursor.rowcount)
+
+
+def run_all(statements: Sequence[Statement]) -> list[int]:
+    """Run statements, one after the other, by one round trip; return how many rows each changed.
+
+    All of them run, whatever the counts are: the caller, in a transaction, looks at them and raises.
+    """
+    if not statements:
+        return []
+    with _sent(statements) as cursor:
+        changed = [int(cursor.rowcount)]
+        while cursor.nextset():
+            changed.append(int(cursor.rowcount))
+        return changed
+
+
+def fetch(query: Query[Found]) -> Found:
+    """Return what a query finds."""
+    with connection.cursor() as cursor:
+        cursor.execute(query.text, query.values)
+        return query.read(cursor.fetchall())
+
+
+def fetch_all(*queries: Query[Any]) -> list[Any]:
+    """Return what each query finds, by one round trip. Each sees what was committed when its turn came."""
+    with _sent(queries) as cursor:
+        found = [cursor.fetchall()]
+        while cursor.nextset():
+            found.append(cursor.fetchall())
+    return [query.read(rows) for query, rows in zip(queries, found, strict=True)]
+
+
+@contextmanager
+def _sent(statements: Sequence["Statement | Query[Any]"]) -> Iterator[Any]:
+    """Send statements as one command, which the server takes since the values are bound here, as Django does."""
+    values = {f"{name}_{place}": value for place, each in enumerate(statements) for name, value in each.values.items()}
+    with connection.cursor() as cursor:
+        cursor.execute(";".join(_numbered(each.text, place) for place, each in enumerate(statements)), values)
+        yield cursor
+
+
+@lru_cache(maxsize=256)
+def _numbered(text: str, place: int) -> str:
+    """Return a statement whose places are told from those of its neighbours."""
+    return _PLACE.sub(rf"%(\1_{place})s", text)
