@@ -7,12 +7,22 @@ from billing import notices
 from tenants import noticeboard, scope
 from tenants.letters import Letter
 from tenants.models import Notice, StaffAnnouncement, StaffUser, Tenant
-from tenants.tests.conftest import House
+from tenants.tests.conftest import House, make_house
 from tests.factories import make_operator, make_reseller, make_staff
 
 pytestmark = pytest.mark.django_db
 
 TEXTS = {"en": {"subject": "Look here", "body": "and there"}}
+
+
+@pytest.fixture
+def aurora(db: None) -> House:
+    return make_house()
+
+
+@pytest.fixture
+def lotus(db: None) -> House:
+    return make_house()
 
 
 def client_of(house: House, staff: StaffUser) -> Client:
