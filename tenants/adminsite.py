@@ -390,6 +390,13 @@ class TenantModelAdmin(OperatorModelAdmin):
         """Let those add who may edit."""
         return self.may_edit(request)
 
+    def has_its_row(self, request: HttpRequest) -> bool:
+        """Whether a tenant that may have one row of this kind has it; not asked for the navigation of other pages."""
+        options, match = self.model._meta, request.resolver_match
+        own = f"{options.app_label}_{options.model_name}_"
+        is_asked = match is None or (match.url_name or "").startswith((own, "app_list"))
+        return is_asked and not self._on_platform and self.model._default_manager.exists()
+
     def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
         """Let those change who may edit."""
         return self.may_edit(request)

@@ -141,7 +141,7 @@ class RewardRulesAdmin(TenantModelAdmin):
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Let a tenant have one set of rules."""
-        return self.may_edit(request) and (self._on_platform or not RewardRules.objects.exists())
+        return self.may_edit(request) and not self.has_its_row(request)
 
     def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
         """Refuse: rewards are turned off."""

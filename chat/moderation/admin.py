@@ -236,8 +236,7 @@ class ModerationSettingsAdmin(_Editing):
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Let a tenant that has no settings yet add them."""
-        has_some = not self._on_platform and ModerationSettings.objects.exists()
-        return super().has_add_permission(request) and not has_some
+        return super().has_add_permission(request) and not self.has_its_row(request)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ModerationSettings]:
         """Bring the account along: the platform's cannot be looked up from a tenant's scope."""

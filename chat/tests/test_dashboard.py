@@ -32,7 +32,7 @@ def client_of(shop: Shop, role: str = "owner") -> Client:
 
 
 def operator() -> Client:
-    client = Client(headers={"host": "localhost"})
+    client = Client(headers={"host": "localhost", "accept-language": "en"})
     client.force_login(make_operator())
     return client
 

@@ -46,8 +46,8 @@ def busy_shop() -> Shop:
         EndUser.objects.filter(pk=shop.user.pk).update(nickname="Vera", phone=f"139{shop.user.pk:08d}")
         shop.user.refresh_from_db()
     credit(shop.user, 12_340_000)
-    pay(order_plan(shop.user, make_plan(shop.tenant)))
     shop.settle(shop.admit())
+    pay(order_plan(shop.user, make_plan(shop.tenant)))
     talk(shop, shop.user)
     return shop
 

@@ -65,7 +65,7 @@ class BrandingAdmin(TenantModelAdmin):
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Let the one brand be added that there is, which an opening has made."""
-        return super().has_add_permission(request) and (self._on_platform or not Branding.objects.exists())
+        return super().has_add_permission(request) and not self.has_its_row(request)
 
     def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
         """Refuse: a brand is changed."""

@@ -146,7 +146,7 @@ class StaffRulesAdmin(TenantModelAdmin):
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Let the owner add the one row that there is."""
-        return super().has_add_permission(request) and (self._on_platform or not StaffRules.objects.exists())
+        return super().has_add_permission(request) and not self.has_its_row(request)
 
 
 class KindFilter(admin.SimpleListFilter):

@@ -48,8 +48,7 @@ class _OneEach(SecretsModelAdmin):
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Let a tenant's owner add the first."""
-        there_is_one = not self._on_platform and self.model._default_manager.exists()
-        return super().has_add_permission(request) and not there_is_one
+        return super().has_add_permission(request) and not self.has_its_row(request)
 
     def save_model(self, request: HttpRequest, obj: models.Model, form: Any, change: Any) -> None:
         """Save, and say so in the log."""

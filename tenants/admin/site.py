@@ -49,8 +49,7 @@ class _OneEachAdmin(_SiteAdmin):
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Let the owner add the one row that there is."""
-        there_is_one = not self._on_platform and self.model._default_manager.exists()
-        return super().has_add_permission(request) and not there_is_one
+        return super().has_add_permission(request) and not self.has_its_row(request)
 
 
 class ComplianceAdmin(_OneEachAdmin):
