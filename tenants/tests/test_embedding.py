@@ -158,7 +158,7 @@ def test_owners_name_origins_one_a_line() -> None:
 
 def test_more_origins_than_anybody_has_are_refused() -> None:
     tenant = make_tenant()
-    client = Client(headers={"host": "localhost"})
+    client = Client(headers={"host": "localhost", "accept-language": "en"})
     client.force_login(make_operator())
     many = "\n".join(f"https://a{number}.example" for number in range(51))
     answer = client.post("/platform/tenants/embedding/add/", {"tenant": tenant.pk, "origins": many})
