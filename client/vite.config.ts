@@ -6,21 +6,25 @@ import { defineConfig, type Plugin as VitePlugin } from 'vite'
 type Plugin = typeof uniPlugin
 const uni = (uniPlugin as unknown as { default?: Plugin }).default ?? uniPlugin
 
-/** wot-design-uni's icons come from a foreign host; the client has icons of its own and calls nobody else. */
-const withoutForeignFont: VitePlugin = {
-  name: 'banyan:without-foreign-font',
+/** wot-design-uni's icons and a shadow of uni-app's come from foreign hosts; the client calls nobody but its server. */
+const withoutForeignHosts: VitePlugin = {
+  name: 'banyan:without-foreign-hosts',
   enforce: 'post',
   generateBundle(_options, bundle) {
     for (const file of Object.values(bundle)) {
       if (file.type === 'asset' && typeof file.source === 'string' && /\.(css|wxss)$/.test(file.fileName)) {
-        file.source = file.source.replace(/@font-face\s*\{[^}]*(alicdn|wd-icons)[^}]*\}/g, '')
+        file.source = file.source
+          .replace(/@font-face\s*\{[^}]*(alicdn|wd-icons)[^}]*\}/g, '')
+          .replace(/url\(["']?https?:[^)]*\)/g, 'none')
       }
     }
   },
 }
 
 export default defineConfig({
-  plugins: [uni(), withoutForeignFont],
+  // Where Django serves it; a mini-program has no addresses.
+  base: process.env.UNI_PLATFORM === 'h5' ? '/static/client/' : '/',
+  plugins: [uni(), withoutForeignHosts],
   resolve: { alias: { '@': fileURLToPath(new URL('./src', import.meta.url)) } },
   define: {
     // The mini-program's server where ext.json names none; `make miniprogram` sets it.

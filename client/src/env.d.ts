@@ -5,3 +5,6 @@ declare module '*.vue' {
   export default component
 }
 declare const __BANYAN_SERVER__: string
+/** WeChat's runtime, in a mini-program only; transport/platform.ts is the one place that knows it. */
+// eslint-disable-next-line @typescript-eslint/no-explicit-any
+declare const wx: any

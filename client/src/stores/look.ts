@@ -3,6 +3,8 @@
 import { computed, reactive, watch } from 'vue'
 import { around } from '@/api/client'
 import { type Key, type Language, texts } from '@/locale'
+
+export type { Key, Language }
 import { IS_PAGE, dress } from '@/transport/platform'
 import { brand } from './brand'
 import { tints } from './colours'
@@ -20,7 +22,7 @@ const kept = {
 export const look = reactive({
   theme: (['light', 'dark'].includes(kept.theme) ? kept.theme : 'auto') as Theme,
   language: (['zh', 'en'].includes(kept.language) ? kept.language : systemLanguage()) as Language,
-  size: SIZES.find((size) => size === kept.size) ?? 16,
+  size: (SIZES.find((size) => size === kept.size) ?? 16) as number,
   systemDark: systemDark(),
   width: uni.getWindowInfo().windowWidth,
 })

@@ -99,11 +99,11 @@ export function wechatCode(): Promise<string | undefined> {
 
 /** What the shell put into the page (templates/client/shell.html); undefined in a mini-program, which asks for it. */
 export function embedded(id: string): string | undefined {
-  let text: string | undefined
+  const found: string[] = []
   // #ifdef H5
-  text = document.getElementById(id)?.textContent ?? undefined
+  found.push(document.getElementById(id)?.textContent ?? '')
   // #endif
-  return text
+  return found[0] || undefined
 }
 
 /** Tells the page around the app: the theme for the browser's own bars and what lies behind the app, and the language. */
@@ -210,7 +210,6 @@ async function load(): Promise<Formulas | undefined> {
   const { render } = await import('@/markdown/formulas')
   return render
   // #endif
-  // eslint-disable-next-line no-unreachable
   return undefined
 }
 
