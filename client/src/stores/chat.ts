@@ -235,12 +235,10 @@ async function finish(question: string, answer: Answer): Promise<void> {
   const { live } = chat
   if (live === undefined) return
   const refusal = answer.phase === 'refused' ? answer.refusal : undefined
-  const mine = session
   session = undefined
   if (answer.messageId !== '') {
     const stored = await api.message(answer.messageId).catch(() => undefined)
     if (chat.live !== live) return
-    if (mine !== undefined && session !== undefined) return
     add(stored ?? standIn(question, live.parent, answer), answer)
   } else if (refusal !== undefined && reactionTo(refusal, false).kind === 'show') {
     add(standIn(question, live.parent, answer), answer)
