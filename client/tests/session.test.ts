@@ -88,12 +88,16 @@ describe.each(carriers)('by %s', (_name, carrier) => {
       const part = POINTS.slice(from, from + 7).join('')
       response.write(begin(isFrames) + say(isFrames, part))
       if (from + 7 >= POINTS.length) response.end(finish(isFrames))
-      else setTimeout(() => response.destroy(), 5)
+      else setTimeout(() => response.destroy(), 20)
     })
     const answer = await whole([carrier(where)])
     expect([answer.text, answer.phase, answer.messageId]).toEqual([TEXT, 'whole', 'm1'])
-    expect(asks.map((ask) => ask.offset)).toEqual([undefined, ...POINTS.keys()].filter((at, i) => i === 0 || Number(at) % 7 === 0).filter((at) => at !== 0))
-    expect(asks.slice(1).every((ask) => ask.message_id === 'm1' && ask.message === undefined)).toBe(true)
+    // A connection may be gone before its first byte was read; then the same is asked once more.
+    const asked = [...new Set(asks.map((ask) => ask.offset))]
+    expect(asked).toEqual([undefined, ...[...POINTS.keys()].filter((at) => at > 0 && at % 7 === 0)])
+    const rest = asks.filter((ask) => ask.offset !== undefined)
+    expect(rest.every((ask) => ask.message_id === 'm1' && ask.message === undefined)).toBe(true)
+    expect(asks.filter((ask) => ask.offset === undefined).every((ask) => ask.client_msg_id === 'k1')).toBe(true)
   })
 
   it('a question of which nothing came back goes again under its key', async () => {
