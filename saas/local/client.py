@@ -57,7 +57,7 @@ def is_built(digest: str) -> bool:
 
 
 def node_folder() -> Path:
-    """Return the folder of a `node` and `npm` that will do: the machine's, or those of the wheel. Raises MissingError."""
+    """Return where a `node` and `npm` are that will do, of the machine or of the wheel. Raises MissingError."""
     for place in (os.environ.get("PATH", ""), str(VENV_BIN)):
         node, npm = shutil.which("node", path=place), shutil.which("npm", path=place)
         if node and npm and _major(node) >= OLDEST_NODE:

@@ -88,7 +88,8 @@ def test_only_scripts_of_ours_may_run() -> None:
     first, second = client.get("/"), client.get("/")
     rules = dict(rule.split(" ", 1) for rule in first["Content-Security-Policy"].split("; "))
     nonces = [re.search(r"'nonce-([^']+)'", page["Content-Security-Policy"]) for page in (first, second)]
-    assert nonces[0] is not None and nonces[1] is not None
+    assert nonces[0] is not None
+    assert nonces[1] is not None
     assert nonces[0][1] != nonces[1][1]
     assert rules["script-src"] == f"'self' 'nonce-{nonces[0][1]}'"
     assert (rules["default-src"], rules["object-src"], rules["frame-ancestors"]) == ("'self'", "'none'", "'none'")

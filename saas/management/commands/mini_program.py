@@ -55,9 +55,7 @@ def _facts(slug: str, server: str, app_id: str) -> tuple[str, str]:
     if not server.startswith(("https://", "http://")):
         raise CommandError(f"tenant “{slug}” has no domain: name one with --server https://…")
     if not app_id:
-        raise CommandError(
-            f"tenant “{slug}” has no mini-program: enter its app id in the admin, or name it by --app-id"
-        )
+        raise CommandError(f"tenant “{slug}” has no mini-program: enter its app id in the admin, or give --app-id")
     return server.rstrip("/"), app_id
 
 
