@@ -29,7 +29,8 @@ interface Formula extends Tokens.Generic {
 const ADDRESS = /^(https?:|mailto:|tel:)/i
 const DISPLAY = /^(?:\$\$([\s\S]+?)\$\$|\\\[([\s\S]+?)\\\])/
 // A dollar before a digit, as in "$5 and $10", begins no formula unless it ends right behind one.
-const INLINE = /^(?:\$(?!\s|\$)((?:\\.|[^\\$\n])+?)(?<!\s)\$(?![\d$])|\\\(((?:\\.|[^\\])+?)\\\))/
+// (No look-behind: Safari knows it since 16.4 only, and fails at the whole script.)
+const INLINE = /^(?:\$(?!\s|\$)((?:\\.|[^\\$\n])*?(?:\\.|[^\\$\s]))\$(?![\d$])|\\\(((?:\\.|[^\\])+?)\\\))/
 
 export function escape(text: string): string {
   return text.replace(/&/g, '&amp;').replace(/</g, '&lt;').replace(/>/g, '&gt;').replace(/"/g, '&quot;')
