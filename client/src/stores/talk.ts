@@ -2,7 +2,9 @@
 
 import { Refused } from '@/api/client'
 import { copyText } from '@/transport/platform'
-import { t } from './look'
+import { brand } from './brand'
+import { tints } from './colours'
+import { isDark, t } from './look'
 
 export function say(text: string): void {
   uni.showToast({ title: text, icon: 'none', duration: 2500 })
@@ -19,13 +21,29 @@ export async function tried<T>(work: Promise<T>): Promise<T | undefined> {
   }
 }
 
+function buttons(): { cancelText: string; confirmText: string; cancelColor: string; confirmColor: string } {
+  return {
+    cancelText: t('cancel'),
+    confirmText: t('confirm'),
+    cancelColor: isDark.value ? '#b6bcc6' : '#5f6672',
+    confirmColor: tints(brand.front.primary_color, isDark.value).brandText.replace(/^rgb\((.*)\)$/, (_, parts: string) => hex(parts)),
+  }
+}
+
+/** WeChat takes colours of dialogs in this form only. */
+function hex(parts: string): string {
+  return `#${parts
+    .split(',')
+    .map((part) => Number(part).toString(16).padStart(2, '0'))
+    .join('')}`
+}
+
 export function confirmed(title: string, content: string): Promise<boolean> {
   return new Promise((resolve) => {
     uni.showModal({
       title,
       content,
-      cancelText: t('cancel'),
-      confirmText: t('confirm'),
+      ...buttons(),
       success: ({ confirm }) => resolve(confirm),
       fail: () => resolve(false),
     })
@@ -39,8 +57,7 @@ export function asked(title: string, known: string): Promise<string | undefined>
       title,
       content: known,
       editable: true,
-      cancelText: t('cancel'),
-      confirmText: t('confirm'),
+      ...buttons(),
       success: ({ confirm, content }) => resolve(confirm ? content?.trim() || undefined : undefined),
       fail: () => resolve(undefined),
     })
