@@ -17,21 +17,28 @@ const READABLE = 4.5 // WCAG AA, for texts
 
 export function tints(colour: string, dark: boolean): Tints {
   const given = parse(colour)
-  const page: Rgb = dark ? [22, 23, 26] : WHITE
+  const page: Rgb = dark ? [31, 33, 37] : WHITE
+  const share = dark ? 0.24 : 0.1
+  // The hardest ground that such texts stand on is the faint one.
+  const soft = mix(page, given, share)
   return {
     brand: css(until(given, BLACK, WHITE)),
-    brandText: css(until(given, dark ? WHITE : BLACK, page)),
-    brandSoft: `rgba(${given.join(', ')}, ${dark ? 0.24 : 0.1})`,
+    brandText: css(until(given, dark ? WHITE : BLACK, soft)),
+    brandSoft: `rgba(${given.join(', ')}, ${share})`,
   }
 }
 
 /** Moves a colour towards another one until it can be read against a ground. */
 function until(from: Rgb, towards: Rgb, ground: Rgb): Rgb {
   for (let share = 0; share < 1; share += 0.05) {
-    const mixed = from.map((part, i) => Math.round(part + ((towards[i] ?? 0) - part) * share)) as Rgb
+    const mixed = mix(from, towards, share)
     if (contrast(mixed, ground) >= READABLE) return mixed
   }
   return towards
+}
+
+function mix(from: Rgb, towards: Rgb, share: number): Rgb {
+  return from.map((part, i) => Math.round(part + ((towards[i] ?? 0) - part) * share)) as Rgb
 }
 
 export function contrast(one: Rgb, other: Rgb): number {

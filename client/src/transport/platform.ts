@@ -106,6 +106,26 @@ export function embedded(id: string): string | undefined {
   return found[0] || undefined
 }
 
+/** uni-app's fields on a page keep their names to themselves: this gives them to the elements that are focused. */
+export function nameFields(): void {
+  // #ifdef H5
+  let isDue = false
+  const name = (): void => {
+    isDue = false
+    document.querySelectorAll('uni-input[aria-label], uni-textarea[aria-label]').forEach((field) => {
+      const label = field.getAttribute('aria-label') ?? ''
+      const inner = field.querySelector('input, textarea')
+      if (inner !== null && inner.getAttribute('aria-label') !== label) inner.setAttribute('aria-label', label)
+    })
+  }
+  new MutationObserver(() => {
+    if (isDue) return
+    isDue = true
+    requestAnimationFrame(name)
+  }).observe(document.body, { childList: true, subtree: true })
+  // #endif
+}
+
 /** Tells the page around the app: the theme for the browser's own bars and what lies behind the app, and the language. */
 export function dress(look: { dark: boolean; background: string; language: string; title: string }): void {
   // #ifdef H5
