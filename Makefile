@@ -65,13 +65,7 @@ format: install-test ## put the source into its format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-pyclient: ## build the client's page, where its sources changed (Node of the machine, or of a wheel)
-	@$(PYTHON) -I saas/local/client.py
-
-client-if-possible:
-	@$(PYTHON) -I saas/local/client.py --lenient
-
-test: install-test ## the tests alone; ARGS="chat -k resume" chooses
+pytest: install-test ## the tests alone; ARGS="chat -k resume" chooses
 	@if [ -n "$$DATABASE_URL" ]; then exec $(BIN)/pytest -n 2 --dist loadgroup $(ARGS); \
 	else exec $(BIN)/python -m saas.local.testing -- $(BIN)/pytest -n 2 --dist loadgroup $(ARGS); fi
 

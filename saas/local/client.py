@@ -80,8 +80,8 @@ def _major(node: str) -> int:
         return 0
 
 
-def run(node: Path, *command: str, **extra: str) -> None:
-    """Run one of npm's commands in the client's folder; where it fails, show what it said and raise BuildError."""
+def run(node: Path, *command: str, **extra: str) -> str:
+    """Run one of npm's commands in the client's folder, return what it said; where it fails, show that: BuildError."""
     env = {**os.environ, "PATH": f"{node}{os.pathsep}{os.environ.get('PATH', '')}", "CI": "true", **extra}
     done = subprocess.run(
         [str(node / command[0]), *command[1:]], cwd=CLIENT, env=env, capture_output=True, text=True, check=False
@@ -89,6 +89,7 @@ def run(node: Path, *command: str, **extra: str) -> None:
     if done.returncode:
         say(f"{done.stdout}{done.stderr}".strip())
         raise BuildError(f"`{' '.join(command)}` failed.")
+    return done.stdout
 
 
 def install_packages(node: Path) -> None:
@@ -129,7 +130,8 @@ def test() -> None:
     run(node, "npm", "run", "--silent", "types")
     run(node, "npm", "run", "--silent", "lint")
     run(node, "npm", "run", "--silent", "build:mp-weixin")
-    run(node, "npm", "run", "--silent", "test")
+    said = run(node, "npm", "run", "--silent", "test")
+    say("\n".join(line for line in said.splitlines() if "Tests" in line or "SKIPPED" in line))
 
 
 def main() -> None:
