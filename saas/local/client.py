@@ -82,7 +82,13 @@ def _major(node: str) -> int:
 
 def run(node: Path, *command: str, **extra: str) -> str:
     """Run one of npm's commands in the client's folder, return what it said; where it fails, show that: BuildError."""
-    env = {**os.environ, "PATH": f"{node}{os.pathsep}{os.environ.get('PATH', '')}", "CI": "true", **extra}
+    env = {
+        **os.environ,
+        "PATH": f"{node}{os.pathsep}{os.environ.get('PATH', '')}",
+        "CI": "true",
+        "NO_COLOR": "1",
+        **extra,
+    }
     done = subprocess.run(
         [str(node / command[0]), *command[1:]], cwd=CLIENT, env=env, capture_output=True, text=True, check=False
     )
