@@ -196,6 +196,23 @@ export function hasKeyboard(): boolean {
   return has
 }
 
+/** Calls back for Enter alone in a field, where there is a keyboard: uni-app's events do not tell of Shift, or of input methods. */
+export function onEnter(field: string, then: () => void): () => void {
+  let stop = (): void => undefined
+  // #ifdef H5
+  const listen = (event: KeyboardEvent): void => {
+    const isIn = event.target instanceof Element && event.target.closest(field) !== null
+    if (event.key !== 'Enter' || event.shiftKey || event.isComposing || !isIn || !hasKeyboard()) return
+    event.preventDefault()
+    // What was typed last is told first.
+    setTimeout(then, 120)
+  }
+  document.addEventListener('keydown', listen, true)
+  stop = () => document.removeEventListener('keydown', listen, true)
+  // #endif
+  return stop
+}
+
 /** The room that the system's bars take at the top, and where WeChat's capsule ends, px. */
 export function barRoom(): { top: number; right: number } {
   let room = { top: 0, right: 0 }
