@@ -6,6 +6,15 @@ ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
 
 
+# The client's page: no install script of a package is run.
+FROM node:20-bookworm-slim AS client
+WORKDIR /client
+COPY client/package.json client/package-lock.json ./
+RUN npm ci --ignore-scripts --no-audit --no-fund
+COPY client ./
+RUN npm run build:h5
+
+
 FROM base AS build
 WORKDIR /app
 # No pip in the environment that goes on: the one of the build's Python installs into it.
@@ -22,9 +31,11 @@ COPY chat chat
 COPY lifecycle lifecycle
 COPY templates templates
 COPY locale locale
+COPY --from=client /client/dist/build/h5 client/dist/build/h5
 # Both need no database and no secret. Bytecode is written here because the file system is read-only later.
 RUN pybabel compile --domain django --directory locale \
     && STATIC_ROOT=/app/static python manage.py collectstatic --noinput \
+    && python -m whitenoise.compress --quiet /app/static \
     && python -m compileall -q saas tenants billing chat lifecycle
 
 

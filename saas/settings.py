@@ -200,6 +200,10 @@ CELERY_TIMEZONE = TIME_ZONE
 STATIC_URL = "/static/"
 STATIC_ROOT = env.str("STATIC_ROOT", default=str(VAR_DIR / "static"))
 WHITENOISE_USE_FINDERS = True
+# The client as `make client` builds it (docs/client.md). Names of its assets hold their digest: they never change.
+CLIENT_DIR = Path(env.str("CLIENT_DIR", default=str(BASE_DIR / "client" / "dist" / "build" / "h5")))
+STATICFILES_DIRS = [("client", str(CLIENT_DIR))] if CLIENT_DIR.is_dir() else []
+WHITENOISE_IMMUTABLE_FILE_TEST = r"^.*/client/assets/[^/]+[-.][A-Za-z0-9_-]{8}\.[a-z0-9]+$"
 
 # The admin's theme: nothing from foreign hosts, our own icon.
 UNFOLD = {

@@ -11,6 +11,7 @@ from billing.api_recharge import router as recharge
 from billing.api_rewards import router as rewards
 from billing.portal.urls import urlpatterns as portal_of_billing
 from chat.answers import router as answers
+from chat.front import router as front
 from chat.history import router as history
 from chat.key_api import router as keys
 from chat.opinions import router as opinions
@@ -22,6 +23,7 @@ from lifecycle.portal_urls import urlpatterns as portal_of_lifecycle
 from saas.health import healthz
 from saas.openapi import openapi
 from saas.pages import home, invitation_link, legal_page, payment_done, redeem_link, shared_conversation
+from saas.shell import icon, web_manifest
 from tenants.adminsite import tenant_site
 from tenants.api import api
 from tenants.api_account import router as account
@@ -32,6 +34,7 @@ from tenants.portal.urls import urlpatterns as portal_of_tenants
 api.add_router("/site", site)
 api.add_router("/auth", signin)
 api.add_router("/auth", account)
+api.add_router("/chat", front)
 api.add_router("/chat", answers)
 api.add_router("/chat", history)
 api.add_router("/chat", shares)
@@ -49,6 +52,8 @@ api.add_router("/opening", opening)
 
 urlpatterns = [
     path("", home, name="home"),
+    path("manifest.webmanifest", web_manifest, name="web_manifest"),
+    path("icon.svg", icon, name="icon"),
     path("i/<str:code>", invitation_link, name="invitation_link"),
     path("r/<str:code>", redeem_link, name="redeem_link"),
     path("s/<str:token>", shared_conversation, name="shared"),

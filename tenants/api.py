@@ -193,6 +193,13 @@ class RegisterIn(Schema):
     language: Literal["", "zh-hans", "en"] = ""
 
 
+class MeIn(Schema):
+    """What a person may change of how they are called and spoken to; what is left out stays."""
+
+    nickname: Annotated[Text, Field(max_length=64)] | None = None
+    language: Literal["", "zh-hans", "en"] | None = None
+
+
 class WeChatIn(Schema):
     """What `wx.login` gave; the app id is wanted where neither host nor referer tell."""
 
@@ -317,6 +324,18 @@ def logout(request: HttpRequest) -> Any:
 def me(request: HttpRequest) -> Any:
     """Return who is logged in."""
     return ok(user_of(request))
+
+
+@auth.post("/me", response=Envelope[UserOut], auth=signed_in)
+def change_me(request: HttpRequest, payload: MeIn) -> Any:
+    """Change one's nickname or language; an empty language follows the device's."""
+    user = user_of(request)
+    changes = payload.dict(exclude_none=True)
+    if changes:
+        EndUser.objects.filter(pk=user.pk).update(**changes)
+        for name, value in changes.items():
+            setattr(user, name, value)
+    return ok(user)
 
 
 api.add_router("/auth", auth)

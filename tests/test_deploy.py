@@ -330,12 +330,16 @@ def test_what_is_copied_exists_and_is_let_in() -> None:
 
 
 def test_every_part_of_the_application_is_copied() -> None:
-    sources = {source for _, found, _ in dockerfile()["build"].copies() for source in found}
+    copies = dockerfile()["build"].copies()
+    sources = {source for stage, found, _ in copies for source in found if stage != "client"}
     named_in_settings = [*cast("list[Path]", settings.TEMPLATES[0]["DIRS"]), *settings.LOCALE_PATHS]
     ours = {app.split(".")[0] for app in settings.INSTALLED_APPS if (ROOT / app.split(".")[0]).is_dir()}
     folders = {folder.name for folder in named_in_settings}
     assert ours | folders | {"manage.py", "requirements.txt"} == sources
     assert final_stage().copies() == [("build", ["/opt/venv"], "/opt/venv"), ("build", ["/app"], "/app")]
+    # The client is built in a stage of its own, and lies where the shell looks for it.
+    page = settings.CLIENT_DIR.relative_to(ROOT).as_posix()
+    assert [copy for copy in copies if copy[0] == "client"] == [("client", [f"/{page}"], page)]
 
 
 @pytest.mark.parametrize(

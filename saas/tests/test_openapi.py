@@ -43,6 +43,7 @@ def test_whoever_needs_a_token_is_told_so() -> None:
         "/api/auth/wechat/h5/back",
         "/api/auth/wechat/h5/finish",
         "/api/auth/wechat/h5/start",
+        "/api/chat/front",
         "/api/chat/shared/{token}",
         "/api/chat/shared/{token}/report",
         "/api/opening/proof",

@@ -1,6 +1,7 @@
 """The pages of each kind of host."""
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
@@ -16,7 +17,8 @@ from tests.factories import host_of, make_codes, make_operator, make_partner, ma
 pytestmark = pytest.mark.django_db
 
 
-def test_a_tenants_host_shows_its_own_brand() -> None:
+def test_a_tenants_host_shows_its_own_brand(settings: Settings, tmp_path: Path) -> None:
+    settings.CLIENT_DIR = tmp_path  # where no client was built
     ours, theirs = make_tenant(), make_tenant()
     with scope.tenant(ours.pk):
         Branding.objects.filter(tenant=ours).update(title="Ours <b>", primary_color="#123456", slogan="Hello")

@@ -1,0 +1,73 @@
+import { download, get, post } from './client'
+
+export type Method = 'wechat' | 'wechat_h5' | 'phone_code' | 'email_code' | 'email_password' | 'password' | 'guest'
+export type CodeChannel = 'phone' | 'email'
+
+export interface Methods {
+  methods: Method[]
+  register: boolean
+  code_digits: number
+  code_seconds: number
+  resend_seconds: number
+  captcha: { provider: string; site_key: string } | null
+}
+
+export interface User {
+  id: number
+  username: string | null
+  phone: string | null
+  email: string | null
+  nickname: string
+  language: string
+  is_guest: boolean
+}
+
+export interface LoggedIn {
+  token: string
+  user: User
+}
+
+export interface Departure {
+  cash: string
+  gift: string
+  plans: { name: string; ends_at: string }[]
+  waits_for: string[]
+}
+
+export interface Login {
+  id: number
+  label: string
+  device: string
+  created_at: string
+  expires_at: string
+  is_current: boolean
+}
+
+export const methods = (): Promise<Methods> => get('/api/auth/methods')
+export const me = (): Promise<User> => get('/api/auth/me')
+export const changeMe = (change: { nickname?: string; language?: string }): Promise<User> =>
+  post('/api/auth/me', change)
+export const guest = (): Promise<LoggedIn> => post('/api/auth/guest')
+export const login = (identifier: string, password: string): Promise<LoggedIn> =>
+  post('/api/auth/login', { identifier, password })
+export const register = (username: string, password: string, language: string): Promise<LoggedIn> =>
+  post('/api/auth/register', { username, password, language })
+export const sendCode = (
+  channel: CodeChannel,
+  to: string,
+  purpose: 'sign_in' | 'reset' = 'sign_in',
+): Promise<{ expires_at: string; resend_at: string }> => post('/api/auth/code', { channel, to, purpose })
+export const loginWithCode = (channel: CodeChannel, to: string, code: string): Promise<LoggedIn> =>
+  post('/api/auth/code/login', { channel, to, code })
+export const resetPassword = (channel: CodeChannel, to: string, code: string, password: string): Promise<LoggedIn> =>
+  post('/api/auth/password/reset', { channel, to, code, password })
+export const loginWithWeChat = (code: string, appid: string): Promise<LoggedIn> =>
+  post('/api/auth/wechat', { code, appid })
+export const finishWeChatPage = (): Promise<LoggedIn> => post('/api/auth/wechat/h5/finish')
+export const logout = (): Promise<null> => post('/api/auth/logout')
+export const sessions = (): Promise<Login[]> => get('/api/auth/sessions')
+export const endOtherSessions = (): Promise<unknown> => post('/api/auth/sessions/revoke-others')
+export const archive = (): Promise<string> => download('/api/auth/account/archive')
+export const departure = (): Promise<Departure> => get('/api/auth/account/deletion')
+export const leave = (password: string, forfeit: boolean): Promise<{ number: string }> =>
+  post('/api/auth/account/delete', { password, forfeit })

@@ -1,0 +1,270 @@
+/** What differs between the page and the mini-program. The only file beside its neighbours where `#ifdef` stands. */
+
+import type { Carrier, Where } from './carrier'
+import { FetchCarrier } from './fetch'
+import { SocketCarrier, type SocketPort } from './socket'
+import { WeChatCarrier, type WxRequest } from './wechat'
+
+/** Whether this is the page; constant in each build, so that the other's code is left out. */
+export const IS_PAGE: boolean = process.env.UNI_PLATFORM === 'h5'
+
+interface Ext {
+  server?: string
+  appid?: string
+}
+
+/** Returns where the server is and which app asks: the page's own host, or what ext.json says. */
+export function home(): { server: string; appId: string } {
+  let found = { server: '', appId: '' }
+  // #ifdef MP-WEIXIN
+  const ext = (wx.getExtConfigSync?.() ?? {}) as Ext
+  const account = wx.getAccountInfoSync?.() as { miniProgram?: { appId?: string } } | undefined
+  found = { server: ext.server ?? __BANYAN_SERVER__, appId: ext.appid ?? account?.miniProgram?.appId ?? '' }
+  // #endif
+  return found
+}
+
+/** Returns the ways of carrying an answer here, the best first. */
+export function ways(where: () => Where): Carrier[] {
+  const found: Carrier[] = []
+  // #ifdef H5
+  if (FetchCarrier.isSupported()) found.push(new FetchCarrier(where))
+  found.push(new SocketCarrier(pageSocket, where))
+  // #endif
+  // #ifdef MP-WEIXIN
+  const runtime = wx as unknown as WxRequest
+  found.push(new WeChatCarrier(runtime, where))
+  found.push(new SocketCarrier(wechatSocket, where))
+  found.push(new WeChatCarrier(runtime, where, true))
+  // #endif
+  return found
+}
+
+// #ifdef H5
+function pageSocket(url: string): SocketPort {
+  const socket = new WebSocket(url)
+  return {
+    onOpen: (then) => socket.addEventListener('open', then),
+    onText: (take) => socket.addEventListener('message', (event) => take(String(event.data))),
+    onClose: (then) => socket.addEventListener('close', then),
+    send: (text) => socket.send(text),
+    close: () => socket.close(),
+  }
+}
+// #endif
+
+// #ifdef MP-WEIXIN
+function wechatSocket(url: string): SocketPort {
+  const socket = wx.connectSocket({ url, fail: () => undefined })
+  return {
+    onOpen: (then) => socket.onOpen(then),
+    onText: (take) => socket.onMessage((message: { data: string | ArrayBuffer }) => take(String(message.data))),
+    onClose: (then) => {
+      socket.onClose(then)
+      socket.onError(then)
+    },
+    send: (text) => socket.send({ data: text }),
+    close: () => socket.close({ fail: () => undefined }),
+  }
+}
+// #endif
+
+/** Calls back whenever a connection that waits should try again: in front again, or on a network again. */
+export function onWake(then: () => void): void {
+  // #ifdef H5
+  window.addEventListener('online', then)
+  document.addEventListener('visibilitychange', () => {
+    if (!document.hidden) then()
+  })
+  // #endif
+  // #ifdef MP-WEIXIN
+  wx.onAppShow(then)
+  wx.onNetworkStatusChange((status: { isConnected: boolean }) => {
+    if (status.isConnected) then()
+  })
+  // #endif
+}
+
+/** Returns a `wx.login` code; undefined on a page. */
+export function wechatCode(): Promise<string | undefined> {
+  return new Promise((resolve) => {
+    // #ifdef MP-WEIXIN
+    wx.login({ success: (result: { code: string }) => resolve(result.code), fail: () => resolve(undefined) })
+    // #endif
+    // #ifdef H5
+    resolve(undefined)
+    // #endif
+  })
+}
+
+/** What the shell put into the page (templates/client/shell.html); undefined in a mini-program, which asks for it. */
+export function embedded(id: string): string | undefined {
+  const found: string[] = []
+  // #ifdef H5
+  found.push(document.getElementById(id)?.textContent ?? '')
+  // #endif
+  return found[0] || undefined
+}
+
+/** uni-app's fields on a page keep their names to themselves: this gives them to the elements that are focused. */
+export function nameFields(): void {
+  // #ifdef H5
+  let isDue = false
+  const name = (): void => {
+    isDue = false
+    document.querySelectorAll('uni-input[aria-label], uni-textarea[aria-label]').forEach((field) => {
+      const label = field.getAttribute('aria-label') ?? ''
+      const inner = field.querySelector('input, textarea')
+      if (inner !== null && inner.getAttribute('aria-label') !== label) inner.setAttribute('aria-label', label)
+    })
+  }
+  new MutationObserver(() => {
+    if (isDue) return
+    isDue = true
+    requestAnimationFrame(name)
+  }).observe(document.body, { childList: true, subtree: true })
+  // #endif
+}
+
+/** Tells the page around the app: the theme for the browser's own bars and what lies behind the app, and the language. */
+export function dress(look: { dark: boolean; background: string; language: string; title: string }): void {
+  // #ifdef H5
+  const root = document.documentElement
+  root.classList.toggle('dark', look.dark)
+  root.lang = look.language === 'en' ? 'en' : 'zh-CN'
+  document.querySelectorAll('meta[name="theme-color"]').forEach((meta) => meta.setAttribute('content', look.background))
+  if (look.title !== '') document.title = look.title
+  // #endif
+  // #ifdef MP-WEIXIN
+  wx.setBackgroundColor?.({ backgroundColor: look.background, fail: () => undefined })
+  wx.setNavigationBarColor?.({
+    frontColor: look.dark ? '#ffffff' : '#000000',
+    backgroundColor: look.background,
+    fail: () => undefined,
+  })
+  // #endif
+}
+
+/** Opens an address of somebody else: a payment provider's page, a link in an answer. A mini-program copies it. */
+export function openAddress(url: string, sameWindow = false): void {
+  // #ifdef H5
+  if (sameWindow) location.assign(url)
+  else window.open(url, '_blank', 'noopener,noreferrer')
+  // #endif
+  // #ifdef MP-WEIXIN
+  uni.setClipboardData({ data: url })
+  // #endif
+}
+
+/** Saves a text as a file; a mini-program, which has no folder for it, copies it. */
+export function saveFile(name: string, text: string, type: string): void {
+  // #ifdef H5
+  const link = document.createElement('a')
+  link.href = URL.createObjectURL(new Blob([text], { type }))
+  link.download = name
+  link.click()
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000)
+  // #endif
+  // #ifdef MP-WEIXIN
+  uni.setClipboardData({ data: text })
+  // #endif
+}
+
+/** Copies a text; says whether it is done. */
+export function copyText(text: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    // #ifdef H5
+    if (navigator.clipboard) {
+      navigator.clipboard.writeText(text).then(
+        () => resolve(true),
+        () => resolve(false),
+      )
+    } else resolve(false)
+    // #endif
+    // #ifdef MP-WEIXIN
+    uni.setClipboardData({ data: text, showToast: false, success: () => resolve(true), fail: () => resolve(false) })
+    // #endif
+  })
+}
+
+/** Whether a press of Enter sends: where there is a keyboard beside the screen. */
+export function hasKeyboard(): boolean {
+  let has = false
+  // #ifdef H5
+  has = window.matchMedia('(hover: hover) and (pointer: fine)').matches
+  // #endif
+  return has
+}
+
+/** Calls back for Enter alone in a field, where there is a keyboard: uni-app's events do not tell of Shift, or of input methods. */
+export function onEnter(field: string, then: () => void): () => void {
+  let stop = (): void => undefined
+  // #ifdef H5
+  const listen = (event: KeyboardEvent): void => {
+    const isIn = event.target instanceof Element && event.target.closest(field) !== null
+    if (event.key !== 'Enter' || event.shiftKey || event.isComposing || !isIn || !hasKeyboard()) return
+    event.preventDefault()
+    // What was typed last is told first.
+    setTimeout(then, 120)
+  }
+  document.addEventListener('keydown', listen, true)
+  stop = () => document.removeEventListener('keydown', listen, true)
+  // #endif
+  return stop
+}
+
+/** The room that the system's bars take at the top, and where WeChat's capsule ends, px. */
+export function barRoom(): { top: number; right: number } {
+  let room = { top: 0, right: 0 }
+  // #ifdef MP-WEIXIN
+  const info = uni.getWindowInfo()
+  const capsule = uni.getMenuButtonBoundingClientRect()
+  room = { top: info.statusBarHeight ?? 0, right: info.windowWidth - capsule.left }
+  // #endif
+  return room
+}
+
+export function platformName(): string {
+  let name = ''
+  // #ifdef MP-WEIXIN
+  name = uni.getDeviceInfo().platform ?? ''
+  // #endif
+  return name
+}
+
+/** Renders formulas on a page; a mini-program shows their source, having no room for the fonts. */
+export type Formulas = (tex: string, display: boolean) => string
+
+let formulas: Promise<Formulas | undefined> | undefined
+
+export function loadFormulas(): Promise<Formulas | undefined> {
+  formulas ??= load()
+  return formulas
+}
+
+async function load(): Promise<Formulas | undefined> {
+  // #ifdef H5
+  const { render } = await import('@/markdown/formulas')
+  return render
+  // #endif
+  return undefined
+}
+
+/** Hands an order's arguments to WeChat's own payment; says whether the person went through with it. */
+export function payInWeChat(payment: Record<string, string>): Promise<boolean> {
+  return new Promise((resolve) => {
+    // #ifdef MP-WEIXIN
+    const then = { success: () => resolve(true), fail: () => resolve(false) }
+    const runtime = wx as unknown as Record<'requestPayment' | 'requestVirtualPayment', (options: object) => void>
+    // What virtual payment signs is a text; it goes on as it came.
+    if (payment.signData !== undefined) runtime.requestVirtualPayment({ ...payment, ...then })
+    else runtime.requestPayment({ ...payment, ...then })
+    // #endif
+    // #ifdef H5
+    const bridge = (window as unknown as { WeixinJSBridge?: { invoke(name: string, options: object, then: (result: { err_msg: string }) => void): void } })
+      .WeixinJSBridge
+    if (bridge === undefined) resolve(false)
+    else bridge.invoke('getBrandWCPayRequest', payment, ({ err_msg }) => resolve(err_msg.endsWith(':ok')))
+    // #endif
+  })
+}

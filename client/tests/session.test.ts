@@ -1,0 +1,181 @@
+import { createServer, type Server, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { afterEach, describe, expect, it } from 'vitest'
+import type { Answer } from '@/protocol/answer'
+import type { Refusal } from '@/protocol/events'
+import type { Ask, Carrier, Where } from '@/transport/carrier'
+import { FetchCarrier } from '@/transport/fetch'
+import { type Clock, Session } from '@/transport/session'
+import { WeChatCarrier, type WxRequest } from '@/transport/wechat'
+import { wxOver } from './wx'
+
+const LOST: Refusal = { code: 0, msg: 'lost', type: 'network', scope: '', action: '', reset_at: null, request_id: '' }
+/** Pauses are skipped, long silences too short to be real. */
+const hasty: Clock = {
+  after(ms, then) {
+    const timer = setTimeout(then, ms > 10_000 ? 400 : 1)
+    return () => clearTimeout(timer)
+  },
+}
+const TEXT = '你好, a stream that is cut 😀 and goes on — 到最后一个字。'.repeat(3)
+const POINTS = Array.from(TEXT)
+
+type Script = (ask: Ask, response: ServerResponse, isFrames: boolean) => void
+
+let server: Server | undefined
+const asks: Ask[] = []
+
+afterEach(() => {
+  server?.closeAllConnections()
+  server?.close()
+  asks.length = 0
+})
+
+async function serve(script: Script): Promise<() => Where> {
+  server = createServer((request, response) => {
+    let body = ''
+    request.setEncoding('utf8')
+    request.on('data', (more: string) => (body += more))
+    request.on('end', () => {
+      const ask = JSON.parse(body) as Ask
+      asks.push(ask)
+      const isFrames = (request.url ?? '').includes('is_wxapp=1')
+      response.writeHead(200, {
+        'Content-Type': 'text/event-stream',
+        ...(isFrames ? {} : { 'X-Message-Id': 'm1', 'X-Conversation-Id': 'c1' }),
+      })
+      script(ask, response, isFrames)
+    })
+  })
+  await new Promise<void>((ready) => server?.listen(0, '127.0.0.1', ready))
+  const { port } = server.address() as AddressInfo
+  return () => ({ server: `http://127.0.0.1:${port}`, token: 'bny_x', appId: '', language: 'en' })
+}
+
+const frame = (value: object): string => `success: ${JSON.stringify(value)}\r\n`
+const say = (isFrames: boolean, content: string): string =>
+  isFrames ? frame({ content }) : `data: ${JSON.stringify({ choices: [{ delta: { content } }] })}\n\n`
+const begin = (isFrames: boolean): string =>
+  isFrames ? frame({ content: '', message_id: 'm1', conversation_id: 'c1' }) : ': hello\n\n'
+const finish = (isFrames: boolean): string => (isFrames ? '0\r\n\r\n' : 'data: [DONE]\n\n')
+
+function whole(ways: Carrier[], clock: Clock = hasty): Promise<Answer> {
+  return new Promise((resolve) => {
+    const session: Session = new Session({
+      ways,
+      ask: { message: 'q', client_msg_id: 'k1' },
+      clock,
+      lost: LOST,
+      waiting: () => undefined,
+      changed: (answer) => {
+        if (answer.phase === 'whole' || answer.phase === 'refused') resolve(answer)
+      },
+    })
+    void session
+  })
+}
+
+const carriers: [string, (where: () => Where) => Carrier][] = [
+  ['fetch', (where) => new FetchCarrier(where)],
+  ['wx chunks as they come', (where) => new WeChatCarrier(wxOver({}), where)],
+  ['wx chunks of one byte', (where) => new WeChatCarrier(wxOver({ bytes: 1 }), where)],
+]
+
+describe.each(carriers)('by %s', (_name, carrier) => {
+  it('an answer that is cut at every few characters comes whole', async () => {
+    const where = await serve((ask, response, isFrames) => {
+      const from = ask.offset ?? 0
+      const part = POINTS.slice(from, from + 7).join('')
+      response.write(begin(isFrames) + say(isFrames, part))
+      if (from + 7 >= POINTS.length) response.end(finish(isFrames))
+      else setTimeout(() => response.destroy(), 20)
+    })
+    const answer = await whole([carrier(where)])
+    expect([answer.text, answer.phase, answer.messageId]).toEqual([TEXT, 'whole', 'm1'])
+    // A connection may be gone before its first byte was read; then the same is asked once more.
+    const asked = [...new Set(asks.map((ask) => ask.offset))]
+    expect(asked).toEqual([undefined, ...[...POINTS.keys()].filter((at) => at > 0 && at % 7 === 0)])
+    const rest = asks.filter((ask) => ask.offset !== undefined)
+    expect(rest.every((ask) => ask.message_id === 'm1' && ask.message === undefined)).toBe(true)
+    expect(asks.filter((ask) => ask.offset === undefined).every((ask) => ask.client_msg_id === 'k1')).toBe(true)
+  })
+
+  it('a question of which nothing came back goes again under its key', async () => {
+    let times = 0
+    const where = await serve((_ask, response, isFrames) => {
+      times += 1
+      if (times < 3) response.destroy()
+      else response.end(begin(isFrames) + say(isFrames, 'ok') + finish(isFrames))
+    })
+    expect((await whole([carrier(where)])).text).toBe('ok')
+    expect(asks.map((ask) => ask.client_msg_id ?? ask.message_id)).toEqual(['k1', 'k1', 'k1'])
+  })
+
+  it('a connection that is silent for too long is replaced', async () => {
+    let times = 0
+    const where = await serve((ask, response, isFrames) => {
+      times += 1
+      response.write(begin(isFrames) + say(isFrames, times === 1 ? 'be' : 'gun'))
+      if (times > 1) response.end(finish(isFrames))
+      else expect(ask.offset).toBeUndefined()
+    })
+    expect((await whole([carrier(where)])).text).toBe('begun')
+    expect(asks[1]).toEqual({ message_id: 'm1', offset: 2 })
+  })
+
+  it('a refusal ends it', async () => {
+    const body = { ...LOST, code: 101, msg: '余额不足' }
+    const where = await serve((_ask, response, isFrames) => {
+      response.end(`event: error\ndata: ${JSON.stringify(body)}${isFrames ? '\r\n' : '\n\n'}`)
+    })
+    const answer = await whole([carrier(where)])
+    expect([answer.phase, answer.refusal]).toEqual(['refused', body])
+  })
+})
+
+describe('a mini-program', () => {
+  const all = async (wx: WxRequest): Promise<[Answer, string[]]> => {
+    const used: string[] = []
+    const where = await serve((_ask, response) => {
+      response.end(begin(true) + say(true, TEXT) + finish(true))
+    })
+    const noted = (carrier: Carrier): Carrier => ({
+      name: carrier.name,
+      open: (ask, listener) => {
+        used.push(carrier.name)
+        return carrier.open(ask, listener)
+      },
+    })
+    const blind: Carrier = {
+      name: 'socket',
+      open: (_ask, listener) => {
+        setTimeout(() => listener.closed('blind'), 1)
+        return { leave: () => undefined }
+      },
+    }
+    const ways = [new WeChatCarrier(wx, where), blind, new WeChatCarrier(wx, where, true)].map(noted)
+    return [await whole(ways), used]
+  }
+
+  it('whose version hands over everything at the end is served by it', async () => {
+    const [answer, used] = await all(wxOver({ chunks: 'none' }))
+    expect([answer.text, used]).toEqual([TEXT, ['chunks']])
+  })
+
+  it('whose version tells nothing with chunks falls back, to a plain reply at last', async () => {
+    const [answer, used] = await all(wxOver({ chunks: 'blind' }))
+    expect([answer.text, used]).toEqual([TEXT, ['chunks', 'socket', 'whole']])
+  })
+})
+
+it('an answer that nobody brings is given up', async () => {
+  const dead: Carrier = {
+    name: 'dead',
+    open: (_ask, listener) => {
+      setTimeout(() => listener.closed('cut'), 0)
+      return { leave: () => undefined }
+    },
+  }
+  const answer = await whole([dead])
+  expect([answer.phase, answer.refusal]).toEqual(['refused', LOST])
+})

@@ -1,0 +1,70 @@
+"""The built mini-program's own transport, run in node on a small `wx`, against the real server.
+
+`make client-test`, which `make test` begins with, builds it; without Node there is none, and these are skipped.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from saas.local.client import CLIENT
+from tests.programs import expect_right_books
+from tests.recordings import recording
+from tests.servers import web_server
+from tests.shop import YUAN, Shop, open_shop
+
+BUILT = CLIENT / "dist" / "build" / "mp-weixin"
+PROGRAM = CLIENT / "tests" / "real" / "miniprogram.cjs"
+NODE = os.environ.get("NODE") or shutil.which("node")
+SECONDS = 90
+
+pytestmark = [
+    pytest.mark.usefixtures("committed_db"),
+    pytest.mark.skipif(NODE is None, reason="there is no node on this machine"),
+    pytest.mark.skipif(not (BUILT / "app.json").exists(), reason="the mini-program is not built: make client-test"),
+]
+
+
+@pytest.fixture
+def shop(upstream_url: str) -> Iterator[Shop]:
+    shop = open_shop(upstream_url)
+    for model in ("zh", "emoji"):
+        shop.offer(model)
+    yield shop
+    expect_right_books(shop)
+
+
+def asked(shop: Shop, port: int, token: str, **wanted: Any) -> dict[str, Any]:
+    """Ask by the mini-program's transport; return the answer as it has it."""
+    facts = {"built": str(BUILT), "port": port, "host": shop.host, "token": token, "bytes": 4096, "cuts": []}
+    command = [str(NODE), str(PROGRAM), json.dumps({**facts, **wanted})]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+@pytest.mark.parametrize("model", ["zh", "emoji"])
+@pytest.mark.parametrize(
+    ("size", "cuts"),
+    [(1, []), (4096, []), (7, [1, 90, 150, 200, 333])],
+    ids=["byte by byte", "as it comes", "cut five times"],
+)
+def test_the_whole_answer_once_however_it_is_delivered(model: str, size: int, cuts: list[int], shop: Shop) -> None:
+    shop.credit(shop.alice, YUAN)
+    with web_server("uvicorn") as port:
+        ask = {"message": "你好", "model": model, "client_msg_id": f"{model}-{size}"}
+        answer = asked(shop, port, shop.alice.token, ask=ask, bytes=size, cuts=cuts)
+    text = recording(model).text
+    assert (answer["phase"], answer["text"], answer["offset"]) == ("whole", text, len(text))
+    assert (answer["receipt"]["model"], answer["connections"]) == (model, len(cuts) + 1)
+
+
+def test_a_refusal_is_told_with_its_code(shop: Shop) -> None:
+    with web_server("uvicorn") as port:
+        answer = asked(shop, port, "bny_nobody", ask={"message": "hi", "client_msg_id": "x"}, bytes=3)
+    assert (answer["phase"], answer["refusal"]["code"], answer["text"]) == ("refused", -1, "")
