@@ -13,7 +13,7 @@ const LOST: Refusal = { code: 0, msg: 'lost', type: 'network', scope: '', action
 /** Pauses are skipped, long silences too short to be real. */
 const hasty: Clock = {
   after(ms, then) {
-    const timer = setTimeout(then, ms > 10_000 ? 400 : 1)
+    const timer = setTimeout(then, ms > 10_000 ? 2000 : 1)
     return () => clearTimeout(timer)
   },
 }
@@ -112,15 +112,12 @@ describe.each(carriers)('by %s', (_name, carrier) => {
   })
 
   it('a connection that is silent for too long is replaced', async () => {
-    let times = 0
     const where = await serve((ask, response, isFrames) => {
-      times += 1
-      response.write(begin(isFrames) + say(isFrames, times === 1 ? 'be' : 'gun'))
-      if (times > 1) response.end(finish(isFrames))
-      else expect(ask.offset).toBeUndefined()
+      response.write(begin(isFrames) + say(isFrames, 'begun'.slice(ask.offset ?? 0, ask.offset ? 5 : 2)))
+      if (ask.offset) response.end(finish(isFrames))
     })
     expect((await whole([carrier(where)])).text).toBe('begun')
-    expect(asks[1]).toEqual({ message_id: 'm1', offset: 2 })
+    expect(asks.filter(({ offset }) => offset)).toEqual([{ message_id: 'm1', offset: 2 }])
   })
 
   it('a refusal ends it', async () => {

@@ -164,7 +164,7 @@ if __name__ == "__main__":
         say("Tenants' hosts show a plain page without it. With Node 20 and a package registry at hand: make client")
         sys.exit(0 if wanted in (["test"], ["--lenient"]) else 1)
     except (BuildError, OSError) as problem:
-        say(f"The client's page could not be built: {problem}")
+        say(f"The client could not be {'tested' if wanted == ['test'] else 'built'}: {problem}")
         sys.exit(0 if wanted == ["--lenient"] else 1)
     except KeyboardInterrupt:
         sys.exit(130)
