@@ -128,7 +128,7 @@ SAME_IN_CHINESE: Final = {
 # What may stand in Latin letters on a Chinese page: names that Chinese has no other word for, and the rows' own data.
 IN_CHINESE: Final = re.compile(
     # Chinese letters are letters to \b, so it would find no end between them and a name.
-    r"(?<![a-z])(?:https?|wss)://[a-z]+-[0-9a-f]{12}\.test\S*"  # where a tenant of a test is served
+    r"https://www\.example\.com|(?<![a-z])(?:https?|wss)://[a-z]+-[0-9a-f]{12}\.test\S*"  # where a tenant of a test is served
     r"|(?<![a-z])(?:AI|Banyan|CSV|ICP|iOS|Stripe|API(?:v3)?|(?:App|Offer|Open|Union)?ID|AppSecret|AppKey|tokens?)(?![a-z])"
     r"|(?<![a-z])(?:DNS|HTTPS|IP|JSON|PID|Redis|SHA-256|URL|Webhook|EncodingAESKey|iPhone|iPad)(?![a-z])"
     r"|\b(?:request|socket) 合法域名"  # as WeChat's own pages write it
@@ -136,9 +136,7 @@ IN_CHINESE: Final = re.compile(
     r"|\b(?:sk|rk|whsec)_"  # how Stripe's keys begin
     r"|/chat/completions|/messages|/moderations|/v1|\b(?:Azure|OpenAI|Anthropic)\b"
     r'|\{".+\}'  # examples of rules
-    r"|https://www\.example\.com"
     r"|https://\S+/notify|\bacct_"  # where a provider tells of payments; how Stripe's account ids begin
-    r"|https://www\.example\.com"  # what an origin looks like
     r"|\b[IR]\d+\b"  # the invariants' names
     r"|\bwx[0-9a-f]{16}\b|#[0-9a-f]{6}"
     r"|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
