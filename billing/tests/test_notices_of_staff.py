@@ -62,7 +62,7 @@ def test_a_notice_that_is_not_ones_own_is_not_there(aurora: House, lotus: House)
     path = f"/admin/tenants/notice/{made.pk}/change/"
     for house, role in ((aurora, "support"), (lotus, "owner")):
         answer = client_of(house, make_staff(house.tenant, role=role)).get(path)
-        assert (answer.status_code, "and there" in answer.content.decode()) == (302, False)
+        assert (answer.status_code, "and there" in answer.content.decode()) == (404, False)
     assert "and there" in client_of(aurora, make_staff(aurora.tenant)).get(path).content.decode()
 
 

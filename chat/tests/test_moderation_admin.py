@@ -171,7 +171,7 @@ def test_a_tenant_sees_and_changes_its_own_words_and_evidence_alone(tenant: Tena
     for word in ("平台词", "别家词"):
         with scope.platform("a test's look"):
             pk = ModerationWord.objects.get(word=word).pk
-        assert owner.client.get(owner.path(f"{WORDS}_change", pk)).status_code == 302  # to the list: no such row
+        assert owner.client.get(owner.path(f"{WORDS}_change", pk)).status_code == 404
         owner.client.post(owner.path(f"{WORDS}_delete", pk), {"post": "yes"})
     assert (platforms_words(), len(words_of(other))) == (["平台词"], 1)
     mine = owner.client.get(owner.path("chat_moderationhit_change", hit.pk)).content.decode()
