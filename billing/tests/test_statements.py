@@ -326,7 +326,8 @@ def test_a_page_asks_as_little_for_many_rows_as_for_one(
     with scope.platform("a test"):
         for number in range(5):
             statements.make_statement(month=date(2025, 1 + number, 1), tenant=shop.tenant)
-    with django_assert_num_queries(7):  # session, person, membership, whose session, second factor; the statement, its tenant
+    # Session, person, membership, whose session, second factor; then the statement with its tenant.
+    with django_assert_num_queries(7):
         client.get(f"/admin/billing/statement/{made.pk}/page/")
 
 
