@@ -11,6 +11,7 @@ from cryptography.fernet import Fernet
 from django.contrib.admin.models import LogEntry
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
+from django.utils import translation
 from pytest_django import Settings
 
 from billing import audit, ledger
@@ -287,7 +288,7 @@ def test_what_is_no_sheet_is_said() -> None:
             read_text(data)
     with pytest.raises(SheetError):
         read_text(b"x" * (imports.MOST_BYTES + 1))
-    with pytest.raises(SheetError, match="missing: a"):
+    with translation.override("en"), pytest.raises(SheetError, match="missing: a"):
         read_lines("b,c\n1,2", columns)
     with pytest.raises(SheetError):
         read_lines("a\n" + "1\n" * (imports.MOST_LINES + 1), columns)
