@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import IntEnum
-from functools import lru_cache
 from typing import Any
 
 import httpx
@@ -138,10 +137,20 @@ class WeChatClient:
             raise _unavailable() from None
 
 
-@lru_cache(maxsize=4)
+_clients: Final[dict[str, WeChatClient]] = {}
+
+
 def client_for(base_url: str) -> WeChatClient:
-    """Return the process's client for an API host: making one costs 25 ms."""
-    return WeChatClient(base_url)
+    """Return the process's client for an API host of the settings: making one costs 25 ms."""
+    if base_url not in _clients:
+        _clients.setdefault(base_url, WeChatClient(base_url))
+    return _clients[base_url]
+
+
+def close_client(base_url: str) -> None:
+    """Close the client for an API host; who asks for it again gets a new one."""
+    if base_url in _clients:
+        _clients.pop(base_url).close()
 
 
 def _unavailable() -> ProductError:

@@ -15,7 +15,7 @@ from cryptography.fernet import Fernet
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from billing.payments.clients import client_for
+from billing.payments.clients import close_client
 from billing.tests.machine.answers import Answers
 from billing.tests.machine.books import Books, Credits
 from billing.tests.machine.recharges import Codes, Recharges
@@ -47,8 +47,7 @@ def wechat(settings: Any) -> Iterator[WeChatPayDouble]:
     with running_wechatpay() as double:
         settings.WECHAT_PAY_API_URL = double.url
         yield double
-        client_for(double.url).close()
-        client_for.cache_clear()  # the port may come again
+        close_client(double.url)  # the port may come again
 
 
 @pytest.mark.django_db

@@ -7,7 +7,7 @@ import pytest
 from chat.moderation import checkers
 from chat.moderation.checkers import CheckerAwayError, EndpointChecker, Subject, Verdict, WeChatChecker
 from tenants.models import MiniProgram
-from tenants.wechat import client_for
+from tenants.wechat import close_client
 from tests.doubles.moderations import ModerationsDouble, running_moderations
 from tests.doubles.xpay import XPayDouble, running_xpay
 from tests.factories import unique
@@ -28,8 +28,7 @@ def wechat() -> Iterator[XPayDouble]:
     with running_xpay() as double:
         double.active_openids.add("o1")
         yield double
-        client_for(double.url).close()
-        client_for.cache_clear()
+        close_client(double.url)
 
 
 @pytest.fixture

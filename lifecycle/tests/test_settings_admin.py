@@ -28,12 +28,8 @@ def _clients() -> Iterator[None]:
 
 
 def hang_up() -> None:
-    for made, url in (
-        (wechat.client_for, configured.WECHAT_API_URL),
-        (clients.client_for, configured.WECHAT_PAY_API_URL),
-    ):
-        made(url).close()
-        made.cache_clear()
+    wechat.close_client(configured.WECHAT_API_URL)
+    clients.close_client(configured.WECHAT_PAY_API_URL)
 
 
 def staff(tenant: Tenant, role: str = "owner") -> Client:

@@ -451,10 +451,9 @@ def xpay(settings: Settings, encryption: None) -> Iterator[XPayDouble]:
     resolve.forget()
     with running_xpay() as double:
         settings.WECHAT_API_URL = double.url
-        client = wechat_api.client_for(double.url)
+        wechat_api.client_for(double.url)
         yield double
-        client.close()
-        wechat_api.client_for.cache_clear()
+        wechat_api.close_client(double.url)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import httpx
 from pytest_django import Settings
 
-from billing.payments.clients import client_for
+from billing.payments.clients import client_for, close_client
 from tests.doubles import alipay, stripe, wechatpay
 from tests.doubles.wechatpay import rsa_key
 from tests.factories import unique
@@ -214,10 +214,8 @@ class StripeDesk(Desk):
 @contextmanager
 def client_of(url: str) -> Iterator[httpx.Client]:
     """Make the process's client now, since threads that ask first together would each make one; end it after."""
-    client = client_for(url)
-    yield client
-    client.close()
-    client_for.cache_clear()  # the port may come again
+    yield client_for(url)
+    close_client(url)  # the port may come again
 
 
 @contextmanager
