@@ -11,6 +11,10 @@ export const site = reactive<{ told: api.Site | undefined }>({ told: undefined }
 /** Whether ways to a till are drawn. A mini-program draws none before it knows: its store's reviewers look at that, too. */
 export const sells = computed(() => (site.told === undefined ? IS_PAGE : !site.told.purchases.hidden))
 
+/** Where everybody may look up a site's number: the law wants the number on the first page, and leading there. */
+export const BEIAN = 'https://beian.miit.gov.cn/'
+export const icp = computed(() => site.told?.filed.icp_number ?? '')
+
 export async function refreshSite(): Promise<void> {
   site.told = await api.site(asker())
 }
