@@ -15,11 +15,11 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-test run client client-if-possible client-test miniprogram test checks lint types format pytest openapi bench chaos messages lock clean
+.PHONY: help install install-test run client client-if-possible client-test miniprogram e2e test checks lint types format pytest openapi bench chaos messages lock clean
 .NOTPARALLEL:
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name what; do \
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | while IFS='|' read -r name what; do \
 		printf '%-18s %s\n' "$$name" "$$what"; done
 
 install: ## make .venv with what runs
@@ -40,6 +40,12 @@ client-test: ## types, lint and tests of the client, where there is Node
 miniprogram: install ## write a tenant's WeChat mini-program: make miniprogram TENANT=aurora [ARGS="--server https://…"]
 	@test -n "$(TENANT)" || { echo "Name the tenant: make miniprogram TENANT=slug" >&2; exit 1; }
 	@$(BIN)/python manage.py mini_program --tenant "$(TENANT)" $(ARGS)
+
+# ARGS="-k offline" chooses. Debian: apt install chromium.
+e2e: install-test client ## the client's page in this machine's Chromium, against the real server
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-e2e.txt || \
+		echo "playwright could not be installed: what needs it is skipped" >&2
+	@exec $(BIN)/python -m saas.local.testing -- $(BIN)/pytest tests/browser.py $(ARGS)
 
 client-if-possible:
 	@$(PYTHON) -I saas/local/client.py --lenient
@@ -87,6 +93,7 @@ lock: install-test ## pin the requirements anew from requirements/*.in
 	$(COMPILE) requirements/dev.in -o requirements-dev.txt
 	$(COMPILE) --no-deps requirements/model.in -o requirements-model.txt
 	$(COMPILE) requirements/node.in -o requirements-node.txt
+	$(COMPILE) requirements/e2e.in -o requirements-e2e.txt
 
 clean: ## remove .venv, caches and compiled messages; data in var/ stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

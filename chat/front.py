@@ -4,13 +4,13 @@ from typing import Any
 
 from django.http import HttpRequest
 from ninja import Router, Schema
-from pydantic import Field
 
 from chat.labels import ai_label
 from chat.models import Role
 from chat.turn import offers_on_sale
 from tenants.api import Envelope, current_tenant, ok
-from tenants.models import Branding, Tenant
+from tenants.brand import BrandOut, introduced
+from tenants.models import Tenant
 
 router = Router(tags=["chat"])
 
@@ -23,14 +23,9 @@ class ModelOut(Schema):
     is_default: bool
 
 
-class FrontOut(Schema):
+class FrontOut(BrandOut):
     """A tenant's brand, the label of everything generated, the default assistant's suggestions, and the models."""
 
-    title: str
-    slogan: str
-    logo_url: str
-    primary_color: str = Field(pattern="^#[0-9a-fA-F]{6}$")
-    welcome: str
     label: str
     suggestions: list[str]
     models: list[ModelOut]
@@ -44,11 +39,10 @@ def front(request: HttpRequest) -> Any:
 
 def front_of(tenant: Tenant) -> dict[str, Any]:
     """Return what `FrontOut` holds, in the language that is active. In the tenant's scope."""
-    brand = Branding.objects.filter(tenant=tenant).first() or Branding(title=tenant.name)
     role = Role.objects.filter(is_enabled=True, is_default=True).only("suggestions").first()
     offers = offers_on_sale().order_by("-is_default", "name", "pk").values("slug", "name", "is_default")
     return {
-        **{name: getattr(brand, name) for name in ("title", "slogan", "logo_url", "primary_color", "welcome")},
+        **introduced(tenant),
         "label": ai_label(),
         "suggestions": [line.strip() for line in role.suggestions.splitlines() if line.strip()] if role else [],
         "models": list(offers),

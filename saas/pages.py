@@ -15,8 +15,9 @@ from chat import shares
 from chat.views import CHAT_PATH
 from saas import shell
 from tenants import compliance, legal
+from tenants.brand import brand_of
 from tenants.errors import ProductError
-from tenants.models import Branding, LegalText, StaffUser, Tenant
+from tenants.models import LegalText, StaffUser, Tenant
 
 
 @require_safe
@@ -114,8 +115,4 @@ def legal_page(request: HttpRequest, kind: str) -> HttpResponse:
 def _shown(tenant: Tenant) -> dict[str, Any]:
     """Return what every page of a tenant shows: its brand, and what the law wants at its foot."""
     row = compliance.compliance_of(tenant)
-    return {"brand": _brand(tenant), "compliance": row, "age_notice": compliance.age_notice(row)}
-
-
-def _brand(tenant: Tenant) -> Branding:
-    return Branding.objects.filter(tenant=tenant).first() or Branding(title=tenant.name)
+    return {"brand": brand_of(tenant), "compliance": row, "age_notice": compliance.age_notice(row)}

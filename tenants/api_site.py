@@ -11,7 +11,8 @@ from pydantic import Field
 
 from tenants import compliance, legal
 from tenants.api import Envelope, Text, current_tenant, ok
-from tenants.models import Branding, Domain, LegalText, Tenant
+from tenants.brand import BrandOut, introduced
+from tenants.models import Domain, LegalText, Tenant
 from tenants.resolve import is_platform_host
 
 router = Router(tags=["site"])
@@ -45,14 +46,9 @@ class FiledOut(Schema):
     icp_number: str
 
 
-class SiteOut(Schema):
+class SiteOut(BrandOut):
     """A tenant's service, as its pages introduce it."""
 
-    title: str
-    slogan: str
-    logo_url: str
-    primary_color: str
-    welcome: str
     language: str
     company: str
     contact: str
@@ -69,12 +65,11 @@ class SiteOut(Schema):
 def site(request: HttpRequest, platform: Platform = "", version: Version = "") -> Any:
     """Return the tenant's brand and what the law wants said, in the reader's language."""
     tenant = current_tenant(request)
-    brand = Branding.objects.filter(tenant=tenant).first() or Branding(title=tenant.name)
     row = compliance.compliance_of(tenant)
     reason = compliance.why_hidden(row, compliance.client_of(request, platform=platform, version=version))
     return ok(
         {
-            **{name: getattr(brand, name) for name in ("title", "slogan", "logo_url", "primary_color", "welcome")},
+            **introduced(tenant),
             "language": tenant.language,
             **{name: getattr(row, name) for name in ("company", "contact", "minimum_age")},
             "filed": {name: getattr(row, name) for name in FiledOut.model_fields},

@@ -18,8 +18,9 @@ from django.http import HttpRequest
 from django.utils import translation
 from django.utils.translation import gettext as _
 
+from tenants.brand import brand_of
 from tenants.errors import ErrorCode, ProductError
-from tenants.models import Branding, Compliance, Tenant
+from tenants.models import Compliance, Tenant
 from tenants.resolve import app_id_of_referer, version_of_referer
 
 # Words of `why_hidden`, for programs.
@@ -51,8 +52,7 @@ def compliance_of(tenant: Tenant) -> Compliance:
 
 def service_name(tenant: Tenant) -> str:
     """Return what the tenant's users call it."""
-    brand = Branding.objects.filter(tenant=tenant).only("title").first()
-    return brand.title if brand else tenant.name
+    return brand_of(tenant).title
 
 
 def ai_label(compliance: Compliance) -> str:

@@ -77,6 +77,12 @@ describe('a refusal', () => {
     expect(reactionTo(refusal(code), hasText)).toEqual({ kind, takesBack, msg: 'said', resetAt })
   })
 
+  it('leads to no till where nothing may be sold: its words are shown', () => {
+    const shown = { kind: 'show', takesBack: false, msg: 'said', resetAt: null }
+    expect([false, true].map((hasText) => reactionTo(refusal(101), hasText, false))).toEqual([shown, shown])
+    expect(reactionTo(refusal(-1), false, false).kind).toBe('login')
+  })
+
   it('that leads away keeps the question until it is taken, once', () => {
     const away = detour({ at: 'nowhere' }, { did: 'refused', reaction: reactionTo(refusal(101), false), question: 'why?' })
     expect(away).toEqual({ at: 'recharge', unsent: 'why?' })

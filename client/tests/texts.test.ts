@@ -53,6 +53,21 @@ describe('pages', () => {
     expect(unreachable.filter((name) => !['login', 'recharge'].includes(name))).toEqual([])
   })
 
+  it('lead to the till only where things are sold', () => {
+    const ways = sources.flatMap((path) =>
+      readFileSync(path, 'utf8')
+        .split('\n')
+        .filter((line) => line.includes(`"go('recharge')"`))
+        .map((line) => [path.slice(SRC.length + 1), /v-(else-)?if="([^"]* && )?sells"/.test(line)]),
+    )
+    expect(ways).toEqual([
+      ['components/SidePane.vue', true],
+      ['pages/order/index.vue', true],
+      ['pages/profile/index.vue', true],
+      ['pages/wallet/index.vue', true],
+    ])
+  })
+
   it('ask the two platforms apart in transport/ only', () => {
     const found = sources.filter((path) => readFileSync(path, 'utf8').includes('#ifdef ') && !path.includes('/transport/'))
     expect(found).toEqual([])

@@ -1,6 +1,7 @@
 """What a tenant's service says of itself by law, and the purchases that some clients are not shown."""
 
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -254,7 +255,8 @@ def test_an_age_is_one() -> None:
         Compliance(tenant=tenant, minimum_age=0).validate_constraints()
 
 
-def test_every_page_of_a_tenant_has_it_at_its_foot() -> None:
+def test_every_page_of_a_tenant_has_it_at_its_foot(settings: Any, tmp_path: Path) -> None:
+    settings.CLIENT_DIR = tmp_path  # where no client was built: it has pages of its own for this
     tenant = make_tenant()
     comply(tenant, company="Aurora Ltd", icp_number="ICP-1", model_name="Big 1")
     with scope.tenant(tenant.pk):

@@ -1,4 +1,5 @@
 import type { Receipt } from '@/protocol/events'
+import type { Asker } from '@/transport/platform'
 import { get, post } from './client'
 
 /** Amounts are texts of micro-yuan everywhere. */
@@ -123,19 +124,14 @@ export interface Invitation {
 }
 
 export const balance = (): Promise<Balance> => get('/api/billing/balance')
-export const packages = (): Promise<Package[]> => get('/api/billing/packages')
-export const plans = (): Promise<Plan[]> => get('/api/billing/plans')
+export const packages = (asker: Asker): Promise<Package[]> => get('/api/billing/packages', { ...asker })
+export const plans = (asker: Asker): Promise<Plan[]> => get('/api/billing/plans', { ...asker })
 export const subscriptions = (): Promise<Subscription[]> => get('/api/billing/subscriptions')
 export const quota = (): Promise<Quota> => get('/api/billing/quota')
-export const channels = (platform: string): Promise<WayToPay[]> =>
-  get('/api/billing/channels', { platform: platform || undefined })
-export const order = (wanted: {
-  package?: string
-  plan?: string
-  channel: string
-  method: string
-  platform?: string
-}): Promise<NewOrder> => post('/api/billing/orders', wanted)
+export const channels = (asker: Asker): Promise<WayToPay[]> => get('/api/billing/channels', { ...asker })
+export const order = (
+  wanted: { package?: string; plan?: string; channel: string; method: string } & Asker,
+): Promise<NewOrder> => post('/api/billing/orders', wanted)
 export const orderOf = (id: string): Promise<Order> => get(`/api/billing/orders/${id}`)
 export const recheck = (id: string): Promise<Order> => post(`/api/billing/orders/${id}/recheck`)
 export const ledger = (before?: Movement): Promise<Movement[]> =>

@@ -16,13 +16,16 @@ export interface Reaction {
   resetAt: string | null
 }
 
-/** Returns what to do about a refusal. What was already told of the answer stays, whatever the code. */
-export function reactionTo(refusal: Refusal, hasText: boolean): Reaction {
+/**
+ * Returns what to do about a refusal. What was already told of the answer stays, whatever the code. Where nothing may be
+ * sold (`sells`), no refusal leads to a till: its words are shown, and that is all.
+ */
+export function reactionTo(refusal: Refusal, hasText: boolean, sells = true): Reaction {
   const { code, msg } = refusal
-  const takesBack = !hasText && (code === NOT_LOGGED_IN || code === PAYING_HELPS)
+  const takesBack = !hasText && (code === NOT_LOGGED_IN || (code === PAYING_HELPS && sells))
   const resetAt = code === PAYING_DOES_NOT_HELP ? refusal.reset_at : null
   if (code === NOT_LOGGED_IN) return { kind: 'login', takesBack, msg, resetAt }
-  if (code === PAYING_HELPS) return { kind: 'recharge', takesBack, msg, resetAt }
+  if (code === PAYING_HELPS && sells) return { kind: 'recharge', takesBack, msg, resetAt }
   return { kind: 'show', takesBack, msg, resetAt }
 }
 

@@ -12,6 +12,7 @@ import { onWake, ways } from '@/transport/platform'
 import { choice } from './brand'
 import { history, refreshHistory } from './history'
 import { t } from './look'
+import { sells } from './site'
 import { randomId, recall, remember } from './storage'
 import { alternatives, branch } from './tree'
 import { isLoggedIn, onLeave, refreshBalance, user } from './user'
@@ -240,7 +241,7 @@ async function finish(question: string, answer: Answer): Promise<void> {
     const stored = await api.message(answer.messageId).catch(() => undefined)
     if (chat.live !== live) return
     add(stored ?? standIn(question, live.parent, answer), answer)
-  } else if (refusal !== undefined && reactionTo(refusal, false).kind === 'show') {
+  } else if (refusal !== undefined && reactionTo(refusal, false, sells.value).kind === 'show') {
     add(standIn(question, live.parent, answer), answer)
   }
   chat.live = undefined
@@ -278,7 +279,7 @@ function standIn(question: string, parent: string | null, answer: Answer): api.M
 }
 
 function refused(question: string, refusal: Refusal, hasText: boolean): void {
-  const reaction = reactionTo(refusal, hasText)
+  const reaction = reactionTo(refusal, hasText, sells.value)
   chat.detour = detour(chat.detour, { did: 'refused', reaction, question })
   if (reaction.kind !== 'show') lead(reaction)
 }

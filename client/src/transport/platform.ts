@@ -224,12 +224,20 @@ export function barRoom(): { top: number; right: number } {
   return room
 }
 
-export function platformName(): string {
-  let name = ''
+export interface Asker {
+  platform?: string
+  version?: string
+}
+
+/** What a mini-program says of itself where things are sold; a page says nothing. A program that is not released has no version of WeChat's. */
+export function asker(): Asker {
+  let found: Asker = {}
   // #ifdef MP-WEIXIN
-  name = uni.getDeviceInfo().platform ?? ''
+  const released = (wx.getAccountInfoSync?.() as { miniProgram?: { version?: string } } | undefined)?.miniProgram?.version
+  const said = { platform: uni.getDeviceInfo().platform, version: released || uni.getAppBaseInfo().appVersion }
+  found = { platform: said.platform?.slice(0, 16) || undefined, version: said.version?.slice(0, 32) || undefined }
   // #endif
-  return name
+  return found
 }
 
 /** Renders formulas on a page; a mini-program shows their source, having no room for the fonts. */
