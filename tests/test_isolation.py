@@ -56,6 +56,8 @@ PUBLIC: Final = {
     "terms",
     "privacy",
     "healthz",
+    "manifest.webmanifest",  # of the page, in the brand of the host
+    "icon.svg",
     "api/openapi.json",
     "admin/login/",
     "admin/jsi18n/",
@@ -83,6 +85,7 @@ TOKENLESS: Final = {
     ("post", "/api/auth/code/login"),  # a code
     ("post", "/api/auth/email/register"),
     ("post", "/api/auth/password/reset"),
+    ("get", "/api/chat/front"),
     ("get", "/api/site"),  # what a tenant says of itself to whoever comes
     ("get", "/api/opening/proof"),  # a host's own word, for whoever looks whether it leads here
     ("get", "/api/chat/shared/{token}"),  # the link
