@@ -8,6 +8,7 @@ and the reason says what to do.
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -97,12 +98,18 @@ def press(page: Any, name: str) -> None:
     page.get_by_role("button", name=name, exact=True).first.click()
 
 
+def wait_until(page: Any, condition: str) -> None:
+    """Wait for a condition of the page. Not `wait_for_function`: it evaluates a text, and the policy refuses that."""
+    deadline = time.monotonic() + PATIENCE / 1000
+    while not page.evaluate(f"() => {condition}"):
+        assert time.monotonic() < deadline, condition
+        page.wait_for_timeout(50)
+
+
 def enter_as_guest(page: Any) -> None:
     press(page, "Log in")
     press(page, "Try it without an account")
-    # Not wait_for_function: it evaluates a text within the page, which the page's policy refuses.
-    while not page.evaluate("() => localStorage.getItem('banyan.token')"):
-        page.wait_for_timeout(50)
+    wait_until(page, "localStorage.getItem('banyan.token')")
 
 
 def ask(page: Any, text: str) -> None:
@@ -181,7 +188,7 @@ def test_who_cannot_pay_is_led_to_the_till_and_back_to_the_answer(chromium: Any,
             press(page, "I have paid")
             page.get_by_text("Paid", exact=True).wait_for()
             press(page, "Back to the chat")
-            page.wait_for_function("document.querySelector('.composer-text textarea').value === 'what is a banyan'")
+            wait_until(page, "document.querySelector('.composer-text textarea').value === 'what is a banyan'")
             press(page, "Send")
             page.locator(".answer-body .md").wait_for()
             is_over(page)
@@ -206,7 +213,7 @@ def test_each_tenant_has_its_brand_in_either_language_and_theme(chromium: Any, u
                 press(page, "Dark")
                 assert page.evaluate("document.documentElement.className").split() == ["dark"]
                 press(page, "简体中文")
-                page.wait_for_function("document.documentElement.lang === 'zh-CN'")
+                wait_until(page, "document.documentElement.lang === 'zh-CN'")
                 assert re.sub(r"\s", "", page.get_by_role("heading", level=1).last.inner_text()) == "设置"
                 page.reload()
                 assert page.evaluate("document.documentElement.className").split() == ["dark"]
