@@ -50,7 +50,6 @@ _EXPIRE_BATCH: Final = 1000
 _REASON_LENGTH: Final = 64  # of the column
 
 _HOLDS: Final = Table(Hold)
-_PRICES: Final = Table(PriceVersion)
 _KNOWN: Final = "SELECT id FROM billing_hold WHERE tenant_id = %(tenant)s AND key = %(key)s"
 _DISPATCH: Final = """
 UPDATE billing_hold SET dispatched_at = coalesce(dispatched_at, statement_timestamp())
@@ -69,7 +68,7 @@ FROM (
 WHERE hold.tenant_id = new.tenant AND hold.id = new.hold RETURNING hold.id
 """
 # Its prices come by a join: two of them belong to the platform.
-_PRICED: Final = Joined(hold=_HOLDS, retail=_PRICES, wholesale=_PRICES, cost=_PRICES)
+_PRICED: Final = Joined(hold=_HOLDS, retail=pricing.VERSIONS, wholesale=pricing.VERSIONS, cost=pricing.VERSIONS)
 _LOCK_HELD: Final = _PRICED.select("""
 FROM billing_hold hold
 JOIN billing_priceversion retail ON retail.id = hold.retail_price_id

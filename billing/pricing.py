@@ -23,7 +23,7 @@ from tenants.table import Query, Table, fetch
 
 _PPM: Final = 10**12  # a rate is per 10⁶ tokens, a multiplier per 10⁶
 Level = PriceVersion.Level
-_VERSIONS: Final = Table(PriceVersion)
+VERSIONS: Final = Table(PriceVersion)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -479,7 +479,7 @@ WHERE price.sku = %(sku)s AND price.effective_at <= now()
   AND ((price.level = 'retail' AND price.tenant_id = tenant.id)
        OR (price.tenant_id IS NULL AND (price.reseller_id IS NULL OR price.reseller_id = tenant.reseller_id)))
 ORDER BY price.level, price.reseller_id NULLS LAST, price.effective_at DESC, price.id DESC
-""".format(columns=_VERSIONS.columns("price"))
+""".format(columns=VERSIONS.columns("price"))
 
 
 def _in_force(*, tenant_id: int, sku: str) -> dict[str, PriceVersion]:
@@ -488,9 +488,9 @@ def _in_force(*, tenant_id: int, sku: str) -> dict[str, PriceVersion]:
 
 
 def _by_level(rows: list[tuple[Any, ...]]) -> dict[str, PriceVersion]:
-    return {price.level: price for price in map(_VERSIONS.row, rows)}
+    return {price.level: price for price in map(VERSIONS.row, rows)}
 
 
 def _fetch(query: str, parameters: dict[str, str | int | bool | None]) -> list[PriceVersion]:
-    columns = _VERSIONS.columns("price")
-    return fetch(Query(query.format(columns=columns), parameters, lambda rows: [_VERSIONS.row(row) for row in rows]))
+    columns = VERSIONS.columns("price")
+    return fetch(Query(query.format(columns=columns), parameters, lambda rows: [VERSIONS.row(row) for row in rows]))

@@ -268,8 +268,9 @@ class Generation:
 
     async def checkpoint(self) -> None:
         """Keep what there is, the last time; a database that is away is left to the hold's own end."""
-        usage = usage_of(self.turn, self.outcome())
-        checkpoint = Checkpoint(turn=self.turn, outcome=self.outcome(), quantities=usage.quantities)
+        outcome = self.outcome()
+        quantities = usage_of(self.turn, outcome).quantities
+        checkpoint = Checkpoint(turn=self.turn, outcome=outcome, quantities=quantities)
         try:
             await in_thread(lambda: checkpoint_turn(checkpoint))
         except DatabaseError:

@@ -463,41 +463,27 @@ def _find_conversation(user: EndUser, ask: Ask) -> tuple[Conversation, bool]:
         role = _find_role(user.tenant_id, ask.role)
         conversation = Conversation(tenant_id=user.tenant_id, user=user, role=role, title=title)
         return conversation, True
-    conversation = _find_thread(user, ask.conversation)
+    conversation = find_conversation(user_id=user.pk, conversation_id=ask.conversation)
     if ask.role:
         conversation.role = _find_role(user.tenant_id, ask.role)
     return conversation, False
 
 
-def _find_thread(user: EndUser, conversation_id: str) -> Conversation:
-    """Return the user's own conversation of that id with its role, as `find_conversation` does."""
-    thread = {"tenant": user.tenant_id, "user": user.pk, "conversation": parse_id(conversation_id)}
+def find_conversation(*, user_id: int, conversation_id: str) -> Conversation:
+    """Return the user's own conversation of that id, with its role; raise ProductError 404. In the tenant's scope."""
+    thread = {"tenant": scope.current_tenant_id(), "user": user_id, "conversation": parse_id(conversation_id)}
     found = fetch(Query(_THREAD, thread, _THREADS.first))
     if found is None:
-        raise _conversation_not_found()
+        raise ProductError(
+            ErrorCode.NOT_FOUND,
+            _("This conversation does not exist. Please start a new one."),
+            type="conversation_not_found",
+            scope="conversation",
+            action="start_conversation",
+        )
     conversation: Conversation
     conversation, conversation.role = found
     return conversation
-
-
-def find_conversation(*, user_id: int, conversation_id: str) -> Conversation:
-    """Return the user's own conversation of that id; raise ProductError 404. Must run in the tenant's scope."""
-    known = parse_id(conversation_id)
-    mine = Conversation.objects.filter(user_id=user_id, deleted_at__isnull=True)
-    found = known and mine.select_related("role").filter(pk=known).first()
-    if not found:
-        raise _conversation_not_found()
-    return found
-
-
-def _conversation_not_found() -> ProductError:
-    return ProductError(
-        ErrorCode.NOT_FOUND,
-        _("This conversation does not exist. Please start a new one."),
-        type="conversation_not_found",
-        scope="conversation",
-        action="start_conversation",
-    )
 
 
 def find_message(*, user_id: int, message_id: uuid.UUID | None, parameter: str = "message_id") -> Message:

@@ -13,6 +13,7 @@ from chat.events import FailureKind
 from chat.generation import Generation
 from chat.models import Conversation, Message, Role
 from chat.turn import AlreadyAskedError, Ask, Outcome, Turn, close_turn, dispatch_turn, open_turn
+from chat.upstream import client
 from tenants import scope
 from tenants.errors import ProductError
 from tests.shop import Shop, open_shop
@@ -227,6 +228,7 @@ def test_a_turn_that_was_long_in_starting_looks_at_its_hold_once_more(shop: Shop
         async def run() -> Outcome:
             generation = Generation(turn)
             await generation.run()
+            await client.close()
             return generation.outcome()
 
         return asyncio.run(run())
