@@ -16,7 +16,7 @@ ORM's.
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -31,13 +31,13 @@ from uuid_utils.compat import uuid7
 
 from billing import caps, ledger, pricing, quota
 from billing.ledger import Movement, TenantAccounts, UserAccounts
-from billing.models import Hold, PriceVersion, Transfer, UsageSource
+from billing.models import Account, Hold, PriceVersion, Transfer, UsageSource
 from billing.models.adjustment import Figures, adjustment_of, figures_of
 from billing.pricing import Prices, Quantities
 from billing.terms import Terms, terms_query
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
-from tenants.table import Joined, Query, Table, fetch, fetch_all, run, run_all
+from tenants.table import Joined, Planned, Query, Statement, Table, carry_out, fetch, fetch_all, run, run_all, send
 
 log = structlog.get_logger(__name__)
 
@@ -185,6 +185,10 @@ class Receipt:
         }
 
 
+# What a caller writes of a receipt.
+Along = Callable[[Receipt], Planned]
+
+
 class _Funding(NamedTuple):
     """Who pays for an answer, and up to how many tokens of it; where it is free, the counter that it was taken from."""
 
@@ -209,17 +213,18 @@ class Rated(NamedTuple):
     cost: int
 
 
-def admit(request: HoldRequest) -> Hold:
+def admit(request: HoldRequest, *, first: Sequence[Statement] = ()) -> Hold:
     """Freeze what the answer may cost at most: of the user's plan, free quota, gift or cash, and the tenant's wallet.
 
     Part of the caller's transaction, and best the last thing in it: the tenant's wallet stays locked until the commit.
-    The hold's `max_completion_tokens` is what is affordable, at most what was asked for. Raises DuplicateKeyError,
+    What is to be written `first` goes by the same round trip, before anything is locked. The hold's
+    `max_completion_tokens` is what is affordable, at most what was asked for. Raises DuplicateKeyError,
     BudgetShortError, and ProductError 101 (the user can go on by paying), 102 (paying does not help now) or 404 (no
-    price); then nothing of this call remains, even if the caller's transaction goes on.
+    price); then the caller's transaction cannot be committed.
     """
     owner = {"tenant_id": request.tenant_id, "user_id": request.user_id}
-    with scope.tenant(request.tenant_id), transaction.atomic():
-        terms, prices, accounts, tenant = _look(request)
+    with scope.tenant(request.tenant_id), transaction.atomic(savepoint=False):
+        terms, prices, accounts, wallet = _look(request, first)
         funding = _fund(request, terms, prices, accounts)
         counters = caps.count(**owner, terms=terms, spend=funding.spend)
         counters += caps.count(tenant_id=request.tenant_id, user_id=None, terms=terms, spend=funding.spend)
@@ -255,33 +260,38 @@ def admit(request: HoldRequest) -> Hold:
             dispatched_at=terms.now if request.dispatched else None,
             expires_at=terms.now + timedelta(seconds=settings.HOLD_SECONDS),
         )
-        _freeze(hold, accounts, tenant)
+        _freeze(hold, accounts, wallet)
         return hold
 
 
-def _look(request: HoldRequest) -> tuple[Terms, Prices, UserAccounts, TenantAccounts]:
-    """Return what an answer is judged by, with the user's accounts locked, by one round trip; refuse a known key.
+def _look(request: HoldRequest, first: Sequence[Statement]) -> tuple[Terms, Prices, UserAccounts, Account]:
+    """Write what is to be written first, and return what an answer is judged by, with the user's accounts locked.
+
+    By one round trip. Refuses a known key.
 
     The lock makes a user's requests wait for each other, so what is read behind it stays true.
     """
     owner = {"tenant_id": request.tenant_id, "user_id": request.user_id}
     known_query = Query(_KNOWN, {"tenant": request.tenant_id, "key": request.key}, list)
-    terms, prices, accounts, known, tenant = fetch_all(
-        terms_query(**owner, group=request.quota_group),
-        pricing.prices_query(tenant_id=request.tenant_id, sku=request.sku),
-        ledger.user_accounts_query(**owner),
-        known_query,
-        ledger.tenant_accounts_query(tenant_id=request.tenant_id),
+    _counts, (terms, prices, accounts, known, wallet) = send(
+        first,
+        [
+            terms_query(**owner, group=request.quota_group),
+            pricing.prices_query(tenant_id=request.tenant_id, sku=request.sku),
+            ledger.user_accounts_query(**owner),
+            known_query,
+            ledger.wallet_query(tenant_id=request.tenant_id),
+        ],
     )
     if accounts is None:
         # The user's first answer: nothing was locked yet.
         accounts, known = ledger.lock_user_accounts(**owner), fetch(known_query)
     if known:
         raise DuplicateKeyError(known[0][0])
-    return terms, prices, accounts, tenant or ledger.tenant_accounts(tenant_id=request.tenant_id)
+    return terms, prices, accounts, wallet or ledger.tenant_accounts(tenant_id=request.tenant_id).wallet
 
 
-def _freeze(hold: Hold, accounts: UserAccounts, tenant: TenantAccounts) -> None:
+def _freeze(hold: Hold, accounts: UserAccounts, wallet: Account) -> None:
     """Freeze what a hold is of, and write it, by one round trip: the tenant's wallet is locked no longer than that.
 
     Raises ProductError 102 where the tenant has not prepaid enough.
@@ -289,13 +299,13 @@ def _freeze(hold: Hold, accounts: UserAccounts, tenant: TenantAccounts) -> None:
     parts = (
         (accounts.gift, hold.gift_amount),
         (accounts.cash, hold.cash_amount),
-        (tenant.wallet, hold.wholesale_amount),
+        (wallet, hold.wholesale_amount),
     )
     frozen = [(account, part) for account, part in parts if part]
     statements = [ledger.reservation(account=account, amount=part) for account, part in frozen]
     changed = run_all([*statements, _HOLDS.insertion(hold)])
     for (account, _part), rows in zip(frozen, changed, strict=False):
-        if rows != 1 and account is tenant.wallet:
+        if rows != 1 and account is wallet:
             raise _wallet_empty()
         if rows != 1:
             raise ledger.LedgerError(f"account {account.pk} changed while it was locked")
@@ -344,16 +354,19 @@ def checkpoints_query(checkpoints: Sequence[tuple[int, uuid.UUID, Quantities]]) 
     return Query(_CHECKPOINTS, values, lambda rows: {hold_id for (hold_id,) in rows})
 
 
-def settle(*, tenant_id: int, hold_id: uuid.UUID, usage: Usage, reason: str) -> Receipt | None:
+def settle(
+    *, tenant_id: int, hold_id: uuid.UUID, usage: Usage, reason: str, along: Along | None = None
+) -> Receipt | None:
     """Charge what was used, at the prices that the hold pinned; None if the hold had ended before.
 
     A charge above the hold takes what else there is, and the rest is booked as shortfall: a balance never falls
-    below zero. An answer that put nothing out is voided by the caller instead, since it costs nothing.
+    below zero. An answer that put nothing out is voided by the caller instead, since it costs nothing. What the caller
+    writes of the receipt goes `along`, by the same round trip.
     """
     # What fails in here must fail the whole: nothing to come back to is needed.
     with scope.tenant(tenant_id), transaction.atomic(savepoint=False):
         hold = _lock_held(tenant_id, hold_id)
-        return _settle(hold, usage, _storable(reason)) if hold else None
+        return _settle(hold, usage, _storable(reason), along) if hold else None
 
 
 def void(*, tenant_id: int, hold_id: uuid.UUID, reason: str) -> bool:
@@ -609,7 +622,7 @@ def rate(hold: Hold, usage: Usage) -> Rated:
     )
 
 
-def _settle(hold: Hold, usage: Usage, reason: str) -> Receipt:
+def _settle(hold: Hold, usage: Usage, reason: str, along: Along | None = None) -> Receipt:
     """End a locked hold with what was used, and move the money."""
     hold.charge, hold.wholesale_charge, hold.cost = rate(hold, usage)
     hold.own_share = pricing.share(amount=hold.wholesale_charge, ppm=hold.own_ppm or 0)
@@ -617,21 +630,26 @@ def _settle(hold: Hold, usage: Usage, reason: str) -> Receipt:
     shares = _shares(hold)
     accounts, tenant = _lock_accounts(hold, resellers=list(shares))
     caps.correct(tenant_id=hold.tenant_id, counters=hold.cap_counters, answers=0, spend=hold.charge - hold.amount)
-    movements = [*_charge_user(hold, accounts, tenant), *_charge_wallet(hold, tenant, shares)]
-    if any(movement.amount for movement in movements):
-        ledger.move(
-            tenant_id=hold.tenant_id,
-            kind=Transfer.Kind.ANSWER,
-            ref=str(hold.pk),
-            reason=reason,
-            actor="system",
-            movements=movements,
-        )
-    else:
-        ledger.release(movements=movements)
-    _post(hold, usage, reason)
+    moved = _planned_move(hold, [*_charge_user(hold, accounts, tenant), *_charge_wallet(hold, tenant, shares)], reason)
     balance = accounts.available + hold.amount - hold.gift_charge - hold.cash_charge
-    return _receipt(hold, figures_of(hold, None), balance=balance, reason=reason)
+    ended = _planned_post(hold, usage, reason)
+    receipt = _receipt(hold, figures_of(hold, None), balance=balance, reason=reason)
+    carry_out(moved, ended, *([along(receipt)] if along else []))
+    return receipt
+
+
+def _planned_move(hold: Hold, movements: Sequence[Movement], reason: str) -> Planned:
+    """Return the transfer of a locked hold's charge, or of none what is freed. The hold has no other of this kind."""
+    if not any(movement.amount for movement in movements):
+        return ledger.planned_release(movements=movements)
+    return ledger.planned_move(
+        tenant_id=hold.tenant_id,
+        kind=Transfer.Kind.ANSWER,
+        ref=str(hold.pk),
+        reason=reason,
+        actor="system",
+        movements=movements,
+    )
 
 
 def _lock_accounts(hold: Hold, *, resellers: Sequence[int] = ()) -> tuple[UserAccounts, TenantAccounts]:
@@ -701,33 +719,35 @@ def _charge_wallet(hold: Hold, tenant: TenantAccounts, shares: dict[int, int]) -
     ]
 
 
-def _post(hold: Hold, usage: Usage, reason: str) -> None:
-    """End the hold with what was used and charged."""
+def _planned_post(hold: Hold, usage: Usage, reason: str) -> Planned:
+    """Return the end of a locked hold, with what was used and charged."""
     hold.posted_prompt, hold.posted_cached, hold.posted_completion = usage.prompt, usage.cached, usage.completion
     hold.usage_source = usage.source
-    _end(hold, Hold.State.POSTED, reason)
+    return _planned_end(hold, Hold.State.POSTED, reason)
 
 
 def _void(hold: Hold, reason: str) -> None:
     """End a locked hold with nothing charged."""
-    _end(hold, Hold.State.VOIDED, reason)
     accounts, tenant = _lock_accounts(hold)
     if hold.free:
         _give_back(hold)
     caps.correct(tenant_id=hold.tenant_id, counters=hold.cap_counters, answers=-1, spend=-hold.amount)
-    ledger.release(
-        movements=[
-            Movement(account=accounts.gift, release=hold.gift_amount),
-            Movement(account=accounts.cash, release=hold.cash_amount),
-            Movement(account=tenant.wallet, release=hold.wholesale_amount),
-        ]
-    )
+    freed = [
+        Movement(account=accounts.gift, release=hold.gift_amount),
+        Movement(account=accounts.cash, release=hold.cash_amount),
+        Movement(account=tenant.wallet, release=hold.wholesale_amount),
+    ]
+    carry_out(ledger.planned_release(movements=freed), _planned_end(hold, Hold.State.VOIDED, reason))
 
 
-def _end(hold: Hold, state: str, reason: str) -> None:
-    """Write how a locked hold ended, with what stands on it."""
-    if run(_END, {**vars(hold), "state": state, "reason": reason}) != 1:
-        raise ledger.LedgerError(f"hold {hold.pk} ended while it was locked")
+def _planned_end(hold: Hold, state: str, reason: str) -> Planned:
+    """Return what writes how a locked hold ended, with what stands on it."""
+
+    def check(ended: Sequence[int]) -> None:
+        if list(ended) != [1]:
+            raise ledger.LedgerError(f"hold {hold.pk} ended while it was locked")
+
+    return Planned([Statement(_END, {**vars(hold), "state": state, "reason": reason})], check)
 
 
 def _give_back(hold: Hold) -> None:

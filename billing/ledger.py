@@ -25,7 +25,7 @@ from django.db import transaction
 from billing.models import Account, AccountKind, Transfer
 from billing.models.account import BELOW_ZERO_KINDS, USER_KINDS
 from tenants import scope
-from tenants.table import Query, Statement, Table, fetch, run, run_all
+from tenants.table import Planned, Query, Statement, Table, carry_out, fetch, run
 
 MAX_AMOUNT: Final = 10**15  # one billion yuan: more is a typing mistake
 
@@ -88,6 +88,15 @@ _BEGIN_TRANSFER: Final = """
 INSERT INTO billing_transfer (tenant_id, kind, ref, reason, actor)
 VALUES (%(tenant)s, %(kind)s, %(ref)s, %(reason)s, %(actor)s)
 ON CONFLICT DO NOTHING RETURNING id, created_at
+"""
+# Behind the changes of balances, whose locks have an order that entries' foreign keys would not keep.
+_WRITE_TRANSFER: Final = """
+WITH begun AS (
+    INSERT INTO billing_transfer (tenant_id, kind, ref, reason, actor)
+    VALUES (%(tenant)s, %(kind)s, %(ref)s, %(reason)s, %(actor)s) RETURNING id
+)
+INSERT INTO billing_entry (tenant_id, transfer_id, account_id, amount) SELECT %(tenant)s, begun.id, moved.*
+FROM begun, unnest(%(accounts)s::bigint[], %(amounts)s::bigint[]) AS moved
 """
 _WRITE_ENTRIES: Final = """
 INSERT INTO billing_entry (tenant_id, transfer_id, account_id, amount) SELECT %(tenant)s, %(transfer)s, moved.*
@@ -295,6 +304,12 @@ def tenant_accounts_query(*, tenant_id: int, resellers: Sequence[int] = ()) -> Q
     return Query(_FIND, _wanted(tenant_id, keys), read)
 
 
+def wallet_query(*, tenant_id: int) -> Query[Account | None]:
+    """Return the query of the tenant's wholesale wallet alone, not locked; it finds None where it is not open yet."""
+    key = _Key(AccountKind.TENANT_WHOLESALE)
+    return Query(_FIND, _wanted(tenant_id, [key]), _ACCOUNTS.first)
+
+
 def _keys_of_tenant(resellers: Sequence[int]) -> list["_Key"]:
     return [
         _Key(AccountKind.TENANT_WHOLESALE),
@@ -367,10 +382,15 @@ def reservation(*, account: Account, amount: int) -> Statement:
 
 def release(*, movements: Iterable[Movement]) -> None:
     """Unfreeze without moving money."""
+    carry_out(planned_release(movements=movements))
+
+
+def planned_release(*, movements: Iterable[Movement]) -> Planned:
+    """Return the statements of the same."""
     movements = list(movements)
     if any(movement.amount for movement in movements):
         raise ValueError("money moves by a transfer only")
-    _apply(movements)
+    return _planned(movements)
 
 
 def move(  # noqa: PLR0913  a transfer's columns
@@ -384,21 +404,53 @@ def move(  # noqa: PLR0913  a transfer's columns
     not). Movements of zero leave no entry. Raises LedgerError where the sum is not zero or a balance would fall
     below what is frozen of it.
     """
-    movements = list(movements)
-    if sum(movement.amount for movement in movements) != 0:
-        raise LedgerError("the movements of a transfer must sum to zero")
-    if not ref:
-        raise ValueError("a transfer needs a reference")
-    scope.require_owner(tenant_id)
-    amounts = {movement.account.pk: movement.amount for movement in movements if movement.amount}
+    movements = _balanced(movements, tenant_id=tenant_id, ref=ref)
+    amounts = _amounts(movements)
     transfer = Transfer(tenant_id=tenant_id, kind=kind, ref=ref, reason=reason, actor=actor)
     columns = {"tenant": tenant_id, "kind": kind, "ref": ref, "reason": reason, "actor": actor}
     begun = fetch(Query(_BEGIN_TRANSFER, columns, list))
     if not begun:
         return _moved_before(tenant_id, kind, ref, amounts)
     [(transfer.pk, transfer.created_at)] = begun
-    _apply(movements, _entries(transfer, amounts))
+    carry_out(_planned(movements, _entries(transfer, amounts)))
     return transfer
+
+
+def planned_move(  # noqa: PLR0913  a transfer's columns
+    *, tenant_id: int | None, kind: Transfer.Kind, ref: str, movements: Iterable[Movement], reason: str, actor: str
+) -> Planned:
+    """Return the statements of a transfer whose `ref` nobody else can be using: the caller has locked what it names.
+
+    Otherwise as `move`, but for a `ref` seen before, which the database refuses.
+    """
+    movements = _balanced(movements, tenant_id=tenant_id, ref=ref)
+    amounts = _amounts(movements)
+    columns = {
+        "tenant": tenant_id,
+        "kind": kind,
+        "ref": ref,
+        "reason": reason,
+        "actor": actor,
+        "accounts": list(amounts),
+        "amounts": list(amounts.values()),
+    }
+    return _planned(movements, Statement(_WRITE_TRANSFER, columns))
+
+
+def _balanced(movements: Iterable[Movement], *, tenant_id: int | None, ref: str) -> list[Movement]:
+    """Return the movements of a transfer; raise where they are none that may be made."""
+    movements = list(movements)
+    if sum(movement.amount for movement in movements) != 0:
+        raise LedgerError("the movements of a transfer must sum to zero")
+    if not ref:
+        raise ValueError("a transfer needs a reference")
+    scope.require_owner(tenant_id)
+    return movements
+
+
+def _amounts(movements: Iterable[Movement]) -> dict[int, int]:
+    """Return what moves on each account; a movement of zero leaves no entry."""
+    return {movement.account.pk: movement.amount for movement in movements if movement.amount}
 
 
 def _moved_before(tenant_id: int | None, kind: Transfer.Kind, ref: str, amounts: Mapping[int, int]) -> Transfer:
@@ -422,14 +474,17 @@ def _entries(transfer: Transfer, amounts: Mapping[int, int]) -> Statement:
     )
 
 
-def _apply(movements: Iterable[Movement], *more: Statement) -> None:
-    """Change balances in the lock order, and do what is `more` by the same round trip; or fail."""
+def _planned(movements: Iterable[Movement], *more: Statement) -> Planned:
+    """Return the statements that change balances in the lock order, then what is `more`; a change not made fails."""
     changes = [movement for movement in _in_lock_order(movements) if movement.amount or movement.release]
-    changed = run_all([*map(_application, changes), *more])
-    for movement, rows in zip(changes, changed, strict=False):
-        if rows != 1:
-            account, amount, release = movement.account.pk, movement.amount, movement.release
-            raise LedgerError(f"account {account} cannot take {amount} with {release} freed")
+
+    def check(changed: Sequence[int]) -> None:
+        for movement, rows in zip(changes, changed, strict=False):
+            if rows != 1:
+                account, amount, release = movement.account.pk, movement.amount, movement.release
+                raise LedgerError(f"account {account} cannot take {amount} with {release} freed")
+
+    return Planned([*map(_application, changes), *more], check)
 
 
 def _application(movement: Movement) -> Statement:

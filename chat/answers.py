@@ -7,7 +7,8 @@ from django.http import HttpRequest
 from ninja import Router, Schema
 
 from chat import live
-from chat.turn import find_message, parse_id
+from chat.findings import parse_id
+from chat.turn import find_message
 from tenants.api import Envelope, ok, signed_in, user_of
 
 router = Router(tags=["chat"], auth=signed_in)

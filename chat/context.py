@@ -8,12 +8,11 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from django.db import connection
-
-from chat.models import ChatRules, Conversation, Message, ModelOffer, Role
+from chat.models import ChatRules, Message, ModelOffer, Role
 from chat.refusals import no_images, too_long
 from chat.upstream import tokens
 from chat.upstream.base import ChatRequest
+from tenants.table import Query
 
 # Turns of a conversation that are looked at; the model's window usually ends it earlier.
 MAX_TURNS = 50
@@ -110,14 +109,10 @@ _BRANCH = """
 """
 
 
-def branch_to(last: uuid.UUID | None, *, conversation: Conversation) -> list[Said]:
-    """Return the turns that lead to the message `last` of a conversation, or to its latest one; the latest first."""
-    values: dict[str, uuid.UUID | int | None] = {
-        "tenant": conversation.tenant_id,
-        "conversation": conversation.pk,
-        "last": last,
-        "most": MAX_TURNS,
-    }
-    with connection.cursor() as cursor:
-        cursor.execute(_BRANCH, values)
-        return [Said(*row) for row in cursor.fetchall()]
+def branch_query(last: uuid.UUID | None, *, tenant_id: int, conversation_id: uuid.UUID | None) -> Query[list[Said]]:
+    """Return the query of the turns that lead to the message `last` of a conversation, or to its latest one.
+
+    The latest first.
+    """
+    values = {"tenant": tenant_id, "conversation": conversation_id, "last": last, "most": MAX_TURNS}
+    return Query(_BRANCH, values, lambda rows: [Said(*row) for row in rows])

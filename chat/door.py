@@ -18,14 +18,15 @@ from django.utils.translation import gettext_lazy as _
 
 from chat import generation, keys, live, refusals, replies
 from chat.call import Wanted, sign
+from chat.findings import Findings, find, parse_id
 from chat.generation import Answer
 from chat.models import ApiKey, Message, ModelOffer
 from chat.request import ChatParameters, invalid
 from chat.threads import in_thread
-from chat.turn import AlreadyAskedError, Ask, Turn, find_message, offers_on_sale, open_turn, parse_id
+from chat.turn import AlreadyAskedError, Ask, Turn, find_message, offers_on_sale, open_turn
 from tenants import embedding, scope, throttle
 from tenants.errors import ErrorCode, ProductError
-from tenants.login import choose_language, token_of, user_of_token
+from tenants.login import choose_language, token_of, user_of_token, user_query
 from tenants.middleware import accept_request_id
 from tenants.models import EndUser, Tenant
 from tenants.resolve import resolve_tenant
@@ -159,13 +160,22 @@ async def allowed_origin(visit: Visit, *, app_id: str) -> str:
 
 def _admit(visit: Visit, parameters: ChatParameters, *, is_full: bool) -> Turn | Message:
     """Find the tenant and the user, then open the turn or find the message."""
-    tenant = _tenant_of(visit, app_id=parameters.app_id)
+    tenant, ask = _tenant_of(visit, app_id=parameters.app_id), parameters.ask
     with scope.tenant(tenant.pk):
-        user = _user_of(visit, parameters, tenant)
         if parameters.resume:
+            user = _user_of(visit, parameters, tenant)
             return find_message(user_id=user.pk, message_id=parse_id(parameters.resume))
+        findings: Findings | None = None
+        if ask.names_a_message:
+            user = _user_of(visit, parameters, tenant)
+        else:
+            person = user_query(tenant_id=tenant.pk, token=_token_of(visit, parameters))
+            user, findings = find(ask.place, tenant_id=tenant.pk, person=person)
+            _speak(visit, tenant, user)
         try:
-            return open_turn(tenant=tenant, user=user, ask=parameters.ask, language=visit.language, is_full=is_full)
+            return open_turn(
+                tenant=tenant, user=user, ask=ask, language=visit.language, is_full=is_full, findings=findings
+            )
         except AlreadyAskedError as known:
             return known.message
 
@@ -216,9 +226,13 @@ def _tenant_of(visit: Visit, *, app_id: str = "") -> Tenant:
 
 def _user_of(visit: Visit, parameters: ChatParameters, tenant: Tenant) -> EndUser:
     """Return the user whose token came with a request, and speak the user's language from now on."""
-    user = user_of_token(tenant_id=tenant.pk, token=token_of(visit.headers, {"token": parameters.token}))
+    user = user_of_token(tenant_id=tenant.pk, token=_token_of(visit, parameters))
     _speak(visit, tenant, user)
     return user
+
+
+def _token_of(visit: Visit, parameters: ChatParameters) -> str | None:
+    return token_of(visit.headers, {"token": parameters.token})
 
 
 def _speak(visit: Visit, tenant: Tenant, user: EndUser) -> None:

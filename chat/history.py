@@ -13,8 +13,9 @@ from pydantic import Field
 
 from chat import export as files
 from chat import search as searching
+from chat.findings import find_conversation, parse_id
 from chat.models import Conversation, Feedback, Message, SearchEntry, ShareLink
-from chat.turn import find_conversation, find_message, parse_id
+from chat.turn import find_message
 from tenants import throttle
 from tenants.api import DAY_SECONDS, Envelope, Text, current_tenant, ok, signed_in, user_of
 from tenants.models import EndUser

@@ -9,8 +9,9 @@ from django.utils.translation import gettext
 from ninja import Router, Schema
 from pydantic import Field
 
+from chat.findings import parse_id
 from chat.models import Feedback, Report
-from chat.turn import find_message, parse_id
+from chat.turn import find_message
 from tenants import noticeboard, throttle
 from tenants.api import DAY_SECONDS, Envelope, Text, current_tenant, ok, signed_in, user_of
 from tenants.models import Membership, Notice

@@ -1,6 +1,6 @@
 """Who answers a model offer: the rows of its accounts made into targets, which the pipe takes."""
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from django.conf import settings
 from django.db.models import Exists, OuterRef, Q, QuerySet
@@ -8,7 +8,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from chat.models import ChatRules, ModelOffer, ModelRoute, UpstreamAccount
 from chat.upstream.base import Limits, Timeouts, UpstreamTarget
 from tenants import scope
-from tenants.table import Joined, Query, Table, fetch
+from tenants.table import Joined, Query, Table
 
 _USABLE: Final = {"is_enabled": True, "account__is_enabled": True}
 _SALES: Final = Joined(offer=Table(ModelOffer), account=Table(UpstreamAccount), rules=Table(ChatRules))
@@ -33,10 +33,14 @@ class OnSale(NamedTuple):
     rules: ChatRules
 
 
-def find_offer(*, tenant_id: int, slug: str) -> OnSale | None:
-    """Return the tenant's offer of that name, or its default one, if it is one of the `available`."""
+def sale_query(*, tenant_id: int, slug: str) -> Query[OnSale | None]:
+    """Return the query of the tenant's offer of that name, or its default one, if it is one of the `available`."""
     scope.require_owner(tenant_id)
-    found = fetch(Query(_ON_SALE, {"tenant": tenant_id, "slug": slug}, _SALES.first))
+    return Query(_ON_SALE, {"tenant": tenant_id, "slug": slug}, _on_sale)
+
+
+def _on_sale(rows: list[tuple[Any, ...]]) -> OnSale | None:
+    found = _SALES.first(rows)
     if found is None:
         return None
     offer, offer.account, rules, offer.routed = found

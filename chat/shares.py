@@ -17,10 +17,10 @@ from django.utils import timezone
 from ninja import Router, Schema
 from pydantic import Field
 
+from chat.findings import find_conversation
 from chat.labels import ai_label, aigc, service_name
 from chat.models import Message, Report, ShareLink
 from chat.refusals import nothing_to_share, share_not_found
-from chat.turn import find_conversation
 from tenants import throttle
 from tenants.api import DAY_SECONDS, Envelope, Text, address_of, current_tenant, ok, signed_in, user_of
 from tenants.login import digest_of

@@ -25,20 +25,21 @@ from billing import adjustments, holds
 from billing.pricing import Quantities
 from billing.tasks import enqueue_record
 from chat import keys, refusals
-from chat.context import branch_to, build_context, check_call, estimate_tokens
+from chat.context import build_context, check_call, estimate_tokens
 from chat.events import FailureKind
-from chat.models import Conversation, Message, ModelOffer, Role
+from chat.findings import ROOT, Findings, Place, findings_at, parse_id
+from chat.models import Conversation, Message, ModelOffer
 from chat.moderation import evidence
 from chat.moderation.evidence import Evidence
 from chat.moderation.question import Screened, screen, screen_messages
 from chat.moderation.refusals import Refused, refusal
-from chat.routes import OnSale, available, find_offer, targets_of
+from chat.routes import OnSale, available, targets_of
 from chat.upstream import tokens
 from chat.upstream.base import ChatRequest, UpstreamTarget
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import EndUser, Tenant
-from tenants.table import Joined, Query, Statement, Table, fetch, fetch_all, run, run_all
+from tenants.table import Planned, Query, Statement, Table, carry_out, fetch, fetch_all
 
 log = structlog.get_logger(__name__)
 
@@ -53,8 +54,6 @@ HEARTBEATS_PER_LEASE: Final = 4
 
 # This process, to others: what it generates it can be asked for under this name (chat.relay).
 PROCESS: Final = uuid.uuid4().hex
-# `Ask.parent` of a question that begins a conversation, or begins it anew.
-ROOT: Final = "root"
 # Why an answer ended before its upstream did, as its receipt says.
 STOPPED: Final = "stopped"
 EXPIRED: Final = "expired"
@@ -66,20 +65,9 @@ BUSY_SECONDS: Final = 5
 # What every chat runs.
 _MESSAGES: Final = Table(Message)
 _CONVERSATIONS: Final = Table(Conversation)
-_ROLES: Final = Table(Role)
 _ASKED: Final = _MESSAGES.select(
     "WHERE tenant_id = %(tenant)s AND user_id = %(user)s AND client_msg_id = %(client_msg_id)s"
 )
-_ROLE: Final = _ROLES.select(
-    "WHERE tenant_id = %(tenant)s AND is_enabled AND CASE WHEN %(slug)s = '' THEN is_default ELSE slug = %(slug)s END"
-)
-_THREADS: Final = Joined(conversation=_CONVERSATIONS, role=_ROLES)
-_THREAD: Final = _THREADS.select("""
-FROM chat_conversation conversation
-LEFT JOIN chat_role role ON role.tenant_id = conversation.tenant_id AND role.id = conversation.role_id
-WHERE conversation.tenant_id = %(tenant)s AND conversation.id = %(conversation)s AND conversation.user_id = %(user)s
-  AND conversation.deleted_at IS NULL
-""")
 _TOUCH: Final = (
     "UPDATE chat_conversation SET updated_at = %(now)s WHERE tenant_id = %(tenant)s AND id = %(conversation)s"
 )
@@ -132,12 +120,25 @@ class Ask:
     client_msg_id: str = ""
     call: Call | None = None
 
+    @property
+    def names_a_message(self) -> bool:
+        """Whether the place of the question is known only once a message is."""
+        return bool(self.regenerate or self.edit or (self.parent and self.parent != ROOT))
+
+    @property
+    def place(self) -> Place:
+        """Where it is asked."""
+        if self.call is not None:
+            return Place(model=self.model)
+        return Place(model=self.model, conversation=self.conversation, parent=self.parent, role=self.role)
+
 
 class _Prompt(NamedTuple):
-    """What is sent upstream for a question, how many tokens it takes at most, and how long an answer is wanted."""
+    """What is sent upstream for a question, how many tokens it takes at most, what it may cost, and its rows."""
 
     request: ChatRequest
     tokens: int
+    rows: Sequence[Statement]
     budget: int | None = None
 
 
@@ -215,37 +216,49 @@ class AlreadyAskedError(Exception):
         self.message = message
 
 
-def open_turn(*, tenant: Tenant, user: EndUser, ask: Ask, language: str, is_full: bool = False) -> Turn:
+def open_turn(  # noqa: PLR0913  what a request is, and what is known of it
+    *,
+    tenant: Tenant,
+    user: EndUser,
+    ask: Ask,
+    language: str,
+    is_full: bool = False,
+    findings: Findings | None = None,
+) -> Turn:
     """Admit a turn, in one transaction: nothing stays of one that is refused, but moderation's evidence.
 
     `is_full`: this process generates as many answers as it may, so it only says where a known key's answer is.
-    Raises ProductError (404, 10001, 101, 102, 11000) and AlreadyAskedError. Must run in the tenant's scope.
+    `findings`: what there is at the ask's place, where that was read already. Raises ProductError (404, 10001, 101,
+    102, 11000) and AlreadyAskedError. Must run in the tenant's scope.
     """
+    findings = None if ask.names_a_message else findings
     ask = _place(user, ask)
     screened, ask = _screen(tenant, user, ask)
-    _refuse_repeated(user, ask)
-    if is_full:
-        raise too_many("process", settings.MAX_ANSWERS)
-    if screened:
-        screened.refuse_blocked(user)
-    sale = find_offer(tenant_id=tenant.pk, slug=ask.model)
-    if sale is None:
-        raise refusals.model_not_found()
+    if ask.call is not None:
+        _refuse_repeated(user, ask)
     try:
+        if is_full:
+            raise too_many("process", settings.MAX_ANSWERS)
+        if screened:
+            screened.refuse_blocked(user)
+        findings = findings or findings_at(ask.place, tenant_id=tenant.pk)
         with transaction.atomic():
-            return _admit(tenant=tenant, user=user, ask=ask, sale=sale, language=language, screened=screened)
+            return _admit(tenant=tenant, user=user, ask=ask, findings=findings, language=language, screened=screened)
     except holds.BudgetShortError:
         raise keys.limit_reached(ask.call.key_id) from None  # type: ignore[union-attr]  # only calls have budgets
-    except IntegrityError:
-        # Two requests with one key at once: the other one's row stands now, and this one attaches to it.
+    except (IntegrityError, ProductError):
+        # Whatever stands against it, what was asked before has its answer: of two requests with one key at once, the
+        # second finds here what the first has written.
         _refuse_repeated(user, ask)
         raise
 
 
 def _admit(  # noqa: PLR0913  what a request is, and what is known of it
-    *, tenant: Tenant, user: EndUser, ask: Ask, sale: OnSale, language: str, screened: Screened | None
+    *, tenant: Tenant, user: EndUser, ask: Ask, findings: Findings, language: str, screened: Screened | None
 ) -> Turn:
-    offer, begun = sale.offer, time.monotonic()
+    if findings.sale is None:
+        raise refusals.model_not_found()
+    offer, begun = findings.sale.offer, time.monotonic()
     _refuse_too_many(user)
     message = Message(
         tenant_id=tenant.pk,
@@ -254,7 +267,10 @@ def _admit(  # noqa: PLR0913  what a request is, and what is known of it
         client_msg_id=ask.client_msg_id or None,
         offer_slug=offer.slug,
     )
-    prompt = _write_question(message, ask, sale) if ask.call is None else _write_call(message, ask, ask.call, offer)
+    if ask.call is None:
+        prompt = _place_question(message, ask, findings, findings.sale)
+    else:
+        prompt = _place_call(message, ask, ask.call, offer)
     longest = min(prompt.request.max_tokens, offer.context_window - prompt.tokens)
     # Last: from here to the commit the tenant's other turns wait for its wallet's row.
     hold = holds.admit(
@@ -274,7 +290,9 @@ def _admit(  # noqa: PLR0913  what a request is, and what is known of it
             budget=prompt.budget,
             # Moderation may take its time before the upstream is called; else nothing stands between.
             dispatched=screened is None,
-        )
+        ),
+        # Before anything is locked: a second request with this key waits here, and takes no money.
+        first=prompt.rows,
     )
     return Turn(
         tenant_id=tenant.pk,
@@ -294,28 +312,41 @@ def _admit(  # noqa: PLR0913  what a request is, and what is known of it
     )
 
 
-def _write_question(message: Message, ask: Ask, sale: OnSale) -> _Prompt:
+def _place_question(message: Message, ask: Ask, findings: Findings, sale: OnSale) -> _Prompt:
     """Put a person's question into its conversation, and return it with as much of that as fits."""
-    conversation, is_new = _find_conversation(message.user, ask)
-    branch = [] if is_new or ask.parent == ROOT else branch_to(parse_id(ask.parent), conversation=conversation)
-    offer = sale.offer
+    conversation, is_new = _conversation_of(message.user, ask, findings)
+    branch, offer = findings.branch, sale.offer
     messages = build_context(conversation.role, branch=branch, question=ask.message, offer=offer, rules=sale.rules)
     message.conversation = conversation
     message.parent_id = branch[0].id if branch else None
     message.question = ask.message
     touched = {"tenant": message.tenant_id, "conversation": conversation.pk, "now": timezone.now()}
-    # Before the hold, so that a second request with this key waits here and takes no money.
-    run_all(
-        [
+    return _Prompt(
+        request=ChatRequest(messages=messages, max_tokens=offer.max_output_tokens),
+        tokens=estimate_tokens(messages, offer),
+        rows=[
             _CONVERSATIONS.insertion(conversation) if is_new else Statement(_TOUCH, touched),
             _MESSAGES.insertion(message),
-        ]
+        ],
     )
-    request = ChatRequest(messages=messages, max_tokens=offer.max_output_tokens)
-    return _Prompt(request, estimate_tokens(messages, offer))
 
 
-def _write_call(message: Message, ask: Ask, call: Call, offer: ModelOffer) -> _Prompt:
+def _conversation_of(user: EndUser, ask: Ask, findings: Findings) -> tuple[Conversation, bool]:
+    """Return the user's own conversation that goes on, or a new one, to be written; and whether it is new.
+
+    A conversation keeps the role that it began with, unless the request names another.
+    """
+    if not ask.conversation:
+        title = " ".join(ask.message.split())[:TITLE_CHARACTERS]
+        role = findings.named_role(ask.role)
+        return Conversation(tenant_id=user.tenant_id, user=user, role=role, title=title), True
+    conversation = findings.conversation_of(user.pk)
+    if ask.role:
+        conversation.role = findings.named_role(ask.role)
+    return conversation, False
+
+
+def _place_call(message: Message, ask: Ask, call: Call, offer: ModelOffer) -> _Prompt:
     """Note a program's call, without what it says, and return that with what its key may still spend."""
     if call.is_retry:
         # Once more, now that the user's other requests are over.
@@ -328,8 +359,7 @@ def _write_call(message: Message, ask: Ask, call: Call, offer: ModelOffer) -> _P
     prompt_tokens = check_call(request, offer)
     message.api_key_id = call.key_id
     message.request_digest = call.digest
-    run_all([_MESSAGES.insertion(message)])
-    return _Prompt(request, prompt_tokens, keys.budget_of(call.key_id))
+    return _Prompt(request, prompt_tokens, [_MESSAGES.insertion(message)], keys.budget_of(call.key_id))
 
 
 def _screen(tenant: Tenant, user: EndUser, ask: Ask) -> tuple[Screened | None, Ask]:
@@ -439,53 +469,6 @@ def offers_on_sale() -> QuerySet[ModelOffer]:
     return available(ModelOffer.objects.all())
 
 
-def _find_role(tenant_id: int, slug: str) -> Role | None:
-    """Return the role named, or the tenant's default one, or none where it has none."""
-    role = fetch(Query(_ROLE, {"tenant": tenant_id, "slug": slug}, _ROLES.first))
-    if slug and role is None:
-        raise ProductError(
-            ErrorCode.NOT_FOUND,
-            _("This assistant is not available. Please choose another one."),
-            type="role_not_found",
-            scope="role",
-            action="choose_role",
-        )
-    return role
-
-
-def _find_conversation(user: EndUser, ask: Ask) -> tuple[Conversation, bool]:
-    """Return the user's own conversation of that id, or a new one, to be written; and whether it is new.
-
-    A conversation keeps the role that it began with, unless the request names another.
-    """
-    if not ask.conversation:
-        title = " ".join(ask.message.split())[:TITLE_CHARACTERS]
-        role = _find_role(user.tenant_id, ask.role)
-        conversation = Conversation(tenant_id=user.tenant_id, user=user, role=role, title=title)
-        return conversation, True
-    conversation = find_conversation(user_id=user.pk, conversation_id=ask.conversation)
-    if ask.role:
-        conversation.role = _find_role(user.tenant_id, ask.role)
-    return conversation, False
-
-
-def find_conversation(*, user_id: int, conversation_id: str) -> Conversation:
-    """Return the user's own conversation of that id, with its role; raise ProductError 404. In the tenant's scope."""
-    thread = {"tenant": scope.current_tenant_id(), "user": user_id, "conversation": parse_id(conversation_id)}
-    found = fetch(Query(_THREAD, thread, _THREADS.first))
-    if found is None:
-        raise ProductError(
-            ErrorCode.NOT_FOUND,
-            _("This conversation does not exist. Please start a new one."),
-            type="conversation_not_found",
-            scope="conversation",
-            action="start_conversation",
-        )
-    conversation: Conversation
-    conversation, conversation.role = found
-    return conversation
-
-
 def find_message(*, user_id: int, message_id: uuid.UUID | None, parameter: str = "message_id") -> Message:
     """Return the user's own message; raise ProductError 404, of that parameter. Must run in the tenant's scope."""
     # Calls of the API are no messages of a conversation, and have no text to come back to.
@@ -505,14 +488,6 @@ def message_not_found(parameter: str) -> ProductError:
         scope=parameter,
         action="resend",
     )
-
-
-def parse_id(text: str) -> uuid.UUID | None:
-    """Return the id that `text` spells, None where it spells none: to its reader, an object that does not exist."""
-    try:
-        return uuid.UUID(text)
-    except ValueError:
-        return None
 
 
 def dispatch_turn(turn: Turn) -> bool:
@@ -570,8 +545,9 @@ def close_turn(turn: Turn, outcome: Outcome) -> Ending:
         with transaction.atomic():
             if turn.api_key_id is not None:
                 keys.lock(turn.api_key_id)  # before the user's rows, as when the call was admitted
-            ending = _settle(turn, outcome) if outcome.had_output else _void(turn, outcome)
-            if _store(turn, outcome, ending) and outcome.found:
+            store = _Store(turn, outcome)
+            ending = _settle(turn, outcome, store) if outcome.had_output else _void(turn, outcome, store)
+            if store.is_done and outcome.found:
                 evidence.keep(
                     tenant_id=turn.tenant_id, user_id=turn.user_id, message_id=turn.message_id, found=outcome.found
                 )
@@ -580,24 +556,34 @@ def close_turn(turn: Turn, outcome: Outcome) -> Ending:
     return ending
 
 
-def _settle(turn: Turn, outcome: Outcome) -> Ending:
+def _settle(turn: Turn, outcome: Outcome, store: "_Store") -> Ending:
     reason = (MODERATED if outcome.refused else outcome.stopped) or (
         "upstream_broken" if outcome.failure else outcome.finish_reason
     )
     if reason == "length" and turn.cut_to_balance:
         reason = "balance"
     usage = usage_of(turn, outcome)
-    receipt = holds.settle(tenant_id=turn.tenant_id, hold_id=turn.message_id, usage=usage, reason=reason)
+    settled: list[Ending] = []
+
+    def along(receipt: holds.Receipt) -> Planned:
+        settled.append(_ending(turn, outcome, receipt))
+        return store.planned(settled[0])
+
+    if holds.settle(tenant_id=turn.tenant_id, hold_id=turn.message_id, usage=usage, reason=reason, along=along):
+        return settled[0]
     # One that ended by itself, at its checkpoint, is charged the difference once; one that is void stays so.
-    late = None if receipt else adjustments.adjust(tenant_id=turn.tenant_id, hold_id=turn.message_id, usage=usage)
-    receipt = receipt or late or holds.receipt_of(tenant_id=turn.tenant_id, hold_id=turn.message_id)
+    late = adjustments.adjust(tenant_id=turn.tenant_id, hold_id=turn.message_id, usage=usage)
+    receipt = late or holds.receipt_of(tenant_id=turn.tenant_id, hold_id=turn.message_id)
     if receipt is None:
-        return Ending(failure=refusals.expired())
+        return store.at_once(Ending(failure=refusals.expired()))
+    return store.at_once(replace(_ending(turn, outcome, receipt), is_late=late is not None))
+
+
+def _ending(turn: Turn, outcome: Outcome, receipt: holds.Receipt) -> Ending:
     return Ending(
         finish_reason=outcome.finish_reason,
         receipt={"model": turn.model, **receipt.as_json()},
         failure=_failure_of(outcome),
-        is_late=late is not None,
     )
 
 
@@ -608,37 +594,48 @@ def _failure_of(outcome: Outcome) -> ProductError | None:
     return refusals.cut_short() if outcome.failure and not outcome.stopped else None
 
 
-def _void(turn: Turn, outcome: Outcome) -> Ending:
-    if outcome.refused:
-        holds.void(tenant_id=turn.tenant_id, hold_id=turn.message_id, reason=MODERATED)
-        return Ending(failure=refusal(outcome.refused, is_charged=False))
-    if outcome.stopped:
-        holds.void(tenant_id=turn.tenant_id, hold_id=turn.message_id, reason=outcome.stopped)
-        return Ending(failure=refusals.stopped())
+def _void(turn: Turn, outcome: Outcome, store: "_Store") -> Ending:
     kind = outcome.failure or FailureKind.EMPTY
-    holds.void(tenant_id=turn.tenant_id, hold_id=turn.message_id, reason=f"upstream_{kind}")
-    if turn.api_key_id is not None and kind is FailureKind.REQUEST:
-        return Ending(failure=refusals.request_refused())
-    return Ending(failure=refusals.upstream_failed(kind))
-
-
-def _store(turn: Turn, outcome: Outcome, ending: Ending) -> bool:
-    """Write the answer's final state; False where it had one.
-
-    Only a message that still runs has one to come, or one that was cut too early.
-    """
-    if ending.failure is None:
-        state = Message.State.CUT if outcome.stopped else Message.State.DONE
+    if outcome.refused:
+        reason, failure = MODERATED, refusal(outcome.refused, is_charged=False)
+    elif outcome.stopped:
+        reason, failure = outcome.stopped, refusals.stopped()
+    elif turn.api_key_id is not None and kind is FailureKind.REQUEST:
+        reason, failure = f"upstream_{kind}", refusals.request_refused()
     else:
-        state = Message.State.CUT if ending.receipt else Message.State.FAILED
-    open_states = {Message.State.RUNNING, *([Message.State.CUT] if ending.is_late else [])}
-    if outcome.refused is Refused.QUESTION:
-        _forget_question(turn)
-    if turn.api_key_id is not None:
-        note_charge(Message.objects.filter(pk=turn.message_id, state__in=open_states).first(), ending.receipt)
-    stored = run(
-        _STORE,
-        {
+        reason, failure = f"upstream_{kind}", refusals.upstream_failed(kind)
+    holds.void(tenant_id=turn.tenant_id, hold_id=turn.message_id, reason=reason)
+    return store.at_once(Ending(failure=failure))
+
+
+class _Store:
+    """Writes an answer's final state. Only a message that runs has one to come, or one that was cut too early.
+
+    `is_done`: it was written.
+    """
+
+    def __init__(self, turn: Turn, outcome: Outcome) -> None:
+        self._turn, self._outcome = turn, outcome
+        self.is_done = False
+
+    def at_once(self, ending: Ending) -> Ending:
+        """Write it by a round trip of its own."""
+        carry_out(self.planned(ending))
+        return ending
+
+    def planned(self, ending: Ending) -> Planned:
+        """Return the statement that writes it, having written what goes with it."""
+        turn, outcome = self._turn, self._outcome
+        if ending.failure is None:
+            state = Message.State.CUT if outcome.stopped else Message.State.DONE
+        else:
+            state = Message.State.CUT if ending.receipt else Message.State.FAILED
+        open_states = {Message.State.RUNNING, *([Message.State.CUT] if ending.is_late else [])}
+        if outcome.refused is Refused.QUESTION:
+            _forget_question(turn)
+        if turn.api_key_id is not None:
+            note_charge(Message.objects.filter(pk=turn.message_id, state__in=open_states).first(), ending.receipt)
+        values = {
             "tenant": turn.tenant_id,
             "message": turn.message_id,
             "open": [str(open_state) for open_state in open_states],
@@ -648,9 +645,11 @@ def _store(turn: Turn, outcome: Outcome, ending: Ending) -> bool:
             "receipt": _as_json(ending.receipt),
             "failure": _as_json(ending.failure.body("")) if ending.failure else None,
             "now": timezone.now(),
-        },
-    )
-    return stored == 1
+        }
+        return Planned([Statement(_STORE, values)], self._check)
+
+    def _check(self, stored: Sequence[int]) -> None:
+        self.is_done = list(stored) == [1]
 
 
 def _as_json(value: dict[str, Any] | None) -> Any:

@@ -62,7 +62,7 @@ def _of_database(alias: str, database: dict[str, Any]) -> Iterator[CheckMessage]
         yield Error(f"ATOMIC_REQUESTS is on for {alias}.", hint="Use transaction.atomic().", id="saas.E003")
     if database.get("CONN_MAX_AGE") != 0:
         yield Error(f"CONN_MAX_AGE of {alias} is not 0.", hint="The pool keeps connections.", id="saas.E004")
-    if database.get("ENGINE") != "django.db.backends.postgresql":
+    if database.get("ENGINE") != "saas.postgres":
         yield Error(f"The database {alias} is not PostgreSQL.", id="saas.E007")
 
 

@@ -103,10 +103,10 @@ TEMPLATES = [
 DATABASE_URL = env.str("DATABASE_URL", default="postgres://banyan@127.0.0.1:5432/banyan")
 DATABASES = {"default": environ.Env.db_url_config(DATABASE_URL)}
 DATABASES["default"].update(
-    ENGINE="django.db.backends.postgresql",
+    ENGINE="saas.postgres",
     CONN_MAX_AGE=0,
-    # A connection that died in the pool, with its server or a firewall, is replaced before anyone gets it.
-    CONN_HEALTH_CHECKS=True,
+    # saas.postgres replaces a connection that died in the pool, with its server or a firewall, before anyone gets it.
+    CONN_HEALTH_CHECKS=False,
     ATOMIC_REQUESTS=False,
     DISABLE_SERVER_SIDE_CURSORS=True,
 )

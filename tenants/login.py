@@ -100,15 +100,24 @@ def revoke_tokens(*, user: EndUser, but: str | None = None) -> int:
 
 
 def user_of_token(*, tenant_id: int, token: str | None) -> EndUser:
-    """Return the user a token stands for, by one query.
+    """Return the user a token stands for, by one query; raises as `user_query`."""
+    return fetch(user_query(tenant_id=tenant_id, token=token))
 
-    Raises ProductError LOGIN: "token_expired", or "login_required" for anything else that is wrong with it: another
-    tenant's token is not told apart from one that never was.
+
+def user_query(*, tenant_id: int, token: str | None) -> Query[EndUser]:
+    """Return the query of the user a token stands for.
+
+    Raises ProductError LOGIN, now or when it is read: "token_expired", or "login_required" for anything else that is
+    wrong with it: another tenant's token is not told apart from one that never was.
     """
     if token is None or not _TOKEN.match(token):
         raise _login_required()
     scope.require_owner(tenant_id)
-    found = fetch(Query(_OF_TOKEN, {"tenant": tenant_id, "digest": digest_of(token)}, _OWNERS.first))
+    return Query(_OF_TOKEN, {"tenant": tenant_id, "digest": digest_of(token)}, _owner)
+
+
+def _owner(rows: list[tuple[Any, ...]]) -> EndUser:
+    found = _OWNERS.first(rows)
     if found is None:
         raise _login_required()
     user: EndUser

@@ -5,15 +5,14 @@ constant; only the columns' names come from the model, so that a new column is r
 statement names its tenant itself: nothing here adds a scope to it, but no row of another tenant is written.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from django.db import connection, models
 from django.db.models.expressions import DatabaseDefault
+from psycopg.pq import TransactionStatus
 
 from tenants import scope
 from tenants.scope import TenantOwned
@@ -22,7 +21,6 @@ ModelT = TypeVar("ModelT", bound=TenantOwned)
 Found = TypeVar("Found")
 
 
-_PLACE: Final = re.compile(r"%\((\w+)\)s")
 # Fields whose values psycopg takes as they are.
 _PLAIN: Final = (
     models.BooleanField,
@@ -129,11 +127,25 @@ class Query(Generic[Found]):
     read: Callable[[list[Any]], Found]
 
 
+class Planned(NamedTuple):
+    """Statements that others may send with theirs, and what must come of them: `check` raises where it does not."""
+
+    statements: Sequence[Statement]
+    check: Callable[[Sequence[int]], None]
+
+
+def carry_out(*plans: Planned) -> None:
+    """Run what is planned, all by one round trip, then check it, one after the other. In a transaction."""
+    counts = run_all([statement for plan in plans for statement in plan.statements])
+    at = 0
+    for plan in plans:
+        plan.check(counts[at : at + len(plan.statements)])
+        at += len(plan.statements)
+
+
 def run(statement: str, values: Mapping[str, Any]) -> int:
     """Run a statement; return how many rows it changed."""
-    with connection.cursor() as cursor:
-        cursor.execute(statement, values)
-        return int(cursor.rowcount)
+    return run_all([Statement(statement, values)])[0]
 
 
 def run_all(statements: Sequence[Statement]) -> list[int]:
@@ -141,41 +153,62 @@ def run_all(statements: Sequence[Statement]) -> list[int]:
 
     All of them run, whatever the counts are: the caller, in a transaction, looks at them and raises.
     """
-    if not statements:
-        return []
-    with _sent(statements) as cursor:
-        changed = [int(cursor.rowcount)]
-        while cursor.nextset():
-            changed.append(int(cursor.rowcount))
-        return changed
+    return send(statements)[0]
 
 
 def fetch(query: Query[Found]) -> Found:
     """Return what a query finds."""
-    with connection.cursor() as cursor:
-        cursor.execute(query.text, query.values)
-        return query.read(cursor.fetchall())
+    found: Found
+    [found] = fetch_all(query)
+    return found
 
 
 def fetch_all(*queries: Query[Any]) -> list[Any]:
     """Return what each query finds, by one round trip. Each sees what was committed when its turn came."""
-    with _sent(queries) as cursor:
-        found = [cursor.fetchall()]
-        while cursor.nextset():
-            found.append(cursor.fetchall())
-    return [query.read(rows) for query, rows in zip(queries, found, strict=True)]
+    return send([], queries)[1]
+
+
+def send(statements: Sequence[Statement], queries: Sequence[Query[Any]] = ()) -> tuple[list[int], list[Any]]:
+    """Run statements, then queries, by one round trip; return what `run_all` and `fetch_all` do.
+
+    The server takes them as one command, since the values are bound here, as Django does.
+    """
+    asked: list[Statement | Query[Any]] = [*statements, *queries]
+    if not asked:
+        return [], []
+    with _begun() as begin, connection.cursor() as cursor:
+        # Each is bound by itself: psycopg remembers how a statement is taken apart, but not that of a long one.
+        cursor.execute(";".join([*begin, *(cursor.mogrify(each.text, each.values) for each in asked)]))
+        for _ in begin:
+            cursor.nextset()
+        counts = [_and_next(cursor, int(cursor.rowcount)) for _ in statements]
+        rows = [_and_next(cursor, cursor.fetchall()) for _ in queries]
+    return counts, [query.read(found) for query, found in zip(queries, rows, strict=True)]
+
+
+def _and_next(cursor: Any, found: Found) -> Found:
+    """Return what was read of a result, and go on to the next one."""
+    cursor.nextset()
+    return found
 
 
 @contextmanager
-def _sent(statements: Sequence["Statement | Query[Any]"]) -> Iterator[Any]:
-    """Send statements as one command, which the server takes since the values are bound here, as Django does."""
-    values = {f"{name}_{place}": value for place, each in enumerate(statements) for name, value in each.values.items()}
-    with connection.cursor() as cursor:
-        cursor.execute(";".join(_numbered(each.text, place) for place, each in enumerate(statements)), values)
-        yield cursor
+def _begun() -> Iterator[list[str]]:
+    """Yield what must be sent first: a transaction's BEGIN, where Django has opened one that nothing was sent in yet.
 
-
-@lru_cache(maxsize=256)
-def _numbered(text: str, place: int) -> str:
-    """Return a statement whose places are told from those of its neighbours."""
-    return _PLACE.sub(rf"%(\1_{place})s", text)
+    psycopg sends BEGIN before a transaction's first statement, and waits for its answer: a round trip for nothing. It
+    does not for a connection in autocommit, which is in a transaction all the same once a BEGIN was run; commit and
+    rollback, by the server's state, are the same for both.
+    """
+    connection.ensure_connection()
+    psycopg_s = connection.connection
+    if psycopg_s.autocommit or psycopg_s.info.transaction_status != TransactionStatus.IDLE:
+        yield []
+        return
+    psycopg_s.autocommit = True
+    try:
+        yield ["BEGIN"]
+    finally:
+        # What failed before it began, is not in a transaction: what follows would be committed by itself.
+        if psycopg_s.info.transaction_status == TransactionStatus.IDLE:
+            psycopg_s.autocommit = False

@@ -8,16 +8,18 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from django.contrib.auth.hashers import make_password
+from django.db import transaction
 from django.db.models.functions import Now
 from uuid_utils.compat import uuid7
 
-from billing import ledger, plans, recharge, redeem
+from billing import holds, ledger, plans, recharge, redeem
 from billing.commission_terms import publish_terms
 from billing.holds import HoldRequest
 from billing.models import (
     Cap,
     CommissionTerms,
     FreeQuota,
+    Hold,
     MerchantAccount,
     Order,
     PaymentEvent,
@@ -210,6 +212,12 @@ def make_cap(tenant: Tenant, limit: int, **fields: Any) -> Cap:
     """Cap each user's answers of a day, unless told otherwise."""
     with scope.tenant(tenant.pk):
         return Cap.objects.create(tenant=tenant, limit=limit, **fields)
+
+
+def admit(request: HoldRequest) -> Hold:
+    """Admit within a test's transaction, which what is refused must not spoil."""
+    with transaction.atomic():
+        return holds.admit(request)
 
 
 def hold_request(user: EndUser, sku: str, *, free_per_day: int | None = None, **fields: Any) -> HoldRequest:

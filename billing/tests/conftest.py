@@ -10,7 +10,7 @@ from billing import audit, holds
 from billing.models import Account, Hold
 from tenants import scope
 from tenants.models import EndUser, Tenant
-from tests.factories import fill_wallet, hold_request, make_sku, make_tenant, make_user
+from tests.factories import admit, fill_wallet, hold_request, make_sku, make_tenant, make_user
 
 # So that a failure there says what was compared, as it does in a test's own file.
 pytest.register_assert_rewrite("billing.tests.machine")
@@ -26,7 +26,7 @@ class Shop:
         return hold_request(self.user, **{"sku": self.sku, **fields})
 
     def admit(self, **fields: Any) -> Hold:
-        return holds.admit(self.request(**fields))
+        return admit(self.request(**fields))
 
     def settle(self, hold: Hold, **usage: Any) -> holds.Receipt | None:
         used = {"prompt": 1000, "completion": 500, "source": "upstream", **usage}

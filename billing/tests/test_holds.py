@@ -14,6 +14,7 @@ from tenants import scope
 from tenants.errors import ErrorCode, ProductError
 from tests.factories import (
     YUAN,
+    admit,
     credit,
     fill_wallet,
     hold_request,
@@ -130,7 +131,7 @@ def test_a_budget_cuts_and_refuses_as_a_balance_does(shop: Shop) -> None:
     poor = shop.open_more()
     credit(poor, PROMPT)
     with pytest.raises(ProductError) as refused:
-        holds.admit(hold_request(poor, shop.sku, budget=PROMPT + 59))
+        admit(hold_request(poor, shop.sku, budget=PROMPT + 59))
     assert refused.value.type == "balance_short"
 
 

@@ -8,9 +8,10 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from billing import audit
 from chat.models import ModelOffer, ModelRoute, UpstreamAccount
-from chat.routes import available, find_offer, targets_of
+from chat.routes import available, sale_query, targets_of
 from chat.upstream.base import Limits, Timeouts
 from tenants import scope
+from tenants.table import fetch
 from tests.clients.raw import ask
 from tests.factories import unique
 from tests.servers import web_server
@@ -156,15 +157,15 @@ def test_the_offer_of_a_question_is_one_that_is_available(
         ModelRoute.objects.create(tenant=shop.tenant, offer=offers["dead-route"], account=closed, is_enabled=False)
         slugs = [offer.slug for offer in offers.values()]
         available_slugs = set(available(ModelOffer.objects.all()).values_list("slug", flat=True))
-        found_slugs = {slug for slug in slugs if find_offer(tenant_id=shop.tenant.pk, slug=slug)}
+        found_slugs = {slug for slug in slugs if fetch(sale_query(tenant_id=shop.tenant.pk, slug=slug))}
         assert found_slugs == available_slugs == {offers["own"].slug, offers["routed"].slug}
-        assert find_offer(tenant_id=shop.tenant.pk, slug="foreign") is None
+        assert fetch(sale_query(tenant_id=shop.tenant.pk, slug="foreign")) is None
         for slug in found_slugs:
             with django_assert_num_queries(1):
-                sale = find_offer(tenant_id=shop.tenant.pk, slug=slug)
+                sale = fetch(sale_query(tenant_id=shop.tenant.pk, slug=slug))
             assert sale is not None
             assert targets_of(sale.offer) == targets_of(found(shop, slug))
-        default = find_offer(tenant_id=shop.tenant.pk, slug="")
+        default = fetch(sale_query(tenant_id=shop.tenant.pk, slug=""))
         assert default is not None
         assert default.offer.slug == offers["own"].slug
         assert default.rules.tenant_id is None

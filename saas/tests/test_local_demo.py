@@ -7,7 +7,7 @@ from cryptography.fernet import Fernet
 from django.utils import timezone
 from pytest_django import Settings
 
-from billing import holds, ledger, pricing, quota
+from billing import ledger, pricing, quota
 from billing.models import FreeQuota, Plan, PlanAllowance, Transfer
 from chat.models import ModelOffer, UpstreamAccount
 from saas.local.demo import FREE_PER_DAY, open_demo
@@ -15,7 +15,7 @@ from tenants import scope
 from tenants.errors import ErrorCode, ProductError
 from tenants.login import user_of_token
 from tenants.models import EndUser, PlatformMembership, StaffUser, Tenant
-from tests.factories import hold_request
+from tests.factories import admit, hold_request
 
 pytestmark = pytest.mark.django_db
 
@@ -58,9 +58,9 @@ def test_alice_can_pay_and_bob_has_nothing(settings: Settings, tmp_path: Path, s
     assert bobs == FREE_PER_DAY
     with scope.tenant(tenant.pk):
         request = {"free_per_day": FREE_PER_DAY, "prompt_tokens": 100, "max_completion_tokens": 100}
-        admitted = holds.admit(hold_request(users["alice"], "smollm2-135m", **request))
+        admitted = admit(hold_request(users["alice"], "smollm2-135m", **request))
         with pytest.raises(ProductError) as refusal:
-            holds.admit(hold_request(users["bob"], "smollm2-135m", **request))
+            admit(hold_request(users["bob"], "smollm2-135m", **request))
     assert (admitted.free, refusal.value.code) == (False, ErrorCode.RECHARGE)
 
 

@@ -18,7 +18,7 @@ from billing.pricing import Prices, Quantities, amount, current_prices
 from billing.tests.machine.books import TOKENS, USERS, Books
 from tenants import scope
 from tenants.errors import ProductError
-from tests.factories import fill_wallet, hold_request, make_price, unique
+from tests.factories import admit, fill_wallet, hold_request, make_price, unique
 
 USED = st.builds(
     lambda prompt, cached, completion: Quantities(prompt=prompt, cached=min(cached, prompt), completion=completion),
@@ -112,7 +112,7 @@ class Answers(Books):
             free_per_day=free,
         )
         try:
-            hold = holds.admit(request)
+            hold = admit(request)
         except ProductError:
             return multiple()
         assert longest // 10 <= hold.max_completion_tokens <= longest
@@ -130,7 +130,7 @@ class Answers(Books):
         self.held[hold.pk] = Held(row=hold, prices=prices, day=self.day, number=self.answers)
         self.admitted(self.held[hold.pk])
         with pytest.raises(holds.DuplicateKeyError):
-            holds.admit(request)
+            admit(request)
         return hold.pk
 
     def its(self, pk: Any) -> dict[str, Any]:
