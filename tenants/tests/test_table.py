@@ -1,15 +1,16 @@
 """SQL written by hand reads and writes rows as the ORM does."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from django.db import IntegrityError
+from django.db import DatabaseError, IntegrityError, connection, transaction
 from pytest_django import DjangoAssertNumQueries
 
 from tenants import scope
 from tenants.models import EndUser
 from tenants.scope import WrongScopeError
-from tenants.table import Query, Statement, Table, fetch, fetch_all, run_all
+from tenants.table import Query, Statement, Table, fetch, fetch_all, run, run_all
 from tests.factories import make_tenant, make_user
 
 ONE = Query("SELECT 1", {}, list)
@@ -63,6 +64,36 @@ def test_statements_sent_together_stand_or_fall_together(committed_db: None) -> 
     bad = Statement("INSERT INTO tenants_enduser (id, tenant_id) VALUES (%(id)s, NULL)", {"id": user.pk})
     with pytest.raises(IntegrityError):
         run_all([change, bad])
+    assert fetch(Query("SELECT nickname FROM tenants_enduser WHERE id = %(id)s", {"id": user.pk}, list)) == [
+        ("before",)
+    ]
+
+
+def test_a_transaction_begins_with_its_first_statement(committed_db: None) -> None:
+    user = make_user(make_tenant(), nickname="before")
+    change = "UPDATE tenants_enduser SET nickname = %(name)s WHERE id = %(id)s"
+    name = Query("SELECT nickname FROM tenants_enduser WHERE id = %(id)s", {"id": user.pk}, list)
+    with transaction.atomic():
+        run(change, {"id": user.pk, "name": "first"})
+        run(change, {"id": user.pk, "name": "second"})
+        transaction.set_rollback(True)
+    assert fetch(name) == [("before",)]
+    with transaction.atomic():
+        assert fetch_all(name, ONE) == [[("before",)], [(1,)]]
+        run(change, {"id": user.pk, "name": "after"})
+    connection.close()
+    assert fetch(name) == [("after",)]
+
+
+def test_where_the_first_statement_fails_the_transaction_does(committed_db: None) -> None:
+    user = make_user(make_tenant(), nickname="before")
+    change = Statement("UPDATE tenants_enduser SET nickname = 'after' WHERE id = %(id)s", {"id": user.pk})
+    for broken in ("SELECT 1 / 0", "SELECT FROM nowhere", "SELEKT 1"):
+        with transaction.atomic():
+            for statements in ([Statement(broken, {}), change], [change]):
+                with suppress(DatabaseError):
+                    run_all(statements)
+            transaction.set_rollback(True)
     assert fetch(Query("SELECT nickname FROM tenants_enduser WHERE id = %(id)s", {"id": user.pk}, list)) == [
         ("before",)
     ]
