@@ -3,6 +3,7 @@
 They are installed once, at the versions below, into environments of their own under `var/bench`.
 """
 
+import json
 import secrets
 import subprocess
 import sys
