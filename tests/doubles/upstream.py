@@ -225,7 +225,7 @@ class _Answer:
 
     async def _give_sees(self) -> web.StreamResponse:
         said = next(message["content"] for message in reversed(self._body["messages"]) if message["role"] == "user")
-        parts = [{"type": "text", "text": said}] if isinstance(said, str) else said
+        parts: list[dict[str, Any]] = [{"type": "text", "text": said}] if isinstance(said, str) else said
         seen = [_seen_in(part["image_url"]["url"]) for part in parts if part["type"] == "image_url"]
         return await self._stream([f"{each}; " for each in seen] + [part.get("text", "") for part in parts])
 
