@@ -1,6 +1,6 @@
 /** What stands in the composer beside the text: chosen, on its way to the server, there, or not taken. */
 
-import { computed, reactive, ref } from 'vue'
+import { computed, markRaw, reactive, ref } from 'vue'
 import * as api from '@/api/chat'
 import { Refused } from '@/api/client'
 import type { Picked } from '@/transport/platform'
@@ -81,7 +81,8 @@ export function add(chosen: readonly Picked[]): string {
         state: 'waiting',
         progress: 0,
         failure: '',
-        picked,
+        // A browser takes no file that is watched.
+        picked: markRaw(picked),
         isSent: false,
       })
     }
