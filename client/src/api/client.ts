@@ -76,16 +76,21 @@ function take<T>(data: unknown, token: string, resolve: (data: T) => void, rejec
   reject(new Refused(refusal))
 }
 
+/** How long an upload may take on a bad network, ms. */
+const UPLOAD = 180_000
+
 /** Uploads a file as the form field "file", and tells how far it is, 0…100. */
 export function upload<T>(path: string, picked: Picked, progress: (percent: number) => void): Promise<T> {
   const token = around.token
   return new Promise((resolve, reject) => {
     const task = uni.uploadFile({
       url: addressOf(path, {}),
-      // A page has the file, a mini-program its path, whose last part is not the file's name.
-      ...(picked.file === undefined ? { filePath: picked.path } : { file: picked.file }),
+      // A page has the file, and must name a path as well; the last part of a mini-program's is not the file's name.
+      filePath: picked.path || picked.name,
+      ...(picked.file === undefined ? {} : { file: picked.file }),
       name: 'file',
       formData: { name: picked.name },
+      timeout: UPLOAD,
       header: { 'Accept-Language': around.language, Authorization: `Bearer ${token}` },
       success: ({ data }) => take(typeof data === 'string' ? parsed(data) : data, token, resolve, reject),
       fail: () => reject(new Refused(refusalOf({ type: 'network' }, around.offline))),
