@@ -85,7 +85,7 @@ export const en: Record<keyof typeof zh, string> = {
   allCategories: 'All',
   rolesEmpty: 'There are no assistants yet',
   startRole: 'Start',
-  shareHint: 'Anyone with this link can read the conversation as it is now, for 30 days.',
+  shareHint: 'Anyone with this link can read the conversation as it is now and see its pictures, for 30 days.',
   copyLink: 'Copy the link',
   reportTitle: 'Report this answer',
   reportDetail: 'More about it (optional), then choose a reason',

@@ -86,7 +86,7 @@ export const zh = {
   allCategories: '全部',
   rolesEmpty: '这里还没有助手',
   startRole: '开始对话',
-  shareHint: '任何人都可以通过这个链接查看到目前为止的对话，30 天内有效。',
+  shareHint: '任何人都可以通过这个链接查看到目前为止的对话及其中的图片，30 天内有效。',
   copyLink: '复制链接',
   reportTitle: '举报这条回答',
   reportDetail: '补充说明（可不填），然后选择原因',
