@@ -66,16 +66,18 @@ def index_messages() -> int:
 @shared_task
 def forget_unsent() -> int:
     """Throw away what was attached to nothing for a day; return how many."""
-    with scope.platform("sweep of every tenant's attachments that were never sent"):
-        waiting = Attachment.objects.filter(message__isnull=True, created_at__lt=timezone.now() - UNSENT)
-        unsent = list(waiting.values_list("tenant_id", "pk")[:_BATCH])
-    count = 0
-    for tenant_id in {tenant_id for tenant_id, _pk in unsent}:
-        with scope.tenant(tenant_id):
-            # One that is being sent this moment is not unsent any more.
-            mine = Attachment.objects.filter(pk__in=[pk for owner, pk in unsent if owner == tenant_id])
-            count += mine.filter(message__isnull=True).delete()[0]
-    return count
+    count, before = 0, timezone.now() - UNSENT
+    while True:
+        with scope.platform("sweep of every tenant's attachments that were never sent"):
+            waiting = Attachment.objects.filter(message__isnull=True, created_at__lt=before)
+            unsent = list(waiting.values_list("tenant_id", "pk")[:_BATCH])
+        for tenant_id in {tenant_id for tenant_id, _pk in unsent}:
+            with scope.tenant(tenant_id):
+                # One that is being sent this moment is not unsent any more.
+                mine = Attachment.objects.filter(pk__in=[pk for owner, pk in unsent if owner == tenant_id])
+                count += mine.filter(message__isnull=True).delete()[0]
+        if len(unsent) < _BATCH:
+            return count
 
 
 @shared_task
