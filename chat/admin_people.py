@@ -28,7 +28,8 @@ from billing.admin.money import CreditedUserAdmin, button
 from billing.models import Entry, Hold, Order, UsageRecord
 from billing.models.account import USER_KINDS
 from billing.yuan import show_money
-from chat.models import Conversation, ConversationLook, Message
+from chat.attachments import data_url, listed
+from chat.models import Attachment, Conversation, ConversationLook, Message
 from tenants.adminsite import ReadOnlyTenantModelAdmin, list_url
 from tenants.exports import ExportsRows
 from tenants.filters import DaysFilter
@@ -46,6 +47,8 @@ _SUPPORT: Final = frozenset({Role.OWNER.value, Role.SUPPORT.value})
 SHOWN: Final = 8
 # Of a conversation so many messages, the last ones, are shown at once.
 MOST_MESSAGES: Final = 200
+# And so many of the pictures in them, the last ones; the page holds them itself, so that a look at it is all there is.
+MOST_PICTURES: Final = 20
 _USED_DAYS: Final = 30
 
 
@@ -243,7 +246,7 @@ class ConversationAdmin(ReadOnlyTenantModelAdmin):
         if is_open:
             self._note(request, conversation, form.cleaned_data["reason"])
             messages = Message.objects.filter(tenant=conversation.tenant_id, conversation=conversation)
-            said = list(messages.order_by("-created_at", "-pk")[:MOST_MESSAGES])[::-1]
+            said = _with_files(list(messages.order_by("-created_at", "-pk")[:MOST_MESSAGES])[::-1])
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -278,6 +281,19 @@ class ConversationAdmin(ReadOnlyTenantModelAdmin):
         )
 
 
+def _with_files(said: list[Message]) -> list[Message]:
+    """Give each message its attachments, the last pictures to be seen and all texts to be read."""
+    ids = [each for message in listed(said) for each in message.attachments]
+    rows = Attachment.objects.filter(tenant=said[0].tenant_id, pk__in=ids) if ids else Attachment.objects.none()
+    pictures = {row.pk: row for row in rows.filter(kind=Attachment.Kind.IMAGE).order_by("-pk")[:MOST_PICTURES]}
+    texts = dict(rows.filter(kind=Attachment.Kind.TEXT).values_list("pk", "text"))
+    for message in said:
+        for file in message.files:  # type: ignore[attr-defined]  # `listed` put them there
+            file.shown = data_url(pictures[file.pk]) if file.pk in pictures else ""
+            file.read = texts.get(file.pk, "")
+    return said
+
+
 class ConversationLookAdmin(ExportsRows, ReadOnlyTenantModelAdmin):  # type: ignore[misc]  # unfold's mix-ins
     """Who has read which conversation, and why: for owners."""
 
@@ -306,7 +322,7 @@ class MessageAdmin(ReadOnlyTenantModelAdmin):
     list_filter_submit = True
     list_select_related = ("tenant", "user", "api_key")
     search_fields = ("=id", "=conversation__id", "user__username")
-    exclude = ("question", "answer")
+    exclude = ("question", "attachments", "answer")
     ordering = ("-id",)  # they are numbered by their time
     show_full_result_count = False
 

@@ -11,6 +11,7 @@ from django.http import HttpResponse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from chat.attachments import files_of, listed
 from chat.labels import ai_label, aigc
 from chat.models import Conversation, Message
 from tenants.models import Tenant
@@ -50,21 +51,23 @@ def _json(rows: Iterable[Conversation], label: str, facts: dict[str, Any]) -> It
 
 
 def told_of(row: Conversation, messages: Iterable[Message]) -> dict[str, Any]:
-    """Return a conversation as JSON's types."""
+    """Return a conversation as JSON's types; what was attached is named."""
     return {
         "id": str(row.pk),
         "title": row.title,
         "created_at": row.created_at.isoformat(),
-        "messages": [_message(said) for said in messages],
+        "messages": [_message(said) for said in listed(list(messages))],
     }
 
 
 def _message(said: Message) -> dict[str, Any]:
     answer = {"model": said.offer_slug, "text": said.answer, "ai_generated": True, "state": said.state}
+    files = [{"id": str(file.pk), "kind": file.kind, "name": file.name} for file in files_of(said)]
     return {
         "id": str(said.pk),
         "asked_at": said.created_at.isoformat(),
         "question": said.question,
+        **({"attachments": files} if files else {}),
         "answer": answer,
     }
 
@@ -72,11 +75,13 @@ def _message(said: Message) -> dict[str, Any]:
 def _markdown(rows: Iterable[Conversation], zone: ZoneInfo, label: str, facts: dict[str, Any]) -> Iterator[str]:
     # JSON is YAML, too: the front matter is where programs look for a Markdown file's metadata.
     yield f"---\nAIGC: {json.dumps(facts, ensure_ascii=False)}\n---\n\n> {label}\n"
-    asked, nothing = _("Question"), _("No answer.")
+    asked, attached, nothing = _("Question"), _("Attached"), _("No answer.")
     for row in rows:
         yield f"\n# {_one_line(row.title)}\n\n{_moment(row.created_at, zone)}\n"
-        for said in row.messages.all():
+        for said in listed(list(row.messages.all())):
             yield f"\n## {asked}\n\n{said.question}\n"
+            if names := ", ".join(_one_line(file.name) for file in files_of(said)):
+                yield f"\n{attached}: {names}\n"
             heading = _("AI-generated answer (%(model)s)") % {"model": said.offer_slug}
             yield f"\n## {heading}\n\n{said.answer or nothing}\n"
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.db.models import BooleanField, ExpressionWrapper, Q, Value
 from django.http import HttpRequest
 from ninja import Router, Schema
 
@@ -16,11 +17,13 @@ router = Router(tags=["chat"])
 
 
 class ModelOut(Schema):
-    """A model that a chat may name."""
+    """A model that a chat may name, and whether it takes pictures, and text files, with a question."""
 
     slug: str
     name: str
     is_default: bool
+    images: bool
+    files: bool
 
 
 class FrontOut(BrandOut):
@@ -40,10 +43,12 @@ def front(request: HttpRequest) -> Any:
 def front_of(tenant: Tenant) -> dict[str, Any]:
     """Return what `FrontOut` holds, in the language that is active. In the tenant's scope."""
     role = Role.objects.filter(is_enabled=True, is_default=True).only("suggestions").first()
-    offers = offers_on_sale().order_by("-is_default", "name", "pk").values("slug", "name", "is_default")
+    sees = ExpressionWrapper(Q(image_tokens__gt=0), output_field=BooleanField())
+    # Texts become a part of the question: every model reads them.
+    offers = offers_on_sale().order_by("-is_default", "name", "pk").annotate(images=sees, files=Value(value=True))
     return {
         **introduced(tenant),
         "label": ai_label(),
         "suggestions": [line.strip() for line in role.suggestions.splitlines() if line.strip()] if role else [],
-        "models": list(offers),
+        "models": list(offers.values("slug", "name", "is_default", "images", "files")),
     }

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from chat import export as files
 from chat import search as searching
+from chat.attachments import AttachmentOut, listed
 from chat.findings import find_conversation, parse_id
 from chat.models import Conversation, Feedback, Message, SearchEntry, ShareLink
 from chat.turn import find_message
@@ -63,6 +64,7 @@ class MessageOut(Schema):
     parent_id: uuid.UUID | None
     model: str = Field(alias="offer_slug")
     question: str
+    attachments: list[AttachmentOut] = Field(alias="files")
     answer: str
     state: str
     finish_reason: str
@@ -161,14 +163,14 @@ def messages(
     """Return a conversation's latest messages, the oldest of them first; `before` and `before_id` page backwards."""
     found = find_conversation(user_id=user_of(request).pk, conversation_id=conversation_id)
     said = _with_rating(Message.objects.filter(conversation=found)).order_by("-created_at", "-pk")
-    return ok(list(_older(said, "created_at", before, before_id)[:limit])[::-1])
+    return ok(listed(list(_older(said, "created_at", before, before_id)[:limit])[::-1]))
 
 
 @router.get("/messages/{message_id}", response=Envelope[MessageOut])
 def message(request: HttpRequest, message_id: str) -> Any:
     """Return one message of the user's own."""
     found = find_message(user_id=user_of(request).pk, message_id=parse_id(message_id))
-    return ok(_with_rating(Message.objects.filter(pk=found.pk)).get())
+    return ok(listed([_with_rating(Message.objects.filter(pk=found.pk)).get()])[0])
 
 
 def _with_rating(rows: QuerySet[Message]) -> QuerySet[Any]:

@@ -1,4 +1,4 @@
-"""What hangs on conversations and messages: links that share them, opinions, reports, and the index of the search.
+"""What hangs on conversations and messages: files, links that share them, opinions, reports, the search's index.
 
 Models of chat that name the others by their labels only; `chat.models` brings them in for Django.
 """
@@ -10,6 +10,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from django.utils.translation import gettext_lazy as _
+from uuid_utils.compat import uuid7
 
 from tenants.scope import SameTenant, TenantOwned
 
@@ -18,6 +19,57 @@ def _key(target: str, name: Any, **fields: Any) -> Any:
     """Return a key to a tenant's row; its composite constraint, and its index if it needs one, are the model's."""
     fields = {"on_delete": models.CASCADE, **fields}
     return models.ForeignKey(target, verbose_name=name, db_constraint=False, db_index=False, related_name="+", **fields)
+
+
+class Attachment(TenantOwned):
+    """A picture or a text that a user sends along with a question, made harmless when it came (`chat.uploads`).
+
+    `message` is the first question that it was sent with; empty: none yet, and then it goes after a day. Questions that
+    are asked again name it, too (`Message.attachments`), within one conversation. The bytes are here, where every web
+    process finds them and what erases a conversation erases them (docs/adr, "Attachments lie in the database").
+    """
+
+    class Kind(models.TextChoices):
+        """What a model is given of it."""
+
+        IMAGE = "image", _("picture")
+        TEXT = "text", _("text")
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    user = _key("tenants.EndUser", _("user"), on_delete=models.PROTECT)
+    message = _key("chat.Message", _("message"), null=True, blank=True)
+    kind = models.CharField(_("kind"), max_length=5, choices=Kind.choices)
+    name = models.CharField(_("name"), max_length=120)
+    media_type = models.CharField(_("media type"), max_length=40)
+    # Of what is kept, bytes and pixels.
+    size = models.PositiveIntegerField(_("size"))
+    width = models.PositiveSmallIntegerField(_("width"), default=0)
+    height = models.PositiveSmallIntegerField(_("height"), default=0)
+    # Of what came, so that the same, sent once more, is not kept twice.
+    sha256 = models.CharField(_("SHA-256"), max_length=64)
+    text = models.TextField(_("text"), blank=True, default="")
+    data = models.BinaryField(_("picture"), default=b"")
+    created_at = models.DateTimeField(_("uploaded"), auto_now_add=True)
+
+    class Meta(TenantOwned.Meta):
+        verbose_name = _("attachment")
+        verbose_name_plural = _("attachments")
+        constraints: ClassVar = [
+            *TenantOwned.Meta.constraints,
+            SameTenant(field="user", name="chat_attachment_user_fk"),
+            SameTenant(field="message", name="chat_attachment_message_fk"),
+            models.CheckConstraint(
+                condition=models.Q(kind="image", text="") | models.Q(kind="text", data=b""),
+                name="chat_attachment_one_content",
+            ),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["tenant", "user"], name="chat_attachment_mine"),
+            models.Index(fields=["tenant", "message"], name="chat_attachment_of"),
+            models.Index(
+                fields=["tenant", "created_at"], condition=models.Q(message__isnull=True), name="chat_attachment_unsent"
+            ),
+        ]
 
 
 class SearchEntry(TenantOwned):

@@ -6,6 +6,7 @@ What needs none of these, or only names them, is in `chat.library` and `chat.mar
 from typing import Any, ClassVar
 
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
@@ -14,7 +15,7 @@ from uuid_utils.compat import uuid7
 
 from chat.keyring import ApiKey
 from chat.library import Announcement, AnnouncementRead, ChatRules, PlatformAnnouncement, RoleCategory
-from chat.marks import ConversationLook, Feedback, Report, SearchEntry, ShareLink
+from chat.marks import Attachment, ConversationLook, Feedback, Report, SearchEntry, ShareLink
 from chat.moderation import models as moderation_models  # noqa: F401  Django finds an app's models from here
 from chat.upstream.addresses import is_forbidden_literal
 from chat.upstream.parameters import BadRulesError, check_rules
@@ -25,6 +26,7 @@ __all__ = [
     "Announcement",
     "AnnouncementRead",
     "ApiKey",
+    "Attachment",
     "ChatRules",
     "Conversation",
     "ConversationLook",
@@ -156,8 +158,8 @@ class ModelOffer(TenantOwned):
     )
     image_tokens = models.PositiveIntegerField(
         _("tokens that an image takes at most"),
-        default=2000,
-        help_text=_("For images that come by the API: so much is frozen for each. 0: the model takes none."),
+        default=0,
+        help_text=_("So much is frozen for each image, in chats and by the API. 0: the model takes none."),
     )
     quota_group = models.CharField(_("quota group"), max_length=40, default="default")
     paid_way = models.BooleanField(_("may be paid for"), default=True)
@@ -426,6 +428,9 @@ class Message(TenantOwned):
     client_msg_id = models.CharField(_("client's message id"), max_length=64, null=True)
     offer_slug = models.CharField(_("model"), max_length=64)
     question = models.TextField(_("question"))
+    # Ids, in their order. No keys: a question that is asked again has those of the first, and what is not there any
+    # more was erased with it.
+    attachments = ArrayField(models.UUIDField(), verbose_name=_("attachments"), default=list, editable=False)
     answer = models.TextField(_("answer"), default="")
     state = models.CharField(_("state"), max_length=8, choices=State.choices, default=State.RUNNING)
     finish_reason = models.CharField(_("finish reason"), max_length=32, default="")

@@ -40,14 +40,75 @@ def too_long() -> ProductError:
     )
 
 
-def no_images() -> ProductError:
-    """10001: the model takes text only."""
+def no_images(*, scope: str = "messages") -> ProductError:
+    """10001: the model takes text only; `scope` is the parameter that has the images."""
     return ProductError(
         ErrorCode.INVALID,
         _("This model takes no images. Please choose another one."),
         type="images_not_taken",
-        scope="messages",
+        scope=scope,
         action="choose_model",
+    )
+
+
+def attachment_not_taken() -> ProductError:
+    """10001: neither a picture nor a text that can be read here."""
+    return ProductError(
+        ErrorCode.INVALID,
+        _("This file cannot be read here. Pictures (JPEG, PNG, WebP, GIF) and text files can be sent."),
+        type="attachment_not_taken",
+        scope="file",
+        action="choose_file",
+    )
+
+
+def attachment_too_large(measure: str, *, limit: int) -> ProductError:
+    """10001: the file has more than `limit` of a `measure`: "bytes", "pixels", "characters"."""
+    return ProductError(
+        ErrorCode.INVALID,
+        _("This file is too large. Please choose a smaller one, or send a part of it."),
+        type="attachment_too_large",
+        scope="file",
+        action="choose_file",
+        measure=measure,
+        limit=limit,
+    )
+
+
+def too_many_attachments(*, limit: int) -> ProductError:
+    """10001: more than a message may have."""
+    return ProductError(
+        ErrorCode.INVALID,
+        _("So many files cannot be sent at once. Please send some of them with another message."),
+        type="too_many_attachments",
+        scope="attachments",
+        action="split",
+        limit=limit,
+    )
+
+
+def attachments_full(*, used: int, limit: int) -> ProductError:
+    """102: a user's attachments take as many bytes as one may have; conversations that are deleted free theirs."""
+    return ProductError(
+        ErrorCode.QUOTA,
+        _("Your files take all the room that there is. Please delete conversations that you no longer need."),
+        type="attachments_full",
+        scope="user",
+        action="delete_conversations",
+        reset_at=None,
+        used=used,
+        limit=limit,
+    )
+
+
+def attachment_not_found() -> ProductError:
+    """404: no such attachment of the user's, or one of another conversation; what was never sent goes after a day."""
+    return ProductError(
+        ErrorCode.NOT_FOUND,
+        _("This file is no longer there. Please attach it again."),
+        type="attachment_not_found",
+        scope="attachments",
+        action="attach_again",
     )
 
 

@@ -1,6 +1,7 @@
 """The chat request as it arrives: query, form or JSON, from any client, turned into checked values or a refusal."""
 
 import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -8,10 +9,13 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import orjson
+from django.conf import settings
 from django.core.files.uploadhandler import MemoryFileUploadHandler
 from django.http.multipartparser import MultiPartParser, MultiPartParserError
 from django.utils.translation import gettext_lazy as _
 
+from chat import refusals
+from chat.findings import parse_id
 from chat.turn import MAX_QUESTION_CHARACTERS, Ask
 from tenants.errors import ErrorCode, ProductError
 
@@ -89,10 +93,13 @@ def read_parameters(values: Mapping[str, Any]) -> ChatParameters:
     text = {name: _text(values, name) for name in _TEXT_PARAMETERS}
     if not text["message_id"]:
         _check_question(text)
+        if text["regenerate"] and _attachments(values) is not None:
+            raise invalid("attachments", _("A question that is asked again keeps its files. To change them, use edit."))
     if len(text["client_msg_id"]) > MAX_KEY_CHARACTERS:
         raise invalid("client_msg_id", _("client_msg_id may have at most 64 characters."))
+    asked: dict[str, Any] = {name: text[name] for name in _ASKED}
     return ChatParameters(
-        ask=Ask(call=None, **{name: text[name] for name in _ASKED}),
+        ask=Ask(**asked, attachments=_attachments(values)),
         resume=text["message_id"],
         offset=_number(values, "offset"),
         token=text["token"],
@@ -124,6 +131,33 @@ def _text(values: Mapping[str, Any], name: str) -> str:
     if "\x00" in value or (not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value)):
         raise invalid(name, _("The text holds characters that cannot be stored."))
     return value
+
+
+def _attachments(values: Mapping[str, Any]) -> tuple[uuid.UUID, ...] | None:
+    """Return the ids of what is attached, each once: from a JSON list, or from text with commas; None: not said."""
+    given = values.get("attachments")
+    if isinstance(given, str):
+        text = _text(values, "attachments").strip()
+        if not text:
+            return None
+        given = _listed(text) if text.startswith("[") else text.split(",")
+    elif given is None:
+        return None
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+        raise invalid("attachments", _("This parameter must be a list of ids."))
+    if len(given) > settings.ATTACHMENTS_PER_MESSAGE:
+        raise refusals.too_many_attachments(limit=settings.ATTACHMENTS_PER_MESSAGE)
+    ids = [parse_id(each.strip()) for each in given]
+    if None in ids:
+        raise refusals.attachment_not_found()
+    return tuple(dict.fromkeys(each for each in ids if each is not None))
+
+
+def _listed(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        return None
 
 
 def _number(values: Mapping[str, Any], name: str) -> int:

@@ -11,15 +11,16 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
 from ninja import Router, Schema
 from pydantic import Field
 
-from chat.findings import find_conversation
+from chat.attachments import AttachmentOut, download, listed, served
+from chat.findings import find_conversation, parse_id
 from chat.labels import ai_label, aigc, service_name
-from chat.models import Message, Report, ShareLink
+from chat.models import Attachment, Message, Report, ShareLink
 from chat.refusals import nothing_to_share, share_not_found
 from tenants import throttle
 from tenants.api import DAY_SECONDS, Envelope, Text, address_of, current_tenant, ok, signed_in, user_of
@@ -59,10 +60,11 @@ class SharedOut(Schema):
 
 
 class SaidOut(Schema):
-    """A question and its answer, which a model made."""
+    """A question and its answer, which a model made; of what was attached pictures can be seen, texts are named."""
 
     id: uuid.UUID
     question: str
+    attachments: list[AttachmentOut] = Field(alias="files")
     answer: str
     model: str = Field(alias="offer_slug")
     asked_at: datetime = Field(alias="created_at")
@@ -131,6 +133,18 @@ def shared(request: HttpRequest, token: str) -> Any:
     return ok(shared_conversation(tenant=current_tenant(request), token=token))
 
 
+@router.get("/shared/{token}/attachments/{attachment_id}", openapi_extra=download("image/jpeg"))
+def shared_picture(request: HttpRequest, token: str, attachment_id: str) -> HttpResponse:  # noqa: ARG001  # ninja's first
+    """Return a picture that a link shows, to anybody on the hosts of its tenant."""
+    found, link = parse_id(attachment_id), find_share(token)
+    if found is None or not _said(link).filter(attachments__contains=[found]).exists():
+        raise share_not_found()
+    picture = Attachment.objects.filter(pk=found, kind=Attachment.Kind.IMAGE).first()
+    if picture is None:
+        raise share_not_found()
+    return served(picture)
+
+
 @router.post("/shared/{token}/report", response=Envelope[None])
 def report_shared(request: HttpRequest, token: str, payload: ReportIn) -> Any:
     """Tell the tenant's staff what is wrong with a message that a link shows; nothing is kept of who told."""
@@ -172,7 +186,7 @@ def shared_conversation(*, tenant: Tenant, token: str) -> dict[str, Any]:
         "aigc": aigc(produced_id=f"share-{link.pk}", tenant=tenant),
         "shared_at": link.created_at,
         "expires_at": link.expires_at,
-        "messages": list(_said(link)),
+        "messages": listed(list(_said(link))),
     }
 
 

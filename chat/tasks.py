@@ -12,7 +12,8 @@ from django.utils import timezone, translation
 from billing import holds
 from billing.models import Hold
 from chat import keys, refusals, search
-from chat.models import Conversation, Feedback, Message, SearchEntry
+from chat.attachments import UNSENT
+from chat.models import Attachment, Conversation, Feedback, Message, SearchEntry
 from chat.turn import note_charge
 from tenants import scope
 
@@ -63,6 +64,23 @@ def index_messages() -> int:
 
 
 @shared_task
+def forget_unsent() -> int:
+    """Throw away what was attached to nothing for a day; return how many."""
+    count, before = 0, timezone.now() - UNSENT
+    while True:
+        with scope.platform("sweep of every tenant's attachments that were never sent"):
+            waiting = Attachment.objects.filter(message__isnull=True, created_at__lt=before)
+            unsent = list(waiting.values_list("tenant_id", "pk")[:_BATCH])
+        for tenant_id in {tenant_id for tenant_id, _pk in unsent}:
+            with scope.tenant(tenant_id):
+                # One that is being sent this moment is not unsent any more.
+                mine = Attachment.objects.filter(pk__in=[pk for owner, pk in unsent if owner == tenant_id])
+                count += mine.filter(message__isnull=True).delete()[0]
+        if len(unsent) < _BATCH:
+            return count
+
+
+@shared_task
 def erase_deleted() -> int:
     """Erase what was said in conversations that were deleted long enough ago; return how many.
 
@@ -84,6 +102,7 @@ def _erase(conversation: Conversation) -> bool:
         said = Message.objects.filter(conversation=conversation)
         SearchEntry.objects.filter(message__in=said).delete()
         Feedback.objects.filter(message__in=said).delete()
-        said.update(question="", answer="", indexed_at=timezone.now())
+        Attachment.objects.filter(message__in=said).delete()
+        said.update(question="", attachments=[], answer="", indexed_at=timezone.now())
     log.info("conversation_erased", conversation_id=str(conversation.pk))
     return True

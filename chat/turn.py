@@ -24,7 +24,8 @@ from django.utils.translation import gettext_lazy as _
 from billing import adjustments, holds
 from billing.pricing import Quantities
 from billing.tasks import enqueue_record
-from chat import keys, refusals
+from chat import attachments, keys, refusals
+from chat.attachments import Attached
 from chat.context import build_context, check_call, estimate_tokens
 from chat.events import FailureKind
 from chat.findings import ROOT, Findings, Place, findings_at, parse_id
@@ -39,7 +40,7 @@ from chat.upstream.base import ChatRequest, UpstreamTarget
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import EndUser, Tenant
-from tenants.table import Planned, Query, Statement, Table, carry_out, fetch, fetch_all
+from tenants.table import Planned, Query, Statement, Table, carry_out, fetch, fetch_all, run_all
 
 log = structlog.get_logger(__name__)
 
@@ -106,8 +107,9 @@ class Ask:
     """What a user asks for, parsed and of the right types, not yet checked against anything stored.
 
     At most one of `parent` (the message that the question follows), `regenerate` (the message whose question is asked
-    again) and `edit` (the message whose question this one replaces) is given; "" where not. A `call` takes the place of
-    the text and of everything about conversations.
+    again) and `edit` (the message whose question this one replaces) is given; "" where not. `attachments` are ids;
+    None: those of the message that is replaced, if one is. A `call` takes the place of the text and of everything
+    about conversations.
     """
 
     message: str = ""
@@ -118,7 +120,11 @@ class Ask:
     model: str = ""
     role: str = ""
     client_msg_id: str = ""
+    attachments: tuple[uuid.UUID, ...] | None = None
     call: Call | None = None
+    # What of the attachments was found, and whose words moderation masked.
+    files: tuple[Attached, ...] = field(default=(), repr=False)
+    masked: tuple[Attached, ...] = field(default=(), repr=False)
 
     @property
     def names_a_message(self) -> bool:
@@ -233,10 +239,13 @@ def open_turn(  # noqa: PLR0913  what a request is, and what is known of it
     """
     findings = None if ask.names_a_message else findings
     ask = _place(user, ask)
+    ask = replace(ask, files=attachments.find_for(user_id=user.pk, ids=ask.attachments or ()))
     screened, ask = _screen(tenant, user, ask)
     if ask.call is not None:
         _refuse_repeated(user, ask)
     try:
+        if len(ask.files) != len(ask.attachments or ()):
+            raise refusals.attachment_not_found()
         if is_full:
             raise too_many("process", settings.MAX_ANSWERS)
         if screened:
@@ -316,19 +325,32 @@ def _place_question(message: Message, ask: Ask, findings: Findings, sale: OnSale
     """Put a person's question into its conversation, and return it with as much of that as fits."""
     conversation, is_new = _conversation_of(message.user, ask, findings)
     branch, offer = findings.branch, sale.offer
-    messages = build_context(conversation.role, branch=branch, question=ask.message, offer=offer, rules=sale.rules)
+    seen = [each for said in branch if said.is_answered for each in said.attachments]
+    messages = build_context(
+        conversation.role,
+        branch=branch,
+        question=ask.message,
+        offer=offer,
+        rules=sale.rules,
+        files=ask.files,
+        earlier=attachments.earlier(user_id=message.user_id, ids=seen),
+    )
     message.conversation = conversation
     message.parent_id = branch[0].id if branch else None
     message.question = ask.message
+    message.attachments = [file.id for file in ask.files]
     touched = {"tenant": message.tenant_id, "conversation": conversation.pk, "now": timezone.now()}
-    return _Prompt(
-        request=ChatRequest(messages=messages, max_tokens=offer.max_output_tokens),
-        tokens=estimate_tokens(messages, offer),
-        rows=[
-            _CONVERSATIONS.insertion(conversation) if is_new else Statement(_TOUCH, touched),
-            _MESSAGES.insertion(message),
-        ],
-    )
+    rows = [
+        _CONVERSATIONS.insertion(conversation) if is_new else Statement(_TOUCH, touched),
+        _MESSAGES.insertion(message),
+    ]
+    prompt_tokens = estimate_tokens(messages, offer)
+    if ask.files:
+        run_all(rows)
+        rows.clear()
+        attachments.claim(message=message, files=ask.files, changed=ask.masked)
+    attachments.with_pictures(messages)
+    return _Prompt(ChatRequest(messages=messages, max_tokens=offer.max_output_tokens), prompt_tokens, rows)
 
 
 def _conversation_of(user: EndUser, ask: Ask, findings: Findings) -> tuple[Conversation, bool]:
@@ -365,10 +387,20 @@ def _place_call(message: Message, ask: Ask, call: Call, offer: ModelOffer) -> _P
 def _screen(tenant: Tenant, user: EndUser, ask: Ask) -> tuple[Screened | None, Ask]:
     """Return what the tenant's moderation knows of what is asked, and that with what it masks masked."""
     if ask.call is None:
-        screened = screen(tenant, user, ask.message)
-        return screened, replace(ask, message=screened.text) if screened else ask
+        screened = screen(tenant, user, ask.message, attached=[f"{file.name}\n{file.text}" for file in ask.files])
+        return screened, _clean(ask, screened) if screened else ask
     screened, messages = screen_messages(tenant, user, ask.call.messages)
     return screened, replace(ask, call=replace(ask.call, messages=messages)) if screened else ask
+
+
+def _clean(ask: Ask, screened: Screened) -> Ask:
+    """Return what is asked with asterisks over masked words."""
+    names = [text.partition("\n") for text in screened.attached]
+    files = tuple(
+        file._replace(name=name, text=text) for file, (name, _end, text) in zip(ask.files, names, strict=True)
+    )
+    changed = tuple(file for file, before in zip(files, ask.files, strict=True) if file != before)
+    return replace(ask, message=screened.text, files=files, masked=changed)
 
 
 def _place(user: EndUser, ask: Ask) -> Ask:
@@ -394,6 +426,7 @@ def _place(user: EndUser, ask: Ask) -> Ask:
         message=message,
         parent=str(known.parent_id or ROOT),
         model=ask.model or known.offer_slug,
+        attachments=tuple(known.attachments) if ask.attachments is None else ask.attachments,
     )
 
 
@@ -430,7 +463,8 @@ def _refuse_repeated(user: EndUser, ask: Ask) -> None:
     if known is None:
         return
     # One that moderation refused is not kept: its question is empty.
-    is_other = known.question not in {ask.message, ""}
+    is_kept = known.question != ""
+    is_other = is_kept and (known.question, known.attachments) != (ask.message, list(ask.attachments or ()))
     if is_other or known.request_digest != (ask.call.digest if ask.call else ""):
         raise ProductError(
             ErrorCode.INVALID,
@@ -658,7 +692,8 @@ def _as_json(value: dict[str, Any] | None) -> Any:
 
 def _forget_question(turn: Turn) -> None:
     """Take a refused question out of the history, and out of the title of the conversation that it began."""
-    Message.objects.filter(pk=turn.message_id).update(question="")
+    Message.objects.filter(pk=turn.message_id).update(question="", attachments=[])
+    attachments.forget_of(turn.message_id)
     if turn.conversation_id is None:
         return
     others = Message.objects.filter(conversation_id=turn.conversation_id).exclude(pk=turn.message_id)

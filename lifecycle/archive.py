@@ -42,6 +42,8 @@ log = structlog.get_logger(__name__)
 
 FORMAT: Final = 1
 _PAGE: Final = 1000
+# Of rows that hold a picture each.
+_PAGE_OF_PICTURES: Final = 20
 # A worker that has not finished by then is dead.
 _LONGEST: Final = timedelta(hours=6)
 
@@ -197,17 +199,23 @@ def _write(export: TenantExport) -> Path:
 def _pages(model: type[TenantOwned]) -> Iterator[list[Any]]:
     """Yield a kind of row page by page, each after the last row of the one before."""
     rows = _rows(model).order_by("pk")
-    page = list(rows[:_PAGE])
+    has_pictures = any(isinstance(field, models.BinaryField) for field in model._meta.concrete_fields)
+    size = _PAGE_OF_PICTURES if has_pictures else _PAGE
+    page = list(rows[:size])
     while page:
         yield page
-        page = list(rows.filter(pk__gt=page[-1].pk)[:_PAGE])
+        page = list(rows.filter(pk__gt=page[-1].pk)[:size])
 
 
 def _line(row: TenantOwned) -> str:
-    columns = columns_of(type(row))
-    return json.dumps(
-        {field.attname: field.value_from_object(row) for field in columns}, cls=DjangoJSONEncoder, ensure_ascii=False
-    )
+    told = {field.attname: _value(field, row) for field in columns_of(type(row))}
+    return json.dumps(told, cls=DjangoJSONEncoder, ensure_ascii=False)
+
+
+def _value(field: "models.Field[Any, Any]", row: TenantOwned) -> Any:
+    """Return a column's value; bytes as Base64, as JSON has no others."""
+    is_bytes = isinstance(field, models.BinaryField)
+    return field.value_to_string(row) if is_bytes else field.value_from_object(row)
 
 
 def _manifest(export: TenantExport, files: list[dict[str, Any]]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def shared_conversation(request: HttpRequest, token: str) -> HttpResponse:
         context = shares.shared_conversation(tenant=tenant, token=token)
     except ProductError as gone:
         raise Http404 from gone
-    page = render(request, "pages/shared.html", {**_shown(tenant), **context})
+    page = render(request, "pages/shared.html", {**_shown(tenant), **context, "token": token})
     # The page's address is what opens it: no other site may be told of it.
     page["Referrer-Policy"] = "no-referrer"
     return page

@@ -155,6 +155,7 @@ CELERY_BEAT_SCHEDULE = {
     "end expired holds": {"task": "billing.tasks.expire_holds", "schedule": SWEEP_SECONDS},
     "close messages whose process died": {"task": "chat.tasks.close_orphans", "schedule": SWEEP_SECONDS},
     "index messages for the search": {"task": "chat.tasks.index_messages", "schedule": SWEEP_SECONDS},
+    "forget attachments that were never sent": {"task": "chat.tasks.forget_unsent", "schedule": crontab(minute="35")},
     "erase deleted conversations": {"task": "chat.tasks.erase_deleted", "schedule": crontab(hour="4", minute="40")},
     "ask for payments that nobody told of": {"task": "billing.tasks.poll_orders", "schedule": 10.0},
     # Providers have yesterday's bill ready by ten; what one of them could not give comes with a later try.
@@ -294,6 +295,12 @@ API_REPLY_SECONDS = env.int("API_REPLY_SECONDS", default=300)
 WEBSOCKET_ORIGINS: list[str] = env.list("WEBSOCKET_ORIGINS", default=[])
 # How long a hold lives without a sign of life; then it is charged at its checkpoint, or freed.
 HOLD_SECONDS = env.int("HOLD_SECONDS", default=120)
+# What users attach to questions: files of a message, uploads of a user in a minute and in a day, and bytes of a user's
+# that are kept; guests have a tenth of the last two.
+ATTACHMENTS_PER_MESSAGE = env.int("ATTACHMENTS_PER_MESSAGE", default=4)
+ATTACHMENTS_PER_MINUTE = env.int("ATTACHMENTS_PER_MINUTE", default=20)
+ATTACHMENTS_PER_DAY = env.int("ATTACHMENTS_PER_DAY", default=100)
+ATTACHMENT_BYTES_PER_USER = env.int("ATTACHMENT_BYTES_PER_USER", default=50 * 1024 * 1024)
 # Days after which what was said in a deleted conversation is erased.
 DELETED_CONVERSATION_DAYS = env.int("DELETED_CONVERSATION_DAYS", default=30)
 

@@ -11,6 +11,7 @@ from billing.api_recharge import router as recharge
 from billing.api_rewards import router as rewards
 from billing.portal.urls import urlpatterns as portal_of_billing
 from chat.answers import router as answers
+from chat.attachment_api import router as attachments
 from chat.front import router as front
 from chat.history import router as history
 from chat.key_api import router as keys
@@ -36,6 +37,7 @@ api.add_router("/auth", signin)
 api.add_router("/auth", account)
 api.add_router("/chat", front)
 api.add_router("/chat", answers)
+api.add_router("/chat", attachments)
 api.add_router("/chat", history)
 api.add_router("/chat", shares)
 api.add_router("/chat", opinions)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from django.db import connections
 
 from billing.models import Order
 from billing.tests.payments.conftest import open_account, open_package
+from chat.tests.files import picture
 from saas.local.client import BUILT
 from tenants import scope
 from tenants.models import Branding, Domain, Tenant
@@ -217,3 +219,49 @@ def test_each_tenant_has_its_brand_in_either_language_and_theme(chromium: Any, u
                 assert re.sub(r"\s", "", page.get_by_role("heading", level=1).last.inner_text()) == "设置"
                 page.reload()
                 assert page.evaluate("document.documentElement.className").split() == ["dark"]
+
+
+def test_what_is_attached_is_seen_by_the_model_and_in_the_history(
+    chromium: Any, upstream_url: str, tmp_path: Path
+) -> None:
+    shop = open_door(upstream_url)
+    shop.offer("sees:900", image_tokens=1000, free_per_day=9, is_default=True)
+    shop.offer("echo", image_tokens=0, free_per_day=9)
+    photo, notes = tmp_path / "photo.png", tmp_path / "notes.md"
+    photo.write_bytes(picture(400, 300))
+    notes.write_text("a list of things")
+    with web_server("uvicorn") as port, visitor(chromium, shop, port, token=shop.alice.token) as page:
+        choose(page, photo, notes)
+        page.locator(".tray-kept").nth(1).wait_for()
+        page.reload()  # it waits, as the draft does
+        ask(page, "what is it?")
+        page.locator(".answer-body .md").wait_for()
+        is_over(page)
+        assert shown(page).startswith("JPEG 400x300 red;")
+        page.locator(".shot-image img").first.wait_for(state="attached")
+        page.get_by_role("button", name="Show photo.png large", exact=True).click()
+        page.locator(".viewer-image").wait_for()
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Read notes.md", exact=True).click()
+        page.get_by_text("a list of things", exact=True).wait_for()
+        press(page, "Close")
+        page.reload()
+        page.get_by_text("what is it?", exact=True).first.click()
+        page.locator(".shot-image img").first.wait_for(state="attached")
+        press(page, "Regenerate")
+        is_over(page)
+        assert [message.attachments for message in shop.messages()] == [shop.messages()[0].attachments] * 2
+        choose(page, photo)
+        page.locator(".tray-kept").first.wait_for()
+        press(page, "Choose a model")
+        press(page, "echo")
+        page.get_by_text("This model takes no pictures. Choose another one, or remove them.").wait_for()
+        press(page, "Remove photo.png")
+    expect_right_books(shop)
+
+
+def choose(page: Any, *files: Path) -> None:
+    """Attach files by the browser's dialog."""
+    with page.expect_file_chooser() as chooser:
+        press(page, "Attach pictures or text files")
+    chooser.value.set_files([str(file) for file in files])

@@ -89,6 +89,7 @@ TOKENLESS: Final = {
     ("get", "/api/site"),  # what a tenant says of itself to whoever comes
     ("get", "/api/opening/proof"),  # a host's own word, for whoever looks whether it leads here
     ("get", "/api/chat/shared/{token}"),  # the link
+    ("get", "/api/chat/shared/{token}/attachments/{attachment_id}"),
     ("post", "/api/chat/shared/{token}/report"),
     ("post", "/api/payments/{slug}/{channel}/{account_id}/notify"),  # a signature
     ("get", "/api/payments/{slug}/{channel}/{account_id}/notify"),
@@ -230,6 +231,7 @@ def filled(route: str, house: House) -> str:
 NUMBERS: Final[dict[str, str]] = {
     "conversation_id": "chat.Conversation",
     "message_id": "chat.Message",
+    "attachment_id": "chat.Attachment",
     "share_id": "chat.ShareLink",
     "announcement_id": "chat.Announcement",
     "key_id": "chat.ApiKey",

@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shop(upstream_url: str) -> Iterator[Shop]:
     shop = open_shop(upstream_url)
     for model in ("zh", "emoji", "tools", "plain", "slow:2200", "http-500", "reset:3"):
-        shop.offer(model)
+        shop.offer(model, image_tokens=1500)
     yield shop
     expect_right_books(shop)
 

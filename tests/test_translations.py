@@ -50,6 +50,7 @@ from billing.tests.conftest import open_shop
 from chat.keys import make_key as make_api_key
 from chat.models import (
     Announcement,
+    Attachment,
     ChatRules,
     Conversation,
     ConversationLook,
@@ -400,6 +401,9 @@ def chat_about(tenant: Tenant, user: EndUser) -> None:
     said = ChatMessage.objects.create(**mine, conversation=conversation, offer_slug="1", question="你好", state="done")
     ConversationLook.objects.create(**mine, conversation=conversation, staff_name="1", reason="举报")
     Notice.objects.create(tenant=tenant, kind="report", texts={"zh-hans": {"subject": "举报", "body": "请看"}})
+    Attachment.objects.create(
+        **mine, message=said, kind="text", name="1.txt", media_type="text/plain", size=1, text="词"
+    )
     ShareLink.objects.create(**mine, conversation=conversation, digest="0" * 64, expires_at=Now())
     Feedback.objects.create(**mine, message=said, rating="up")
     Report.objects.create(

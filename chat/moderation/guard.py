@@ -57,7 +57,7 @@ class Guard:
     async def admits_question(self) -> bool:
         """Return whether the question may go to the model, as far as a remote checker says."""
         if self._checker is not None:
-            action = await self._says(self._checker, self._screened.text, "question")
+            action = await self._says(self._checker, self._screened.checked, "question")
             if action == "block":
                 self.refused = Refused.QUESTION
             elif action == "unchecked":

@@ -21,12 +21,21 @@ from tenants.models import EndUser, MiniProgram, Tenant, WeChatIdentity
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Screened:
-    """A question of a tenant that moderates. `text` is what is stored and sent: with asterisks over masked words."""
+    """A question of a tenant that moderates. `text` is what is stored and sent: with asterisks over masked words.
+
+    `attached` is the same of each text that was attached to it.
+    """
 
     rules: Rules = field(repr=False)
     subject: Subject
     text: str = field(repr=False)
     found: tuple[Evidence, ...] = field(repr=False)
+    attached: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def checked(self) -> str:
+        """What a remote checker is given: the question, and all that is attached to it."""
+        return "\n\n".join([self.text, *self.attached])
 
     def refuse_blocked(self, user: EndUser) -> None:
         """Raise ProductError 11000, evidence kept, where a word of the question is one to refuse."""
@@ -35,16 +44,18 @@ class Screened:
             raise question_refused()
 
 
-def screen(tenant: Tenant, user: EndUser, text: str) -> Screened | None:
-    """Return what the tenant's words say of a question, None where the tenant moderates nothing.
+def screen(tenant: Tenant, user: EndUser, text: str, *, attached: Sequence[str] = ()) -> Screened | None:
+    """Return what the tenant's words say of a question and its files, None where the tenant moderates nothing.
 
     Must run in the tenant's scope, outside of a transaction: the evidence of a refused question must stay.
     """
     rules = rules_of(tenant)
     if rules is None:
         return None
-    hits = find(rules.lists, text) if rules.lists else []
-    return _screened(rules, user, masked(text, hits), _evidence(text, hits))
+    found: list[Evidence] = []
+    seen = _seeing(rules, found)
+    text, *rest = [seen(each) for each in (text, *attached)]
+    return _screened(rules, user, text, found, attached=tuple(rest))
 
 
 def screen_messages(
@@ -59,22 +70,31 @@ def screen_messages(
     if rules is None:
         return None, messages
     found: list[Evidence] = []
+    seen = _seeing(rules, found)
+    clean = [message if message.get("role") == "assistant" else _with_texts(message, seen) for message in messages]
+    asked = [text for message in clean if message.get("role") == "user" for text in _texts(message)]
+    return _screened(rules, user, asked[-1] if asked else "", found), clean
+
+
+def _seeing(rules: Rules, found: list[Evidence]) -> Callable[[str], str]:
+    """Return what masks a text and adds what it sees to `found`."""
 
     def seen(text: str) -> str:
         hits = find(rules.lists, text) if rules.lists else []
         found.extend(_evidence(text, hits))
         return masked(text, hits)
 
-    clean = [message if message.get("role") == "assistant" else _with_texts(message, seen) for message in messages]
-    asked = [text for message in clean if message.get("role") == "user" for text in _texts(message)]
-    return _screened(rules, user, asked[-1] if asked else "", found), clean
+    return seen
 
 
-def _screened(rules: Rules, user: EndUser, text: str, found: list[Evidence]) -> Screened:
+def _screened(
+    rules: Rules, user: EndUser, text: str, found: list[Evidence], *, attached: tuple[str, ...] = ()
+) -> Screened:
     return Screened(
         rules=rules,
         subject=_subject(user, rules),
         text=text,
+        attached=attached,
         # What had a text refused comes first: of many hits not all are kept.
         found=tuple(sorted(found, key=lambda one: one.action != "block")),
     )

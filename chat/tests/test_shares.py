@@ -59,6 +59,7 @@ def test_a_link_shows_what_had_been_said_and_nobody(user: EndUser) -> None:
             {
                 "id": str(said.pk),
                 "question": "春天",
+                "attachments": [],
                 "answer": "<b>暖和</b>",
                 "model": "m",
                 "asked_at": told["messages"][0]["asked_at"],

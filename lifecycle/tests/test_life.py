@@ -1,5 +1,6 @@
 """A tenant's states, its move to another reseller, its archive and its end."""
 
+import base64
 import hashlib
 import json
 import re
@@ -24,7 +25,8 @@ from pytest_django import Settings
 from billing import audit, commission, pricing, usage
 from billing.models import Account, AccountKind, Commission, Hold, MerchantAccount, Order, UsageRecord
 from billing.tests.conftest import Shop, open_shop
-from chat.models import Conversation, Message
+from chat.models import Attachment, Conversation, Message
+from chat.tests.files import attach, picture
 from chat.tests.talk import say
 from lifecycle import archive, erasure, life, moving
 from lifecycle.models import TenantDeletion, TenantEvent, TenantExport
@@ -285,6 +287,7 @@ def lived_in() -> Shop:
         [hold] = Hold.objects.all()
     usage.record(tenant_id=shop.tenant.pk, hold_id=hold.pk)
     say(shop.user, "a question of Alice's")
+    attach(shop.user, "a.png", picture())
     make_codes(shop.tenant)
     make_mini_program(shop.tenant, secret="an-app-secret")
     make_token(shop.user)
@@ -322,6 +325,8 @@ def test_the_archive_has_every_row_and_no_secret() -> None:
                 assert [str(json.loads(line)["id"]) for line in lines] == [
                     str(pk) for pk in model.objects.order_by("pk").values_list("pk", flat=True)
                 ]
+            [attached] = [json.loads(line) for line in bag.read("chat.attachment.jsonl").splitlines()]
+            assert base64.b64decode(attached["data"]) == bytes(Attachment.objects.get().data)
             whole = b"".join(bag.read(name) for name in bag.namelist())
     assert (b"a question of Alice's" in whole, b"13800000000" in whole, b"Mallory" in whole) == (True, True, False)
     for secret in (b"an-app-secret", b"k" * 32, b"a-private-key", b"pbkdf2$hash", b'"cost"', b'"own_share"'):
@@ -337,6 +342,7 @@ HARMLESS: Final = {
     "billing.InvitationCode.code",  # shown to whoever is invited
     "billing.MerchantAccount.platform_key_id",
     "billing.MerchantAccount.platform_public_key",
+    "chat.Attachment.sha256",  # of a file that was uploaded
     "chat.ModerationWord.key",  # a word as it is compared
     "lifecycle.TenantExport.sha256",  # an archive's own
     "tenants.SmsAccount.access_key_id",

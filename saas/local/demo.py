@@ -327,7 +327,7 @@ def _offer_model(tenant: Tenant, brand: _Brand, account: UpstreamAccount, upstre
         ModelOffer.objects.filter(pk=offer.pk).update(is_default=True)
     # The built-in model runs only where no other is named; its offer would fail beside one.
     running = account.name == BUILT_IN
-    ModelOffer.objects.filter(account__name=BUILT_IN, account__tenant=None).update(is_enabled=running)
+    ModelOffer.objects.filter(account__name=BUILT_IN, account__tenant=None).update(is_enabled=running, image_tokens=0)
 
 
 def _offer_answers(tenant: Tenant, brand: _Brand) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from django.db import connection
+from psycopg_pool import ConnectionPool
 
 from saas.postgres import base
 from tests.servers import database_url_of_this_test
@@ -37,7 +38,7 @@ def test_a_pooled_connection_is_used_again_without_asking(monkeypatch: pytest.Mo
     first = process_id()
     connection.close()
     asked: list[object] = []
-    monkeypatch.setattr(base.ConnectionPool, "check_connection", asked.append)
+    monkeypatch.setattr(ConnectionPool, "check_connection", asked.append)
     assert process_id() == first
     assert asked == []
 
@@ -56,6 +57,6 @@ def test_one_that_was_long_unused_is_asked(monkeypatch: pytest.MonkeyPatch) -> N
     connection.close()
     monkeypatch.setattr(base, "BELIEVED_SECONDS", -1.0)
     asked: list[object] = []
-    monkeypatch.setattr(base.ConnectionPool, "check_connection", asked.append)
+    monkeypatch.setattr(ConnectionPool, "check_connection", asked.append)
     assert process_id() == first
     assert len(asked) == 1

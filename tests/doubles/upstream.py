@@ -9,6 +9,7 @@ By hand:         python -m tests.doubles.upstream --port 9000 [--pace 1]
 A model is the name of a recording (chat/tests/recordings), replayed chunk by chunk, or one of
 
     echo               the last user message, a few characters in each delta
+    sees:TOKENS        what each image of the last user message is, decoded, and its text; an image is so many tokens
     count:N            the deltas "1 " … "N "
     pace:N:MS          the same, MS milliseconds apart
     burst:N            the same as count, the whole answer in one write
@@ -43,6 +44,7 @@ One delta is one token in the usage. The last request is first to look at when a
 import argparse
 import asyncio
 import base64
+import io
 import json
 import re
 import subprocess
@@ -58,6 +60,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from aiohttp import web
+from PIL import Image
 
 from chat.upstream import tokens
 
@@ -219,6 +222,12 @@ class _Answer:
         said = next(message["content"] for message in reversed(self._body["messages"]) if message["role"] == "user")
         text = said if isinstance(said, str) else "".join(part.get("text", "") for part in said)
         return await self._stream([text[start : start + 4] for start in range(0, len(text), 4)])
+
+    async def _give_sees(self) -> web.StreamResponse:
+        said = next(message["content"] for message in reversed(self._body["messages"]) if message["role"] == "user")
+        parts: list[dict[str, Any]] = [{"type": "text", "text": said}] if isinstance(said, str) else said
+        seen = [_seen_in(part["image_url"]["url"]) for part in parts if part["type"] == "image_url"]
+        return await self._stream([f"{each}; " for each in seen] + [part.get("text", "") for part in parts])
 
     async def _give_count(self) -> web.StreamResponse:
         return await self._stream(_numbers(int(self._args[0])))
@@ -382,6 +391,8 @@ class _Answer:
 
     def _usage(self, completion: int) -> bytes:
         prompt = tokens.count_messages(self._body["messages"])
+        if self._model == "sees":
+            prompt += int(self._args[0]) * tokens.count_images(self._body["messages"])
         usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
         return self._event(choices=[], usage=usage)
 
@@ -472,6 +483,18 @@ class _AnthropicAnswer(_Answer):
 
     def _event(self, **fields: object) -> bytes:
         return f"event: {fields['type']}\ndata: {json.dumps(fields)}\n\n".encode()
+
+
+def _seen_in(url: str) -> str:
+    """Return what an image of a data URL is: its format, size and middle colour, and whether it tells of its origin."""
+    head, _comma, data = url.partition(",")
+    assert head == "data:image/jpeg;base64", head
+    with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as image:
+        middle = image.convert("RGB").getpixel((image.width // 2, image.height // 2))
+        assert isinstance(middle, tuple)
+        colour = ("red", "green", "blue")[middle.index(max(middle))]
+        told = ", with metadata" if image.getexif() or "icc_profile" in image.info else ""
+        return f"{image.format} {image.width}x{image.height} {colour}{told}"
 
 
 def _numbers(count: int) -> list[str]:

@@ -1,5 +1,6 @@
 import type { Receipt, Refusal } from '@/protocol/events'
-import { download, get, post } from './client'
+import type { Picked } from '@/transport/platform'
+import { download, get, post, upload } from './client'
 
 /** What a tenant shows before anybody has logged in. */
 export interface Front {
@@ -17,6 +18,18 @@ export interface Model {
   slug: string
   name: string
   is_default: boolean
+  /** Whether it takes pictures, and text files, with a question. */
+  images: boolean
+  files: boolean
+}
+
+export interface Attachment {
+  id: string
+  kind: 'image' | 'text'
+  name: string
+  size: number
+  width: number
+  height: number
 }
 
 export interface Conversation {
@@ -34,6 +47,7 @@ export interface Message {
   parent_id: string | null
   model: string
   question: string
+  attachments: Attachment[]
   answer: string
   state: string
   finish_reason: string
@@ -99,6 +113,10 @@ export const conversation = (id: string): Promise<Conversation> => get(`/api/cha
 export const messages = (id: string, before?: Message): Promise<Message[]> =>
   get(`/api/chat/conversations/${id}/messages`, { limit: 50, before: before?.created_at, before_id: before?.id })
 export const message = (id: string): Promise<Message> => get(`/api/chat/messages/${id}`)
+export const attach = (picked: Picked, progress: (percent: number) => void): Promise<Attachment> =>
+  upload('/api/chat/attachments', picked, progress)
+export const dropAttachment = (id: string): Promise<null> => post(`/api/chat/attachments/${id}/delete`)
+export const attachedText = (id: string): Promise<string> => download(`/api/chat/attachments/${id}`)
 export const stop = (id: string): Promise<{ running: boolean }> => post(`/api/chat/messages/${id}/stop`)
 export const rate = (id: string, rating: 'up' | 'down' | ''): Promise<unknown> =>
   post(`/api/chat/messages/${id}/feedback`, { rating })

@@ -1,6 +1,7 @@
 /** JSON requests: `{"code": 1, "data": …}` becomes the data, everything else a `Refused`. */
 
 import { refusalOf, type Refusal } from '@/protocol/events'
+import type { Picked } from '@/transport/platform'
 
 export class Refused extends Error {
   constructor(readonly refusal: Refusal) {
@@ -58,18 +59,43 @@ function send<T>(method: 'GET' | 'POST', path: string, query: Query, body?: obje
         ...(token === '' ? {} : { Authorization: `Bearer ${token}` }),
       },
       timeout: 30_000,
-      success: ({ data }) => {
-        const told = (typeof data === 'object' && data !== null ? data : {}) as Record<string, unknown>
-        if (told.code === 1) {
-          resolve(told.data as T)
-          return
-        }
-        const refusal = refusalOf(told, around.offline)
-        if (refusal.code === -1 && token !== '' && token === around.token) around.loggedOut()
-        reject(new Refused(refusal))
-      },
+      success: ({ data }) => take(data, token, resolve, reject),
       fail: () => reject(new Refused(refusalOf({ type: 'network' }, around.offline))),
     })
+  })
+}
+
+function take<T>(data: unknown, token: string, resolve: (data: T) => void, reject: (refused: Refused) => void): void {
+  const told = (typeof data === 'object' && data !== null ? data : {}) as Record<string, unknown>
+  if (told.code === 1) {
+    resolve(told.data as T)
+    return
+  }
+  const refusal = refusalOf(told, around.offline)
+  if (refusal.code === -1 && token !== '' && token === around.token) around.loggedOut()
+  reject(new Refused(refusal))
+}
+
+/** How long an upload may take on a bad network, ms. */
+const UPLOAD = 180_000
+
+/** Uploads a file as the form field "file", and tells how far it is, 0…100. */
+export function upload<T>(path: string, picked: Picked, progress: (percent: number) => void): Promise<T> {
+  const token = around.token
+  return new Promise((resolve, reject) => {
+    const task = uni.uploadFile({
+      url: addressOf(path, {}),
+      // A page has the file, and must name a path as well; the last part of a mini-program's is not the file's name.
+      filePath: picked.path || picked.name,
+      ...(picked.file === undefined ? {} : { file: picked.file }),
+      name: 'file',
+      formData: { name: picked.name },
+      timeout: UPLOAD,
+      header: { 'Accept-Language': around.language, Authorization: `Bearer ${token}` },
+      success: ({ data }) => take(typeof data === 'string' ? parsed(data) : data, token, resolve, reject),
+      fail: () => reject(new Refused(refusalOf({ type: 'network' }, around.offline))),
+    }) as UniApp.UploadTask | undefined
+    task?.onProgressUpdate?.(({ progress: percent }) => progress(percent))
   })
 }
 

@@ -11,6 +11,7 @@ import chevronRight from 'lucide-static/icons/chevron-right.svg?raw'
 import copy from 'lucide-static/icons/copy.svg?raw'
 import download from 'lucide-static/icons/download.svg?raw'
 import ellipsis from 'lucide-static/icons/ellipsis.svg?raw'
+import fileText from 'lucide-static/icons/file-text.svg?raw'
 import flag from 'lucide-static/icons/flag.svg?raw'
 import gift from 'lucide-static/icons/gift.svg?raw'
 import info from 'lucide-static/icons/info.svg?raw'
@@ -18,6 +19,7 @@ import logOut from 'lucide-static/icons/log-out.svg?raw'
 import mail from 'lucide-static/icons/mail.svg?raw'
 import menu from 'lucide-static/icons/panel-left.svg?raw'
 import moon from 'lucide-static/icons/moon.svg?raw'
+import paperclip from 'lucide-static/icons/paperclip.svg?raw'
 import pencil from 'lucide-static/icons/pencil.svg?raw'
 import pin from 'lucide-static/icons/pin.svg?raw'
 import plus from 'lucide-static/icons/square-pen.svg?raw'
@@ -49,6 +51,7 @@ const SVG = {
   copy,
   download,
   ellipsis,
+  fileText,
   flag,
   gift,
   info,
@@ -56,6 +59,7 @@ const SVG = {
   mail,
   menu,
   moon,
+  paperclip,
   pencil,
   pin,
   plus,

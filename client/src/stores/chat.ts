@@ -9,6 +9,7 @@ import { type Refusal, refusalOf } from '@/protocol/events'
 import type { Ask, Carrier } from '@/transport/carrier'
 import { Session } from '@/transport/session'
 import { onWake, ways } from '@/transport/platform'
+import * as attachments from './attachments'
 import { choice } from './brand'
 import { history, refreshHistory } from './history'
 import { t } from './look'
@@ -24,6 +25,7 @@ const STOPPING = 6000
 
 export interface Live {
   question: string
+  files: api.Attachment[]
   parent: string | null
   answer: Answer
   isWaiting: boolean
@@ -81,7 +83,10 @@ let firstWay = 0
 let lead: (reaction: Reaction) => void = () => undefined
 
 onWake(() => session?.wake())
-onLeave(() => startAnew())
+onLeave(() => {
+  attachments.forget(chat.detour.at === 'login')
+  startAnew()
+})
 
 export function onReaction(then: (reaction: Reaction) => void): void {
   lead = then
@@ -94,12 +99,14 @@ const lost = (): Refusal => refusalOf({ type: 'network' }, t('offline'))
 export function startAnew(role?: api.Role): void {
   hangUp()
   Object.assign(chat, EMPTY(), { role, draft: recall('draft.new') })
+  attachments.turnTo('new')
 }
 
 export async function open(id: string, through?: string): Promise<void> {
   hangUp()
   const known = history.list.find((one) => one.id === id)
   Object.assign(chat, EMPTY(), { id, title: known?.title ?? '', through, isLoading: true, draft: recall(`draft.${id}`) })
+  attachments.turnTo(id)
   try {
     const messages = await api.messages(id)
     if (chat.id !== id) return
@@ -132,6 +139,7 @@ export function keepDraft(text: string): void {
 
 /** Takes the question back that a log-in or a payment came between. */
 export function comeBack(): void {
+  attachments.uploadWaiting()
   chat.detour = detour(chat.detour, { did: 'returned' })
   if (chat.detour.at !== 'back') return
   if (chat.detour.unsent !== '' && chat.draft === '') keepDraft(chat.detour.unsent)
@@ -149,50 +157,64 @@ export function send(text = chat.draft): void {
     refused(question, refusalOf({ code: NOT_LOGGED_IN, type: 'login_required' }), false)
     return
   }
+  if (!attachments.isReady.value) return
+  const files = attachments.take()
+  const ids = files.map(({ id }) => id)
   keepDraft('')
   chat.editing = ''
+  attachments.turnTo(chat.id || 'new')
   if (editing !== '') {
     const edited = chat.messages.find(({ id }) => id === editing)
-    ask(question, edited?.parent_id ?? null, { edit: editing, message: question })
+    ask(question, edited?.parent_id ?? null, { edit: editing, message: question, attachments: ids }, files)
     return
   }
   const last = shown.value[shown.value.length - 1]
-  ask(question, last?.id ?? null, {
+  const asked: Ask = {
     message: question,
+    attachments: ids.length > 0 ? ids : undefined,
     conversation: chat.id || undefined,
     parent: last?.id,
     role: chat.id === '' ? chat.role?.slug : undefined,
-  })
+  }
+  ask(question, last?.id ?? null, asked, files)
 }
 
 export function regenerate(message: api.Message): void {
   if (isBusy.value) return
-  ask(message.question, message.parent_id, { regenerate: message.id })
+  ask(message.question, message.parent_id, { regenerate: message.id }, message.attachments)
 }
 
 export function edit(message: api.Message): void {
   chat.editing = message.id
   chat.draft = message.question
+  attachments.editing(message.id, message.attachments)
 }
 
 export function stopEditing(): void {
   chat.editing = ''
   chat.draft = recall(`draft.${chat.id || 'new'}`)
+  attachments.turnTo(chat.id || 'new')
 }
 
-function ask(question: string, parent: string | null, wanted: Ask): void {
+function ask(question: string, parent: string | null, wanted: Ask, files: api.Attachment[]): void {
   const key = randomId()
-  begin(question, parent, { ...wanted, model: choice.model || undefined, client_msg_id: key })
+  begin(question, files, parent, { ...wanted, model: choice.model || undefined, client_msg_id: key })
 }
 
 /** Attaches to an answer that was under way when the conversation was opened. */
 function follow(message: api.Message): void {
   const answer: Answer = { ...newAnswer(), phase: 'telling', messageId: message.id, conversationId: chat.id }
-  begin(message.question, message.parent_id, {}, answer)
+  begin(message.question, message.attachments, message.parent_id, {}, answer)
 }
 
-function begin(question: string, parent: string | null, wanted: Ask, known?: Answer): void {
-  chat.live = { question, parent, answer: known ?? newAnswer(), isWaiting: false, isStopping: false }
+function begin(
+  question: string,
+  files: api.Attachment[],
+  parent: string | null,
+  wanted: Ask,
+  known?: Answer,
+): void {
+  chat.live = { question, files, parent, answer: known ?? newAnswer(), isWaiting: false, isStopping: false }
   carriers ??= ways(() => ({ server: around.server, token: user.token, appId: around.appId, language: around.language }))
   let timer: ReturnType<typeof setTimeout> | undefined
   let latest: Answer | undefined
@@ -202,6 +224,7 @@ function begin(question: string, parent: string | null, wanted: Ask, known?: Ans
     if (chat.live !== undefined) chat.live.answer = latest
     if (latest.conversationId !== '' && chat.id === '') {
       chat.id = latest.conversationId
+      attachments.settle(chat.id)
       chat.title = question.slice(0, 40)
       void refreshHistory().catch(() => undefined)
     }
@@ -240,12 +263,12 @@ async function finish(question: string, answer: Answer): Promise<void> {
   if (answer.messageId !== '') {
     const stored = await api.message(answer.messageId).catch(() => undefined)
     if (chat.live !== live) return
-    add(stored ?? standIn(question, live.parent, answer), answer)
+    add(stored ?? standIn(question, live, answer), answer)
   } else if (refusal !== undefined && reactionTo(refusal, false, sells.value).kind === 'show') {
-    add(standIn(question, live.parent, answer), answer)
+    add(standIn(question, live, answer), answer)
   }
   chat.live = undefined
-  if (refusal !== undefined) refused(question, refusal, answer.text !== '')
+  if (refusal !== undefined) refused(question, refusal, answer.text !== '', live.files)
   void refreshBalance().catch(() => undefined)
   void refreshHistory().catch(() => undefined)
 }
@@ -260,13 +283,14 @@ function add(message: api.Message, answer: Answer): void {
 export const thoughts = reactive(new Map<string, string>())
 
 /** What was told, where the server cannot be asked for it just now, or never had it. */
-function standIn(question: string, parent: string | null, answer: Answer): api.Message {
+function standIn(question: string, { parent, files }: Live, answer: Answer): api.Message {
   const now = new Date().toISOString()
   return {
     id: answer.messageId || `local-${randomId()}`,
     parent_id: parent,
     model: answer.receipt?.model ?? choice.model,
     question,
+    attachments: files,
     answer: answer.text,
     state: answer.phase === 'whole' ? 'done' : 'failed',
     finish_reason: answer.receipt?.reason ?? '',
@@ -278,8 +302,9 @@ function standIn(question: string, parent: string | null, answer: Answer): api.M
   }
 }
 
-function refused(question: string, refusal: Refusal, hasText: boolean): void {
+function refused(question: string, refusal: Refusal, hasText: boolean, files: api.Attachment[] = []): void {
   const reaction = reactionTo(refusal, hasText, sells.value)
+  if (reaction.takesBack) attachments.putBack(files)
   chat.detour = detour(chat.detour, { did: 'refused', reaction, question })
   if (reaction.kind !== 'show') lead(reaction)
 }

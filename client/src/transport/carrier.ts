@@ -10,6 +10,8 @@ export interface Ask {
   parent?: string
   regenerate?: string
   edit?: string
+  /** Ids; absent: as the message has them that is replaced. */
+  attachments?: string[]
   client_msg_id?: string
   /** With `offset`: attach to an answer, in place of all others. */
   message_id?: string

@@ -213,6 +213,26 @@ export function onEnter(field: string, then: () => void): () => void {
   return stop
 }
 
+/** Calls back for Escape, where there is a keyboard. */
+export function onEscape(then: () => void): () => void {
+  let stop = (): void => undefined
+  // #ifdef H5
+  const listen = (event: KeyboardEvent): void => {
+    if (event.key === 'Escape') then()
+  }
+  document.addEventListener('keydown', listen)
+  stop = () => document.removeEventListener('keydown', listen)
+  // #endif
+  return stop
+}
+
+/** Moves the keyboard's focus to an element. */
+export function takeFocus(selector: string): void {
+  // #ifdef H5
+  document.querySelector<HTMLElement>(selector)?.focus()
+  // #endif
+}
+
 /** The room that the system's bars take at the top, and where WeChat's capsule ends, px. */
 export function barRoom(): { top: number; right: number } {
   let room = { top: 0, right: 0 }
@@ -222,6 +242,158 @@ export function barRoom(): { top: number; right: number } {
   room = { top: info.statusBarHeight ?? 0, right: info.windowWidth - capsule.left }
   // #endif
   return room
+}
+
+/** A file that a person chose: on a page it is the browser's, in a mini-program it lies at its path. */
+export interface Picked {
+  name: string
+  /** Bytes. */
+  size: number
+  isImage: boolean
+  file?: File
+  path: string
+  /** A picture's address on this device, to show it by; empty for others. */
+  preview: string
+}
+
+/** Endings of texts, for the browser's dialog; the server looks at what is in a file. */
+const TEXTS =
+  'text/*,.txt,.md,.markdown,.csv,.tsv,.json,.jsonl,.log,.xml,.yaml,.yml,.toml,.ini,.conf,.html,.css,.js,.ts,.jsx,.tsx,.vue,.py,.java,.kt,.c,.h,.cpp,.cs,.go,.rs,.rb,.php,.swift,.sh,.sql,.tex,.srt'
+const IMAGES = 'image/jpeg,image/png,image/webp,image/gif'
+
+/** Has the person choose: the browser's dialog, or in WeChat the album, the camera or a file of a chat (`words`). */
+export function pickFiles(most: number, images: boolean, words: { picture: string; file: string }): Promise<Picked[]> {
+  return new Promise((resolve) => {
+    // #ifdef H5
+    const input = document.createElement('input')
+    Object.assign(input, { type: 'file', multiple: most > 1, accept: images ? `${IMAGES},${TEXTS}` : TEXTS })
+    input.style.display = 'none'
+    const end = (files: readonly File[]): void => {
+      input.remove()
+      resolve(files.map(pickedOf))
+    }
+    input.addEventListener('change', () => end([...(input.files ?? [])]))
+    input.addEventListener('cancel', () => end([]))
+    // Some browsers tell nothing of one that stands nowhere.
+    document.body.append(input)
+    input.click()
+    // #endif
+    // #ifdef MP-WEIXIN
+    const nothing = (): void => resolve([])
+    const fromChat = (): void => {
+      const take = ({ tempFiles }: { tempFiles: { path: string; name: string; size: number; type: string }[] }): void =>
+        resolve(
+          tempFiles.map(({ path, name, size, type }) => {
+            const isImage = type === 'image'
+            return { name, size, isImage, path, preview: isImage ? path : '' }
+          }),
+        )
+      wx.chooseMessageFile({ count: most, type: images ? 'all' : 'file', success: take as never, fail: nothing })
+    }
+    const fromAlbum = (): void =>
+      void uni.chooseImage({
+        count: most,
+        sizeType: ['compressed'],
+        success: ({ tempFiles }) =>
+          resolve(
+            (tempFiles as { path: string; size: number }[]).map(({ path, size }) => {
+              return { name: path.slice(path.lastIndexOf('/') + 1), size, isImage: true, path, preview: path }
+            }),
+          ),
+        fail: nothing,
+      })
+    if (!images) fromChat()
+    else
+      uni.showActionSheet({
+        itemList: [words.picture, words.file],
+        success: ({ tapIndex }) => (tapIndex === 0 ? fromAlbum() : fromChat()),
+        fail: nothing,
+      })
+    // #endif
+  })
+}
+
+// #ifdef H5
+function pickedOf(file: File): Picked {
+  const isImage = file.type.startsWith('image/') && file.type !== 'image/svg+xml'
+  return { name: file.name, size: file.size, isImage, file, path: '', preview: isImage ? URL.createObjectURL(file) : '' }
+}
+// #endif
+
+/** Tells of files that are dropped on the page or pasted into it, and while some hang over it. */
+export function onFiles(take: (files: Picked[]) => void, over: (isOver: boolean) => void): () => void {
+  let stop = (): void => undefined
+  // #ifdef H5
+  const drag = (event: DragEvent): void => {
+    if (!event.dataTransfer?.types.includes('Files')) return
+    event.preventDefault()
+    over(true)
+  }
+  const leave = (event: DragEvent): void => {
+    if (event.relatedTarget === null) over(false)
+  }
+  const drop = (event: DragEvent): void => {
+    const files = [...(event.dataTransfer?.files ?? [])]
+    over(false)
+    if (files.length === 0) return
+    event.preventDefault()
+    take(files.map(pickedOf))
+  }
+  const paste = (event: ClipboardEvent): void => {
+    const files = [...(event.clipboardData?.files ?? [])]
+    if (files.length === 0) return
+    event.preventDefault()
+    take(files.map(pickedOf))
+  }
+  document.addEventListener('dragover', drag)
+  document.addEventListener('dragleave', leave)
+  document.addEventListener('drop', drop)
+  document.addEventListener('paste', paste)
+  stop = () => {
+    document.removeEventListener('dragover', drag)
+    document.removeEventListener('dragleave', leave)
+    document.removeEventListener('drop', drop)
+    document.removeEventListener('paste', paste)
+  }
+  // #endif
+  return stop
+}
+
+/** Loads a picture that wants the token; returns an address of this device, for `letGo` in the end. */
+export function loadPicture(url: string, header: Record<string, string>): Promise<string> {
+  return new Promise((resolve, reject) => {
+    // #ifdef H5
+    fetch(url, { headers: header, cache: 'no-store' })
+      .then((response) => (response.ok ? response.blob() : Promise.reject(new Error(String(response.status)))))
+      .then((blob) => resolve(URL.createObjectURL(blob)), reject)
+    // #endif
+    // #ifdef MP-WEIXIN
+    uni.downloadFile({
+      url,
+      header,
+      success: ({ statusCode, tempFilePath }) =>
+        statusCode === 200 ? resolve(tempFilePath) : reject(new Error(String(statusCode))),
+      fail: () => reject(new Error('network')),
+    })
+    // #endif
+  })
+}
+
+/** Frees what an address of this device holds. */
+export function letGo(source: string): void {
+  // #ifdef H5
+  if (source.startsWith('blob:')) URL.revokeObjectURL(source)
+  // #endif
+}
+
+/** Shows a picture in WeChat's own viewer; says whether there is one. */
+export function previewPicture(source: string): boolean {
+  let has = false
+  // #ifdef MP-WEIXIN
+  uni.previewImage({ urls: [source], current: source })
+  has = true
+  // #endif
+  return has && source !== ''
 }
 
 export interface Asker {

@@ -1,0 +1,185 @@
+/** What stands in the composer beside the text: chosen, on its way to the server, there, or not taken. */
+
+import { computed, markRaw, reactive, ref } from 'vue'
+import * as api from '@/api/chat'
+import { Refused } from '@/api/client'
+import type { Picked } from '@/transport/platform'
+import { model } from './brand'
+import { t } from './look'
+import { give } from './pictures'
+import { randomId, recall, remember } from './storage'
+import { isLoggedIn } from './user'
+
+/** What the server takes with one message, and of one file. */
+export const MOST_FILES = 4
+const MOST_BYTES = 8 * 1024 * 1024
+
+export interface Item {
+  key: string
+  kind: 'image' | 'text'
+  name: string
+  /** `kept`: the server has it. A log-in may come before an upload: until then it waits. */
+  state: 'waiting' | 'sending' | 'kept' | 'failed'
+  /** 0…100, of the upload. */
+  progress: number
+  /** Why it failed, in words for the person. */
+  failure: string
+  kept?: api.Attachment
+  /** What it was made from, as long as the app is open: it can be uploaded again. */
+  picked?: Picked
+  /** It belongs to a question already, and is not thrown away with it. */
+  isSent: boolean
+}
+
+/** By the conversation that is open, or "new": what is attached waits there, as the draft does. */
+const lists = reactive(new Map<string, Item[]>())
+const here = ref('new')
+
+export const items = computed<Item[]>(() => lists.get(here.value) ?? [])
+export const isUploading = computed(() => items.value.some(({ state }) => state === 'sending' || state === 'waiting'))
+export const hasFailed = computed(() => items.value.some(({ state }) => state === 'failed'))
+/** Pictures for a model that takes none. */
+export const isBlind = computed(() => model.value?.images === false && items.value.some(({ kind }) => kind === 'image'))
+export const isReady = computed(() => items.value.every(({ state }) => state === 'kept') && !isBlind.value)
+
+/** Shows what waits in another place. */
+export function turnTo(place: string): void {
+  here.value = place
+  if (lists.has(place)) return
+  lists.set(place, recalled(place).map(itemOf))
+}
+
+/** A new conversation has its id now. */
+export function settle(place: string): void {
+  const waiting = lists.get('new') ?? []
+  lists.delete('new')
+  remember('attached.new', '')
+  lists.set(place, waiting)
+  if (here.value === 'new') here.value = place
+  note()
+}
+
+/** Begins with what a question has that is being edited. */
+export function editing(messageId: string, files: readonly api.Attachment[]): void {
+  lists.set(`edit.${messageId}`, files.map((file) => ({ ...itemOf(file), isSent: true })))
+  here.value = `edit.${messageId}`
+}
+
+/** Adds what was chosen, and uploads it; returns what is to be said of what was not added. */
+export function add(chosen: readonly Picked[]): string {
+  let told = ''
+  const list = lists.get(here.value) ?? []
+  for (const picked of chosen) {
+    if (list.length >= MOST_FILES) told = t('tooManyFiles', { count: String(MOST_FILES) })
+    else if (picked.size > MOST_BYTES) told = t('fileTooLarge', { name: picked.name })
+    else if (picked.isImage && model.value?.images === false) told = t('imagesNotTaken')
+    else {
+      list.push({
+        key: randomId(),
+        kind: picked.isImage ? 'image' : 'text',
+        name: picked.name,
+        state: 'waiting',
+        progress: 0,
+        failure: '',
+        // A browser takes no file that is watched.
+        picked: markRaw(picked),
+        isSent: false,
+      })
+    }
+  }
+  lists.set(here.value, list)
+  uploadWaiting()
+  return told
+}
+
+/** Uploads what waits, in every place; without a log-in it goes on waiting. */
+export function uploadWaiting(): void {
+  if (!isLoggedIn.value) return
+  for (const list of lists.values()) for (const item of list) if (item.state === 'waiting') void upload(item)
+}
+
+export function retry(item: Item): void {
+  if (item.picked === undefined || item.state !== 'failed') return
+  item.state = 'waiting'
+  uploadWaiting()
+}
+
+async function upload(item: Item): Promise<void> {
+  if (item.picked === undefined) return
+  Object.assign(item, { state: 'sending', progress: 0, failure: '' })
+  try {
+    const kept = await api.attach(item.picked, (percent) => (item.progress = percent))
+    if (item.picked.preview !== '') give(kept.id, item.picked.preview)
+    Object.assign(item, { state: 'kept', kind: kept.kind, name: kept.name, kept })
+    note()
+  } catch (failure) {
+    if (!(failure instanceof Refused)) throw failure
+    // A log-in that is over is no fault of the file's: it goes once there is another.
+    const isOver = failure.refusal.code === -1
+    Object.assign(item, { state: isOver ? 'waiting' : 'failed', failure: failure.refusal.msg || t('offline') })
+  }
+}
+
+export function remove(item: Item): void {
+  const list = lists.get(here.value) ?? []
+  lists.set(
+    here.value,
+    list.filter(({ key }) => key !== item.key),
+  )
+  if (item.kept !== undefined && !item.isSent) void api.dropAttachment(item.kept.id).catch(() => undefined)
+  note()
+}
+
+/** Takes what is to be sent out of the composer. */
+export function take(): api.Attachment[] {
+  const taken = items.value.flatMap(({ kept }) => (kept === undefined ? [] : [kept]))
+  lists.set(here.value, [])
+  note()
+  return taken
+}
+
+/** Puts back what was not sent after all: a log-in or a payment came between. */
+export function putBack(files: readonly api.Attachment[]): void {
+  const list = lists.get(here.value) ?? []
+  const known = new Set(list.map(({ kept }) => kept?.id))
+  lists.set(here.value, [...files.filter(({ id }) => !known.has(id)).map(itemOf), ...list].slice(0, MOST_FILES))
+  note()
+}
+
+/** Forgets everything: somebody else is going to use this device. `isDetour`: the same person logs in, files in hand. */
+export function forget(isDetour = false): void {
+  for (const [place, list] of lists) {
+    remember(`attached.${place}`, '')
+    // Whose it was may be another account, so it goes up once more; the server keeps the same file once.
+    const stays = isDetour ? list.filter(({ picked }) => picked !== undefined) : []
+    lists.set(
+      place,
+      stays.map((item) => ({ ...item, state: 'waiting', kept: undefined, isSent: false })),
+    )
+  }
+  if (isDetour) return
+  lists.clear()
+  here.value = 'new'
+}
+
+// --- over a reload
+
+function note(): void {
+  const place = here.value
+  if (place.startsWith('edit.')) return
+  const kept = items.value.flatMap((item) => (item.kept === undefined ? [] : [item.kept]))
+  remember(`attached.${place}`, kept.length === 0 ? '' : JSON.stringify(kept))
+}
+
+function recalled(place: string): api.Attachment[] {
+  try {
+    const known: unknown = JSON.parse(recall(`attached.${place}`) || '[]')
+    return Array.isArray(known) ? (known as api.Attachment[]) : []
+  } catch {
+    return []
+  }
+}
+
+function itemOf(kept: api.Attachment): Item {
+  return { key: kept.id, kind: kept.kind, name: kept.name, state: 'kept', progress: 100, failure: '', kept, isSent: false }
+}
