@@ -3,7 +3,11 @@
 import { refusalOf, type Refusal } from '@/protocol/events'
 
 export class Refused extends Error {
-  constructor(readonly refusal: Refusal) {
+  /** `told` has what a refusal says besides: the ways to prove oneself, a captcha's key. */
+  constructor(
+    readonly refusal: Refusal,
+    readonly told: Record<string, unknown> = {},
+  ) {
     super(refusal.msg)
   }
 }
@@ -66,7 +70,7 @@ function send<T>(method: 'GET' | 'POST', path: string, query: Query, body?: obje
         }
         const refusal = refusalOf(told, around.offline)
         if (refusal.code === -1 && token !== '' && token === around.token) around.loggedOut()
-        reject(new Refused(refusal))
+        reject(new Refused(refusal, told))
       },
       fail: () => reject(new Refused(refusalOf({ type: 'network' }, around.offline))),
     })

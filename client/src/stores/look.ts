@@ -23,6 +23,8 @@ export const look = reactive({
   theme: (['light', 'dark'].includes(kept.theme) ? kept.theme : 'auto') as Theme,
   language: (['zh', 'en'].includes(kept.language) ? kept.language : systemLanguage()) as Language,
   size: (SIZES.find((size) => size === kept.size) ?? 16) as number,
+  /** Whether long lines of code go on in the next line. */
+  wraps: recall('wraps') === '1',
   systemDark: systemDark(),
   width: uni.getWindowInfo().windowWidth,
 })
@@ -65,6 +67,11 @@ export function chooseLanguage(language: Language): void {
 export function chooseSize(size: number): void {
   look.size = size
   remember('size', String(size))
+}
+
+export function wrapCode(wraps: boolean): void {
+  look.wraps = wraps
+  remember('wraps', wraps ? '1' : '')
 }
 
 /** Follows the system and the window from the start of the app. */

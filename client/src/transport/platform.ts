@@ -1,5 +1,7 @@
 /** What differs between the page and the mini-program. The only file beside its neighbours where `#ifdef` stands. */
 
+import type { Language } from '@/markdown/languages'
+import type { Colour } from '@/markdown/painter'
 import type { Carrier, Where } from './carrier'
 import { FetchCarrier } from './fetch'
 import { SocketCarrier, type SocketPort } from './socket'
@@ -95,6 +97,16 @@ export function wechatCode(): Promise<string | undefined> {
     resolve(undefined)
     // #endif
   })
+}
+
+/** Returns the word that WeChat's consent page sent the browser back with (`done`, or what was wrong), once; "" without one. */
+export function takeWeChatWord(): string {
+  let word = ''
+  // #ifdef H5
+  word = /[?&]wechat=(\w+)/.exec(location.search)?.[1] ?? ''
+  if (word !== '') history.replaceState(history.state, '', location.pathname + location.hash)
+  // #endif
+  return word
 }
 
 /** What the shell put into the page (templates/client/shell.html); undefined in a mini-program, which asks for it. */
@@ -255,6 +267,23 @@ async function load(): Promise<Formulas | undefined> {
   const { render } = await import('@/markdown/formulas')
   return render
   // #endif
+  return undefined
+}
+
+/**
+ * Returns what colours code of a language. A mini-program shows it plain: each word of it would be a node that is carried
+ * from one thread to the other.
+ */
+export async function loadColours(language: Language): Promise<Colour | undefined> {
+  // #ifdef H5
+  try {
+    const { load } = await import('@/markdown/colours')
+    return await load(language)
+  } catch {
+    // A file that did not come: the code is there, in one colour.
+  }
+  // #endif
+  void language
   return undefined
 }
 
