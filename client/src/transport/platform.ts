@@ -182,6 +182,122 @@ export function saveFile(name: string, text: string, type: string): void {
   // #endif
 }
 
+/**
+ * Draws a picture of so many dots and returns its address: a PNG in a data URL, or a temporary file. `fetched` loads a
+ * picture to be drawn in it, undefined where its host does not let it be. A mini-program draws on its page's
+ * `<canvas type="2d" id="drawing">`.
+ */
+export async function drawPicture(
+  size: { width: number; height: number },
+  logo: string,
+  paint: (context: CanvasRenderingContext2D, logo: CanvasImageSource | undefined) => void,
+  page: object | null | undefined,
+): Promise<string> {
+  let address = ''
+  // #ifdef H5
+  const canvas = Object.assign(document.createElement('canvas'), size)
+  const context = canvas.getContext('2d')
+  if (context === null) return ''
+  paint(context, await loaded(Object.assign(new Image(), { crossOrigin: 'anonymous' }), logo))
+  address = canvas.toDataURL('image/png')
+  // #endif
+  // #ifdef MP-WEIXIN
+  const node = await new Promise<WxCanvas | undefined>((resolve) => {
+    const query = wx.createSelectorQuery()
+    const within = page ? query.in(page) : query
+    within.select('#drawing').fields({ node: true }).exec((found: ({ node?: WxCanvas } | null)[]) => resolve(found[0]?.node))
+  })
+  if (node === undefined) return ''
+  Object.assign(node, size)
+  paint(node.getContext('2d'), await loaded(node.createImage(), logo))
+  address = await new Promise<string>((resolve) => {
+    const then = { success: ({ tempFilePath }: { tempFilePath: string }) => resolve(tempFilePath), fail: () => resolve('') }
+    wx.canvasToTempFilePath({ canvas: node, fileType: 'png', ...then })
+  })
+  // #endif
+  void page
+  return address
+}
+
+interface WxCanvas {
+  width: number
+  height: number
+  getContext(kind: '2d'): CanvasRenderingContext2D
+  createImage(): HTMLImageElement
+}
+
+function loaded(picture: HTMLImageElement, url: string): Promise<CanvasImageSource | undefined> {
+  if (url === '') return Promise.resolve(undefined)
+  return new Promise((resolve) => {
+    const giveUp = setTimeout(() => resolve(undefined), 4000)
+    const end = (found: CanvasImageSource | undefined) => (): void => {
+      clearTimeout(giveUp)
+      resolve(found)
+    }
+    picture.onload = end(picture)
+    picture.onerror = end(undefined)
+    picture.src = url
+  })
+}
+
+/** Saves a drawn picture to the device; `refused`: the person has not let the program into the album, `closed`: not now. */
+export async function savePicture(address: string, name: string): Promise<'saved' | 'refused' | 'closed'> {
+  let done: 'saved' | 'refused' | 'closed' = 'saved'
+  // #ifdef H5
+  const link = document.createElement('a')
+  link.href = address
+  link.download = name
+  link.click()
+  // #endif
+  // #ifdef MP-WEIXIN
+  done = await new Promise((resolve) => {
+    wx.saveImageToPhotosAlbum({
+      filePath: address,
+      success: () => resolve('saved'),
+      fail: ({ errMsg }: { errMsg: string }) => resolve(/auth|deny|denied|privacy/.test(errMsg) ? 'refused' : 'closed'),
+    })
+  })
+  // #endif
+  void address
+  void name
+  return done
+}
+
+/** Opens the settings in which the album can be allowed; a page has none. */
+export function openPermissions(): void {
+  // #ifdef MP-WEIXIN
+  wx.openSetting({ fail: () => undefined })
+  // #endif
+}
+
+/** Whether pictures can be handed to other programs from here. */
+export function sharesPictures(): boolean {
+  let shares = false
+  // #ifdef H5
+  try {
+    shares = navigator.canShare?.({ files: [new File([''], 'x.png', { type: 'image/png' })] }) ?? false
+  } catch {
+    shares = false
+  }
+  // #endif
+  // #ifdef MP-WEIXIN
+  shares = typeof wx.showShareImageMenu === 'function'
+  // #endif
+  return shares
+}
+
+export async function sharePicture(address: string, name: string): Promise<void> {
+  // #ifdef H5
+  const bytes = Uint8Array.from(atob(address.slice(address.indexOf(',') + 1)), (one) => one.charCodeAt(0))
+  // Whoever closes the system's sheet has changed their mind: that is no fault.
+  await navigator.share({ files: [new File([bytes], name, { type: 'image/png' })] }).catch(() => undefined)
+  // #endif
+  // #ifdef MP-WEIXIN
+  wx.showShareImageMenu({ path: address, fail: () => undefined })
+  // #endif
+  void name
+}
+
 /** Copies a text; says whether it is done. */
 export function copyText(text: string): Promise<boolean> {
   return new Promise((resolve) => {
