@@ -30,7 +30,8 @@ const POSTER: Poster = {
   slogan: 'Answers',
   colour: '#4f46e5',
   dark: false,
-  headline: 'Ann invites you',
+  headline: ['Ann invites you', 'to Aurora'],
+  prompts: ['Why?', 'How?'],
   reward: '',
   scan: 'Scan',
   code: 'Code ABC',
@@ -42,7 +43,7 @@ describe('a poster', () => {
   it('says whose it is, who invites, and where to', () => {
     const noted = noting()
     paint(noted.context, POSTER)
-    expect(noted.texts.filter(Boolean)).toEqual(['A', 'Aurora', 'Answers', 'Ann invites you', 'Scan', 'Code ABC', 'aurora.example'])
+    expect(noted.texts.filter(Boolean)).toEqual(['A', 'Aurora', 'Answers', 'Ann invites you', 'to Aurora', 'Why?', 'How?', 'Scan', 'Code ABC', 'aurora.example'])
   })
 
   it('has the logo in the letter’s place', () => {

@@ -81,10 +81,11 @@ describe('the history', () => {
       const at = new Date(now.getTime() - days * 86_400_000).toISOString()
       return { id, title: '', role: null, is_pinned, is_archived: false, created_at: at, updated_at: at }
     }
-    const list = [one('p', 90, true), one('t', 0), one('w', 3), one('m', 20), one('o', 60)]
+    const list = [one('p', 90, true), one('t', 0), one('y', 1), one('w', 3), one('m', 20), one('o', 60)]
     expect(groups(list, now).map(({ name, list: [first] }) => [name, first?.id])).toEqual([
       ['pinned', 'p'],
       ['today', 't'],
+      ['yesterday', 'y'],
       ['week', 'w'],
       ['month', 'm'],
       ['older', 'o'],

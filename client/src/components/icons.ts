@@ -27,6 +27,7 @@ import type from 'lucide-static/icons/type.svg?raw'
 import shield from 'lucide-static/icons/shield-check.svg?raw'
 import crown from 'lucide-static/icons/crown.svg?raw'
 import clock from 'lucide-static/icons/clock.svg?raw'
+import card from 'lucide-static/icons/credit-card.svg?raw'
 import mail from 'lucide-static/icons/mail.svg?raw'
 import menu from 'lucide-static/icons/panel-left.svg?raw'
 import moon from 'lucide-static/icons/moon.svg?raw'
@@ -97,6 +98,7 @@ const SVG = {
   shield,
   crown,
   clock,
+  card,
   x,
 }
 export type IconName = keyof typeof SVG

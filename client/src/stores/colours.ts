@@ -60,3 +60,13 @@ export function parse(colour: string): Rgb {
 }
 
 export const toCss = (colour: Rgb): string => `rgb(${colour.join(', ')})`
+
+/** White letters stand on each of them readably. */
+export const HUES = ['#4f46e5', '#0f766e', '#b45309', '#be185d', '#1d4ed8', '#7c3aed', '#15803d', '#c2410c'] as const
+
+/** Returns a colour that is always the same one for a name: assistants are told apart before they are read. */
+export function hueOf(name: string): string {
+  let sum = 0
+  for (const one of name) sum = (sum * 31 + (one.codePointAt(0) ?? 0)) % 65_521
+  return HUES[sum % HUES.length] ?? HUES[0]
+}

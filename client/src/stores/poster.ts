@@ -13,9 +13,11 @@ export interface Poster {
   slogan: string
   colour: string
   dark: boolean
-  /** "Ann invites you", what comes of it, how to scan, and the code, all in words. */
-  headline: string
+  /** "Ann invites you", a line for each; what comes of it, how to scan, and the code, all in words. */
+  headline: string[]
   reward: string
+  /** What can be asked here, as bubbles. */
+  prompts: string[]
   scan: string
   code: string
   /** What the QR code says. */
@@ -117,11 +119,29 @@ function brand(context: Context, { title, slogan }: Poster, logo?: CanvasImageSo
   text(context, line, left, top + 40, 400, 13, 0.86)
 }
 
-function words(context: Context, { headline, reward }: Poster): void {
-  const lines = wrapped(context, headline, WIDTH - 2 * EDGE, 3, font(700, 31))
+function words(context: Context, { headline, reward, prompts }: Poster): void {
+  const lines = headline.flatMap((line) => wrapped(context, line, WIDTH - 2 * EDGE, 2, font(700, 31))).slice(0, 4)
   lines.forEach((line, at) => text(context, line, EDGE, 158 + at * 43, 700, 31))
   const more = wrapped(context, reward, WIDTH - 2 * EDGE, 3, font(400, 15))
   more.forEach((line, at) => text(context, line, EDGE, 158 + lines.length * 43 + at * 23, 400, 15, 0.92))
+  bubbles(context, prompts, 158 + lines.length * 43 + more.length * 23)
+}
+
+/** Questions as bubbles, as many as there is room for above the card. */
+function bubbles(context: Context, prompts: string[], top: number): void {
+  const [height, gap, bottom] = [34, 12, HEIGHT - 190 - 46 - 18]
+  const most = Math.min(prompts.length, 3, Math.floor((bottom - top + gap) / (height + gap)))
+  prompts.slice(0, Math.max(0, most)).forEach((prompt, at) => {
+    const [line = ''] = wrapped(context, prompt, WIDTH - 2 * EDGE - 60, 1, font(400, 13))
+    const width = context.measureText(line).width + 30
+    const x = at % 2 === 0 ? WIDTH - EDGE - width : EDGE
+    const y = bottom - (most - at) * (height + gap) + gap
+    rounded(context, x, y, width, height, 15)
+    context.globalAlpha = 0.15
+    context.fillStyle = toCss(WHITE)
+    context.fill()
+    text(context, line, x + 15, y + 22, 400, 13, 0.95)
+  })
 }
 
 function card(context: Context, { scan, code, link, dark, label }: Poster): void {

@@ -341,6 +341,27 @@ export function onEnter(field: string, then: () => void): () => void {
   return stop
 }
 
+/**
+ * Tells how much of a page the keyboard hides, px. Safari lays the keyboard over the page and moves it up, bar and all;
+ * others make the page smaller, and so does a mini-program.
+ */
+export function onKeyboard(then: (height: number) => void): void {
+  // #ifdef H5
+  const shown = window.visualViewport
+  if (!shown) return
+  let known = 0
+  const measure = (): void => {
+    // Pinching makes the visible part smaller, too.
+    const hidden = shown.scale > 1.01 ? 0 : Math.round(window.innerHeight - shown.height)
+    const height = hidden > 80 ? hidden : 0
+    if (height > 0) window.scrollTo(0, 0)
+    if (height !== known) then((known = height))
+  }
+  shown.addEventListener('resize', measure)
+  // #endif
+  void then
+}
+
 /** The room that the system's bars take at the top, and where WeChat's capsule ends, px. */
 export function barRoom(): { top: number; right: number } {
   let room = { top: 0, right: 0 }
@@ -393,8 +414,8 @@ async function load(): Promise<Formulas | undefined> {
 export async function loadColours(language: Language): Promise<Colour | undefined> {
   // #ifdef H5
   try {
-    const { load } = await import('@/markdown/colours')
-    return await load(language)
+    const { colour } = await import('@/markdown/colours')
+    return (code) => colour(code, language)
   } catch {
     // A file that did not come: the code is there, in one colour.
   }
