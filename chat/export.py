@@ -61,6 +61,8 @@ def told_of(row: Conversation, messages: Iterable[Message]) -> dict[str, Any]:
 
 def _message(said: Message) -> dict[str, Any]:
     answer = {"model": said.offer_slug, "text": said.answer, "ai_generated": True, "state": said.state}
+    if said.reasoning:
+        answer["reasoning"] = said.reasoning
     return {
         "id": str(said.pk),
         "asked_at": said.created_at.isoformat(),
@@ -78,7 +80,12 @@ def _markdown(rows: Iterable[Conversation], zone: ZoneInfo, label: str, facts: d
         for said in row.messages.all():
             yield f"\n## {asked}\n\n{said.question}\n"
             heading = _("AI-generated answer (%(model)s)") % {"model": said.offer_slug}
-            yield f"\n## {heading}\n\n{said.answer or nothing}\n"
+            thought = f"{_quoted(said.reasoning)}\n\n" if said.reasoning else ""
+            yield f"\n## {heading}\n\n{thought}{said.answer or nothing}\n"
+
+
+def _quoted(reasoning: str) -> str:
+    return "\n".join(f"> {line}".rstrip() for line in [f"**{_('Reasoning')}**", "", *reasoning.splitlines()])
 
 
 def _one_line(text: str) -> str:

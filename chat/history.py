@@ -55,13 +55,15 @@ class ConversationIn(Schema):
 class MessageOut(Schema):
     """One question and its answer; the receipt is the one that its stream carried, `feedback` what the user thinks.
 
-    Messages with one `parent_id` are alternatives to each other: regenerated or edited.
+    Messages with one `parent_id` are alternatives to each other: regenerated or edited. `reasoning` is what the model
+    thought first, "" where it told nothing.
     """
 
     id: uuid.UUID
     parent_id: uuid.UUID | None
     model: str = Field(alias="offer_slug")
     question: str
+    reasoning: str
     answer: str
     state: str
     finish_reason: str

@@ -59,7 +59,7 @@ def erase(user: EndUser) -> Mapping[str, int]:
         "share_links": ShareLink.objects.filter(user=user, revoked_at=None).update(revoked_at=now),
         "api_keys": ApiKey.objects.filter(user=user).update(name="", revoked_at=now),
         "reports": Report.objects.filter(reporter=user).update(reporter=None),
-        "messages": said.update(question="", answer="", failure=None, client_msg_id=None, indexed_at=now),
+        "messages": said.update(question="", answer="", reasoning="", failure=None, client_msg_id=None, indexed_at=now),
         "conversations": Conversation.objects.filter(user=user).update(title="", deleted_at=now, erased_at=now),
     }
 

@@ -84,6 +84,6 @@ def _erase(conversation: Conversation) -> bool:
         said = Message.objects.filter(conversation=conversation)
         SearchEntry.objects.filter(message__in=said).delete()
         Feedback.objects.filter(message__in=said).delete()
-        said.update(question="", answer="", indexed_at=timezone.now())
+        said.update(question="", answer="", reasoning="", indexed_at=timezone.now())
     log.info("conversation_erased", conversation_id=str(conversation.pk))
     return True

@@ -34,6 +34,8 @@ export interface Message {
   parent_id: string | null
   model: string
   question: string
+  /** What the model thought first; empty where it told nothing. */
+  reasoning: string
   answer: string
   state: string
   finish_reason: string

@@ -187,7 +187,8 @@ function ask(question: string, parent: string | null, wanted: Ask): void {
 
 /** Attaches to an answer that was under way when the conversation was opened. */
 function follow(message: api.Message): void {
-  const answer: Answer = { ...newAnswer(), phase: 'telling', messageId: message.id, conversationId: chat.id }
+  const known = { messageId: message.id, conversationId: chat.id, thinking: message.reasoning }
+  const answer: Answer = { ...newAnswer(), phase: 'telling', ...known }
   begin(message.question, message.parent_id, {}, answer)
 }
 
@@ -240,9 +241,9 @@ async function finish(question: string, answer: Answer): Promise<void> {
   if (answer.messageId !== '') {
     const stored = await api.message(answer.messageId).catch(() => undefined)
     if (chat.live !== live) return
-    add(stored ?? standIn(question, live.parent, answer), answer)
+    add(stored ?? standIn(question, live.parent, answer))
   } else if (refusal !== undefined && reactionTo(refusal, false, sells.value).kind === 'show') {
-    add(standIn(question, live.parent, answer), answer)
+    add(standIn(question, live.parent, answer))
   }
   chat.live = undefined
   if (refusal !== undefined) refused(question, refusal, answer.text !== '')
@@ -250,14 +251,10 @@ async function finish(question: string, answer: Answer): Promise<void> {
   void refreshHistory().catch(() => undefined)
 }
 
-function add(message: api.Message, answer: Answer): void {
+function add(message: api.Message): void {
   chat.messages = [...chat.messages.filter(({ id }) => id !== message.id), message]
   chat.through = message.id
-  if (answer.thinking !== '') thoughts.set(message.id, answer.thinking)
 }
-
-/** The reasoning of answers that came on this device: the history does not keep it. */
-export const thoughts = reactive(new Map<string, string>())
 
 /** What was told, where the server cannot be asked for it just now, or never had it. */
 function standIn(question: string, parent: string | null, answer: Answer): api.Message {
@@ -267,6 +264,7 @@ function standIn(question: string, parent: string | null, answer: Answer): api.M
     parent_id: parent,
     model: answer.receipt?.model ?? choice.model,
     question,
+    reasoning: answer.thinking,
     answer: answer.text,
     state: answer.phase === 'whole' ? 'done' : 'failed',
     finish_reason: answer.receipt?.reason ?? '',
