@@ -73,15 +73,16 @@ export const me = (): Promise<User> => get('/api/auth/me')
 export const changeMe = (change: { nickname?: string; language?: string }): Promise<User> =>
   post('/api/auth/me', change)
 export const guest = (): Promise<LoggedIn> => post('/api/auth/guest')
-export const login = (identifier: string, password: string): Promise<LoggedIn> =>
-  post('/api/auth/login', { identifier, password })
+export const login = (identifier: string, password: string, captcha: string): Promise<LoggedIn> =>
+  post('/api/auth/login', { identifier, password, captcha })
 export const register = (username: string, password: string, language: string): Promise<LoggedIn> =>
   post('/api/auth/register', { username, password, language })
 export const sendCode = (
   channel: CodeChannel,
   to: string,
-  purpose: 'sign_in' | 'reset' = 'sign_in',
-): Promise<Sent> => post('/api/auth/code', { channel, to, purpose })
+  purpose: 'sign_in' | 'reset',
+  captcha: string,
+): Promise<Sent> => post('/api/auth/code', { channel, to, purpose, captcha })
 export const identities = (): Promise<Identities> => get('/api/auth/identities')
 export const sendAccountCode = (channel: CodeChannel, purpose: 'bind' | 'confirm', to = ''): Promise<Sent> =>
   post('/api/auth/identities/code', { channel, purpose, to })
@@ -93,10 +94,15 @@ export const bindWeChatPage = (): Promise<Identities> => post('/api/auth/identit
 export const unbind = (id: string, proof: Proof): Promise<Identities> => post(`/api/auth/identities/${id}/unbind`, proof)
 export const setPassword = (new_password: string, proof: Proof): Promise<Identities> =>
   post('/api/auth/password', { new_password, ...proof })
-export const loginWithCode = (channel: CodeChannel, to: string, code: string): Promise<LoggedIn> =>
-  post('/api/auth/code/login', { channel, to, code })
-export const resetPassword = (channel: CodeChannel, to: string, code: string, password: string): Promise<LoggedIn> =>
-  post('/api/auth/password/reset', { channel, to, code, password })
+export const loginWithCode = (channel: CodeChannel, to: string, code: string, captcha: string): Promise<LoggedIn> =>
+  post('/api/auth/code/login', { channel, to, code, captcha })
+export const resetPassword = (
+  channel: CodeChannel,
+  to: string,
+  code: string,
+  password: string,
+  captcha: string,
+): Promise<LoggedIn> => post('/api/auth/password/reset', { channel, to, code, password, captcha })
 export const loginWithWeChat = (code: string, appid: string): Promise<LoggedIn> =>
   post('/api/auth/wechat', { code, appid })
 export const finishWeChatPage = (): Promise<LoggedIn> => post('/api/auth/wechat/h5/finish')

@@ -139,6 +139,10 @@ export const zh = {
   and: '和',
   agree: '关于 AI 生成内容与你的数据',
   noWayIn: '这里暂时没有开放登录，请联系服务方',
+  captchaTitle: '安全验证',
+  captchaWorks: '正在确认是你本人在操作，通常只需一两秒…',
+  captchaAway: '验证组件没能加载，请检查网络后再试。',
+  captchaOnPage: '这里无法显示验证组件，请在浏览器中打开网页版登录，或稍后再试。',
   // money
   recharge: '充值',
   balance: '余额',

@@ -298,6 +298,43 @@ export async function sharePicture(address: string, name: string): Promise<void>
   void name
 }
 
+interface Widgets {
+  render(place: Element, options: object): unknown
+}
+
+/**
+ * Shows a captcha's widget of a kind that Turnstile and hCaptcha share, from the script that the operator has set up;
+ * says whether it is there. A mini-program has no place for scripts.
+ */
+export async function showWidget(
+  widget: { provider: string; siteKey: string; script: string },
+  place: string,
+  dark: boolean,
+  then: (token: string) => void,
+): Promise<boolean> {
+  let isThere = false
+  // #ifdef H5
+  const named = (): Widgets | undefined => (window as unknown as Record<string, Widgets | undefined>)[widget.provider]
+  if (named() === undefined) {
+    await new Promise<void>((resolve) => {
+      const script = document.createElement('script')
+      const url = new URL(widget.script)
+      url.searchParams.set('render', 'explicit')
+      Object.assign(script, { src: url.href, async: true, onload: () => resolve(), onerror: () => resolve() })
+      document.head.append(script)
+    })
+  }
+  const element = document.querySelector(place)
+  const widgets = named()
+  if (element !== null && widgets !== undefined) {
+    widgets.render(element, { sitekey: widget.siteKey, theme: dark ? 'dark' : 'light', callback: then })
+    isThere = true
+  }
+  // #endif
+  void [widget, place, dark, then]
+  return isThere
+}
+
 /** Copies a text; says whether it is done. */
 export function copyText(text: string): Promise<boolean> {
   return new Promise((resolve) => {
