@@ -203,7 +203,7 @@ export const zh = {
   posterTo: '一起用 {brand}',
   posterAnybody: '邀请你',
   posterReward: '首次付费后，你可获得 ¥{amount} 奖励',
-  posterScan: '长按或扫码，马上开始对话',
+  posterScan: '长按或扫码\n开始对话',
   posterCode: '邀请码 {code}',
   posterHold: '长按图片可以保存或转发',
   posterFailed: '这台设备没能生成海报，可以直接分享邀请链接。',

@@ -129,7 +129,7 @@ function words(context: Context, { headline, reward, prompts }: Poster): void {
 
 /** Questions as bubbles, as many as there is room for above the card. */
 function bubbles(context: Context, prompts: string[], top: number): void {
-  const [height, gap, bottom] = [34, 12, HEIGHT - 190 - 46 - 18]
+  const [height, gap, bottom] = [31, 10, HEIGHT - 190 - 46 - 18]
   const most = Math.min(prompts.length, 3, Math.floor((bottom - top + gap) / (height + gap)))
   prompts.slice(0, Math.max(0, most)).forEach((prompt, at) => {
     const [line = ''] = wrapped(context, prompt, WIDTH - 2 * EDGE - 60, 1, font(400, 13))
@@ -140,7 +140,7 @@ function bubbles(context: Context, prompts: string[], top: number): void {
     context.globalAlpha = 0.15
     context.fillStyle = toCss(WHITE)
     context.fill()
-    text(context, line, x + 15, y + 22, 400, 13, 0.95)
+    text(context, line, x + 15, y + 20, 400, 13, 0.95)
   })
 }
 
@@ -158,7 +158,8 @@ function card(context: Context, { scan, code, link, dark, label }: Poster): void
   const x = left + 18 + tile + 16
   const room = WIDTH - left - 14 - x
   const ink: Rgb = dark ? [236, 238, 241] : [23, 25, 28]
-  wrapped(context, scan, room, 4, font(600, 16)).forEach((line, at) => text(context, line, x, top + 50 + at * 24, 600, 16, 1, ink))
+  const lines = scan.split('\n').flatMap((one) => wrapped(context, one, room, 3, font(600, 16)))
+  lines.forEach((line, at) => text(context, line, x, top + 50 + at * 24, 600, 16, 1, ink))
   const faint: Rgb = dark ? [164, 171, 182] : [95, 102, 114]
   wrapped(context, code, room, 2, font(400, 13)).forEach((line, at) => text(context, line, x, top + 150 + at * 20 - 6, 400, 13, 1, faint))
   context.textAlign = 'center'
