@@ -39,9 +39,10 @@ def thought_of(name: str) -> str:
     return "".join(delta.get("reasoning_content") or "" for delta in deltas)
 
 
-def begun(shop: Shop, **asked: str) -> Turn:
+def begun(shop: Shop, conversation: str = "") -> Turn:
     with scope.tenant(shop.tenant.pk):
-        turn = open_turn(tenant=shop.tenant, user=shop.alice.user, ask=Ask(**{"message": "hi", **asked}), language="en")
+        question = Ask(message="hi", conversation=conversation)
+        turn = open_turn(tenant=shop.tenant, user=shop.alice.user, ask=question, language="en")
     assert dispatch_turn(turn)
     return turn
 

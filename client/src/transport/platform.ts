@@ -202,11 +202,12 @@ export async function drawPicture(
   address = canvas.toDataURL('image/png')
   // #endif
   // #ifdef MP-WEIXIN
-  const node = await new Promise<WxCanvas | undefined>((resolve) => {
-    const query = wx.createSelectorQuery()
-    const within = page ? query.in(page) : query
-    within.select('#drawing').fields({ node: true }).exec((found: ({ node?: WxCanvas } | null)[]) => resolve(found[0]?.node))
-  })
+  // The sheet that the canvas stands in is made a little after it is opened.
+  let node: WxCanvas | undefined
+  for (let tries = 0; node === undefined && tries < 10; tries += 1) {
+    if (tries > 0) await new Promise((resolve) => setTimeout(resolve, 100))
+    node = await findCanvas(page)
+  }
   if (node === undefined) return ''
   Object.assign(node, size)
   paint(node.getContext('2d'), await loaded(node.createImage(), logo))
@@ -218,6 +219,17 @@ export async function drawPicture(
   void page
   return address
 }
+
+// #ifdef MP-WEIXIN
+function findCanvas(page: object | null | undefined): Promise<WxCanvas | undefined> {
+  return new Promise((resolve) => {
+    const query = uni.createSelectorQuery()
+    const within = page ? query.in(page) : query
+    const take = (found: unknown): void => resolve((found as { node?: WxCanvas } | null)?.node)
+    within.select('#drawing').fields({ node: true } as UniApp.NodeField, take).exec()
+  })
+}
+// #endif
 
 interface WxCanvas {
   width: number
