@@ -84,3 +84,14 @@ export function groups(list: readonly api.Conversation[], now = new Date()): { n
     .map((name) => ({ name, list: list.filter((one) => nameOf(one) === name) }))
     .filter((group) => group.list.length > 0)
 }
+
+/** Returns a text that was found in pieces, those that were looked for apart; without Markdown's signs, which are no words. */
+export function pieces(text: string, query: string): { text: string; isHit: boolean }[] {
+  const plain = text.replace(/[*_`#>|~]+/g, ' ').replace(/\s+/g, ' ').trim()
+  const words = query.split(/\s+/).filter(Boolean).map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'))
+  if (words.length === 0) return [{ text: plain, isHit: false }]
+  return plain
+    .split(new RegExp(`(${words.join('|')})`, 'i'))
+    .map((piece, at) => ({ text: piece, isHit: at % 2 === 1 }))
+    .filter((piece) => piece.text !== '')
+}
