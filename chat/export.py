@@ -63,6 +63,8 @@ def told_of(row: Conversation, messages: Iterable[Message]) -> dict[str, Any]:
 def _message(said: Message) -> dict[str, Any]:
     answer = {"model": said.offer_slug, "text": said.answer, "ai_generated": True, "state": said.state}
     files = [{"id": str(file.pk), "kind": file.kind, "name": file.name} for file in files_of(said)]
+    if said.reasoning:
+        answer["reasoning"] = said.reasoning
     return {
         "id": str(said.pk),
         "asked_at": said.created_at.isoformat(),
@@ -83,7 +85,12 @@ def _markdown(rows: Iterable[Conversation], zone: ZoneInfo, label: str, facts: d
             if names := ", ".join(_one_line(file.name) for file in files_of(said)):
                 yield f"\n{attached}: {names}\n"
             heading = _("AI-generated answer (%(model)s)") % {"model": said.offer_slug}
-            yield f"\n## {heading}\n\n{said.answer or nothing}\n"
+            thought = f"{_quoted(said.reasoning)}\n\n" if said.reasoning else ""
+            yield f"\n## {heading}\n\n{thought}{said.answer or nothing}\n"
+
+
+def _quoted(reasoning: str) -> str:
+    return "\n".join(f"> {line}".rstrip() for line in [f"**{_('Reasoning')}**", "", *reasoning.splitlines()])
 
 
 def _one_line(text: str) -> str:

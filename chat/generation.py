@@ -29,6 +29,7 @@ from chat.moderation.refusals import Refused
 from chat.refusals import gave_up
 from chat.threads import in_thread
 from chat.turn import (
+    MAX_REASONING_CHARACTERS,
     MODERATED,
     Checkpoint,
     Ending,
@@ -66,6 +67,8 @@ class Answer:
         self.language = language
         self.chunks: list[bytes] = []
         self.texts: list[str] = []
+        # Reasoning that was let through to the readers.
+        self.thoughts: list[str] = []
         # Bytes of chunks and characters of text: what the answer takes in memory, nearly.
         self.size = 0
         self.ending: Ending | None = None
@@ -83,6 +86,8 @@ class Answer:
             self.chunks.append(delta.raw)
             self.texts.append(delta.text)
             self.size += len(delta.raw) + len(delta.text)
+            if delta.hidden:
+                self.thoughts.append(delta.hidden)
         self._wake()
 
     def append_stored(self, text: str, finish_reason: str) -> None:
@@ -321,6 +326,7 @@ class Generation:
         guard = self._guard
         return Outcome(
             text="".join(self.answer.texts),
+            reasoning="".join(self.answer.thoughts)[:MAX_REASONING_CHARACTERS],
             # What was refused before any of it was shown costs nothing, though it was generated.
             had_output=guard.has_shown if guard is not None and guard.refused else self.outputs > 0,
             hidden="".join(self._hidden) + (guard.withheld if guard is not None else ""),

@@ -57,7 +57,8 @@ class ConversationIn(Schema):
 class MessageOut(Schema):
     """One question and its answer; the receipt is the one that its stream carried, `feedback` what the user thinks.
 
-    Messages with one `parent_id` are alternatives to each other: regenerated or edited.
+    Messages with one `parent_id` are alternatives to each other: regenerated or edited. `reasoning` is what the model
+    thought first, "" where it told nothing.
     """
 
     id: uuid.UUID
@@ -65,6 +66,7 @@ class MessageOut(Schema):
     model: str = Field(alias="offer_slug")
     question: str
     attachments: list[AttachmentOut] = Field(alias="files")
+    reasoning: str
     answer: str
     state: str
     finish_reason: str

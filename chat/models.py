@@ -432,6 +432,8 @@ class Message(TenantOwned):
     # more was erased with it.
     attachments = ArrayField(models.UUIDField(), verbose_name=_("attachments"), default=list, editable=False)
     answer = models.TextField(_("answer"), default="")
+    # What the model thought before it answered, as its reader was shown it; never sent to a model again.
+    reasoning = models.TextField(_("reasoning"), default="")
     state = models.CharField(_("state"), max_length=8, choices=State.choices, default=State.RUNNING)
     finish_reason = models.CharField(_("finish reason"), max_length=32, default="")
     failure = models.JSONField(_("failure"), null=True)
@@ -455,7 +457,7 @@ class Message(TenantOwned):
             SameTenant(field="api_key", name="chat_message_api_key_fk"),
             models.CheckConstraint(
                 condition=models.Q(api_key__isnull=True, conversation__isnull=False)
-                | models.Q(api_key__isnull=False, conversation__isnull=True, question="", answer=""),
+                | models.Q(api_key__isnull=False, conversation__isnull=True, question="", answer="", reasoning=""),
                 name="chat_message_calls_keep_no_text",
             ),
             models.UniqueConstraint(fields=["tenant", "user", "client_msg_id"], name="chat_message_client_id"),

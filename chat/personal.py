@@ -82,7 +82,7 @@ def erase(user: EndUser) -> Mapping[str, int]:
         "api_keys": ApiKey.objects.filter(user=user).update(name="", revoked_at=now),
         "reports": Report.objects.filter(reporter=user).update(reporter=None),
         "messages": said.update(
-            question="", attachments=[], answer="", failure=None, client_msg_id=None, indexed_at=now
+            question="", attachments=[], answer="", reasoning="", failure=None, client_msg_id=None, indexed_at=now
         ),
         "conversations": Conversation.objects.filter(user=user).update(title="", deleted_at=now, erased_at=now),
     }

@@ -50,6 +50,7 @@ def keep(turn: Turn, outcome: Outcome) -> None:
         "outcome": {
             # Nothing of what a program was answered is kept.
             "text": outcome.text if turn.api_key_id is None else "",
+            "reasoning": outcome.reasoning if turn.api_key_id is None else "",
             "had_output": outcome.had_output,
             "finish_reason": outcome.finish_reason,
             "stopped": outcome.stopped,

@@ -103,6 +103,6 @@ def _erase(conversation: Conversation) -> bool:
         SearchEntry.objects.filter(message__in=said).delete()
         Feedback.objects.filter(message__in=said).delete()
         Attachment.objects.filter(message__in=said).delete()
-        said.update(question="", attachments=[], answer="", indexed_at=timezone.now())
+        said.update(question="", attachments=[], answer="", reasoning="", indexed_at=timezone.now())
     log.info("conversation_erased", conversation_id=str(conversation.pk))
     return True

@@ -47,6 +47,8 @@ log = structlog.get_logger(__name__)
 # A question is a person's typing or a pasted page; the model's window is checked apart.
 MAX_QUESTION_CHARACTERS = 100_000
 TITLE_CHARACTERS = 40
+# So much of what a model thought is kept, from its beginning: it is read by people, in a fold.
+MAX_REASONING_CHARACTERS: Final = 50_000
 # Why moderation ended an answer before its upstream did, as its receipt says.
 MODERATED: Final = "moderated"
 
@@ -73,15 +75,17 @@ _TOUCH: Final = (
     "UPDATE chat_conversation SET updated_at = %(now)s WHERE tenant_id = %(tenant)s AND id = %(conversation)s"
 )
 _KEEP: Final = """
-UPDATE chat_message message SET answer = told.answer
-FROM unnest(%(tenants)s::bigint[], %(messages)s::uuid[], %(answers)s::text[]) AS told (tenant, id, answer)
+UPDATE chat_message message SET answer = told.answer, reasoning = coalesce(told.reasoning, message.reasoning)
+FROM unnest(%(tenants)s::bigint[], %(messages)s::uuid[], %(answers)s::text[], %(reasonings)s::text[])
+    AS told (tenant, id, answer, reasoning)
 WHERE message.tenant_id = told.tenant AND message.id = told.id AND message.state = 'running'
   AND message.stop_asked_at IS NULL
 RETURNING message.id
 """
 _STORE: Final = """
-UPDATE chat_message SET state = %(state)s, answer = %(answer)s, finish_reason = %(finish_reason)s,
-    receipt = %(receipt)s, failure = %(failure)s, ended_at = %(now)s, indexed_at = NULL
+UPDATE chat_message SET state = %(state)s, answer = %(answer)s, reasoning = %(reasoning)s,
+    finish_reason = %(finish_reason)s, receipt = %(receipt)s, failure = %(failure)s,
+    ended_at = %(now)s, indexed_at = NULL
 WHERE tenant_id = %(tenant)s AND id = %(message)s AND state = ANY(%(open)s)
 """
 
@@ -180,6 +184,8 @@ class Outcome:
 
     text: str
     had_output: bool
+    # What was shown of the model's reasoning.
+    reasoning: str = field(default="", repr=False)
     # Billable output that is not shown: reasoning, tool calls. Counted where the upstream reports no usage.
     hidden: str = ""
     finish_reason: str = ""
@@ -554,6 +560,10 @@ def checkpoint_turns(checkpoints: Sequence[Checkpoint]) -> dict[uuid.UUID, str]:
                 "tenants": [each.turn.tenant_id for each in checkpoints],
                 "messages": [each.turn.message_id for each in checkpoints],
                 "answers": [_kept(each.turn, each.outcome) for each in checkpoints],
+                # Once the answer has begun, the reasoning is whole: it is not written again every two seconds.
+                "reasonings": [
+                    None if each.outcome.text else _thought(each.turn, each.outcome) for each in checkpoints
+                ],
             },
             lambda rows: {message_id for (message_id,) in rows},
         ),
@@ -570,7 +580,8 @@ def checkpoint_turn(checkpoint: Checkpoint) -> str:
         if not holds.checkpoint(tenant_id=turn.tenant_id, hold_id=turn.message_id, quantities=checkpoint.quantities):
             return EXPIRED
         wanted = Message.objects.filter(pk=turn.message_id, state=Message.State.RUNNING, stop_asked_at=None)
-        return "" if wanted.update(answer=_kept(turn, outcome)) else STOPPED
+        kept = {"answer": _kept(turn, outcome), "reasoning": _thought(turn, outcome)}
+        return "" if wanted.update(**kept) else STOPPED
 
 
 def close_turn(turn: Turn, outcome: Outcome) -> Ending:
@@ -675,6 +686,7 @@ class _Store:
             "open": [str(open_state) for open_state in open_states],
             "state": state,
             "answer": _kept(turn, outcome) if ending.receipt else "",
+            "reasoning": _thought(turn, outcome) if ending.receipt else "",
             "finish_reason": ending.finish_reason[:32],
             "receipt": _as_json(ending.receipt),
             "failure": _as_json(ending.failure.body("")) if ending.failure else None,
@@ -704,6 +716,11 @@ def _forget_question(turn: Turn) -> None:
 def _kept(turn: Turn, outcome: Outcome) -> str:
     """Return what is stored of an answer's text: of a call of the API nothing."""
     return outcome.text if turn.api_key_id is None else ""
+
+
+def _thought(turn: Turn, outcome: Outcome) -> str:
+    """Return what is stored of an answer's reasoning: of a call of the API nothing."""
+    return outcome.reasoning if turn.api_key_id is None else ""
 
 
 def note_charge(message: Message | None, receipt: Mapping[str, Any] | None) -> None:

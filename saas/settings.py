@@ -235,11 +235,14 @@ CODES_PER_ADDRESS = env.int("CODES_PER_ADDRESS", default=30)
 CODES_PER_TENANT = env.int("CODES_PER_TENANT", default=5000)
 # How long after a log-in what is delicate needs no further proof, seconds.
 FRESH_SECONDS = env.int("FRESH_SECONDS", default=600)
-# A captcha of the "siteverify" kind (Turnstile, hCaptcha): off without an address. Asked for after so many failures.
+# A captcha, asked for after so many failures: "altcha" is work for the device and asks nobody; the others are of the
+# "siteverify" kind (Turnstile, hCaptcha), off without an address, and their script and frames come from these hosts.
 CAPTCHA_VERIFY_URL = env.str("CAPTCHA_VERIFY_URL", default="")
 CAPTCHA_PROVIDER = env.str("CAPTCHA_PROVIDER", default="turnstile")
 CAPTCHA_SITE_KEY = env.str("CAPTCHA_SITE_KEY", default="")
 CAPTCHA_SECRET = env.str("CAPTCHA_SECRET", default="")
+CAPTCHA_SCRIPT_URL = env.str("CAPTCHA_SCRIPT_URL", default="")
+CAPTCHA_HOSTS = env.list("CAPTCHA_HOSTS", default=[])
 CAPTCHA_AFTER = env.int("CAPTCHA_AFTER", default=3)
 ALIYUN_SMS_URL = env.str("ALIYUN_SMS_URL", default="https://dysmsapi.aliyuncs.com")
 # Where WeChat asks people whether they want to log in.

@@ -20,7 +20,7 @@ from django.utils.html import escape
 from django.views.decorators.http import require_safe
 
 from chat.front import front_of
-from tenants import embedding
+from tenants import captcha, embedding
 from tenants.models import Tenant
 
 MANIFEST = Path(".vite") / "manifest.json"
@@ -104,17 +104,21 @@ def show(request: HttpRequest, tenant: Tenant, built: Assets) -> HttpResponse:
 
 def _policy(nonce: str, tenant: Tenant) -> str:
     """Return the policy: our own files and this host only, but for pictures, which tenants may keep anywhere."""
+    # A captcha's widget, where the operator has set one up that comes from elsewhere.
+    others = " ".join(["", *captcha.page_hosts()])
     rules = {
         "default-src": "'self'",
-        "script-src": f"'self' 'nonce-{nonce}'",
+        "script-src": f"'self' 'nonce-{nonce}'{others}",
         "style-src": "'self' 'unsafe-inline'",
         "img-src": "'self' data: blob: https:",
         "font-src": "'self' data:",
-        "connect-src": "'self'",
+        "connect-src": f"'self'{others}",
         "object-src": "'none'",
         "base-uri": "'none'",
         "form-action": "'self'",
     }
+    if others:
+        rules["frame-src"] = f"'self'{others}"
     return "; ".join([*(f"{name} {value}" for name, value in rules.items()), embedding.frame_ancestors(tenant)])
 
 

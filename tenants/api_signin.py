@@ -50,7 +50,7 @@ Nickname = Annotated[Text, Field(max_length=64)]
 
 
 class CaptchaOut(Schema):
-    """A captcha's widget: whose, and the key that it wants."""
+    """A captcha's widget: whose, and the key that it wants. "altcha" is work for the device, and has neither."""
 
     provider: str
     site_key: str

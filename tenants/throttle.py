@@ -62,6 +62,15 @@ def note(*, what: str, who: str, seconds: int) -> int | None:
         return None
 
 
+def once(*, what: str, who: str, seconds: int) -> bool:
+    """Say whether this is the first time within `seconds`; True where Redis is away."""
+    try:
+        return bool(cache.add(f"once:{what}:{hashlib.sha256(who.encode()).hexdigest()}", 1, timeout=seconds))
+    except RedisError as away:
+        logger.warning("throttle_away", what=what, fault=type(away).__name__)
+        return True
+
+
 def noted(*, what: str, who: str, seconds: int) -> int:
     """Return how many `what` of `who` the window has; 0 where Redis is away."""
     try:

@@ -86,7 +86,7 @@ describe('Markdown', () => {
     const code = new Renderer(PLAIN).blocks('a\n\n```python title\nprint(1)\n')
     expect(code).toEqual([
       { kind: 'html', key: '0', html: '<p>a</p>\n' },
-      { kind: 'code', key: '2', code: 'print(1)', language: 'python' },
+      { kind: 'code', key: '2', code: 'print(1)', language: 'python', open: true },
     ])
   })
 

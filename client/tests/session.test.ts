@@ -176,3 +176,35 @@ it('an answer that nobody brings is given up', async () => {
   const answer = await whole([dead])
   expect([answer.phase, answer.refusal]).toEqual(['refused', LOST])
 })
+
+describe('reasoning that a cut came into', () => {
+  const think = (text: string): string => `data: ${JSON.stringify({ choices: [{ delta: { reasoning_content: text } }] })}\n\n`
+
+  it('is told anew before the answer has begun, and is there once', async () => {
+    const where = await serve((ask, response) => {
+      response.write(begin(false))
+      if (ask.message_id === undefined) {
+        response.write(think('first, '))
+        setTimeout(() => response.destroy(), 20)
+        return
+      }
+      response.end([think('first, '), think('second'), say(false, 'yes'), finish(false)].join(''))
+    })
+    const answer = await whole([new FetchCarrier(where)])
+    expect([answer.thinking, answer.text, asks.length]).toEqual(['first, second', 'yes', 2])
+  })
+
+  it('stays where the answer goes on', async () => {
+    const where = await serve((ask, response) => {
+      response.write(begin(false))
+      if (ask.message_id === undefined) {
+        response.write(think('hm') + say(false, 'ye'))
+        setTimeout(() => response.destroy(), 20)
+        return
+      }
+      response.end(say(false, 's') + finish(false))
+    })
+    const answer = await whole([new FetchCarrier(where)])
+    expect([answer.thinking, answer.text]).toEqual(['hm', 'yes'])
+  })
+})

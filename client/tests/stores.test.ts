@@ -1,7 +1,7 @@
 // @vitest-environment jsdom
 import { beforeEach, describe, expect, it, vi } from 'vitest'
 import { contrast, parse, tints } from '@/stores/colours'
-import { groups } from '@/stores/history'
+import { groups, pieces } from '@/stores/history'
 import { isMore, roughYuan, yuan } from '@/stores/money'
 import { qrRows } from '@/stores/qr'
 import { alternatives, branch } from '@/stores/tree'
@@ -81,15 +81,28 @@ describe('the history', () => {
       const at = new Date(now.getTime() - days * 86_400_000).toISOString()
       return { id, title: '', role: null, is_pinned, is_archived: false, created_at: at, updated_at: at }
     }
-    const list = [one('p', 90, true), one('t', 0), one('w', 3), one('m', 20), one('o', 60)]
+    const list = [one('p', 90, true), one('t', 0), one('y', 1), one('w', 3), one('m', 20), one('o', 60)]
     expect(groups(list, now).map(({ name, list: [first] }) => [name, first?.id])).toEqual([
       ['pinned', 'p'],
       ['today', 't'],
+      ['yesterday', 'y'],
       ['week', 'w'],
       ['month', 'm'],
       ['older', 'o'],
     ])
     expect(groups([], now)).toEqual([])
+  })
+})
+
+describe('what a search found', () => {
+  it('shows what was looked for apart, without Markdown', () => {
+    expect(pieces('快速**排序**：`sorted()`', '排序')).toEqual([
+      { text: '快速 ', isHit: false },
+      { text: '排序', isHit: true },
+      { text: ' ： sorted()', isHit: false },
+    ])
+    expect(pieces('C++ (and c)', 'c++ and').filter(({ isHit }) => isHit).map(({ text }) => text)).toEqual(['C++', 'and'])
+    expect(pieces('as it is', ' ')).toEqual([{ text: 'as it is', isHit: false }])
   })
 })
 

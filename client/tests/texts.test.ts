@@ -38,7 +38,7 @@ describe('texts', () => {
 
   it('are all used', () => {
     const all = sources.filter((path) => !path.includes('/locale/')).map((path) => readFileSync(path, 'utf8')).join('\n')
-    const made = /^(report_|channel_|standing_|theme_|pinned$|today$|week$|month$|older$)/
+    const made = /^(report_|channel_|standing_|theme_|pinned$|today$|yesterday$|week$|month$|older$)/
     const unused = Object.keys(zh).filter((key) => !made.test(key) && !all.includes(`'${key}'`))
     expect(unused).toEqual([])
   })

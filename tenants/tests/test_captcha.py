@@ -1,10 +1,16 @@
 """A captcha is asked for after failures, and only where one is set up."""
 
+import base64
+import hashlib
+import time
 from collections.abc import Iterator
+from typing import Any
 
+import orjson
 import pytest
 from pytest_django import Settings
 
+from tenants import captcha as captchas
 from tenants.models import Tenant
 from tenants.tests.visitor import Visitor, kind
 from tests.doubles.captcha import CaptchaDouble, running_captcha
@@ -67,3 +73,66 @@ def test_where_the_provider_is_ill_people_get_in(captcha: CaptchaDouble, tenant:
     for _ in range(3):
         guess(tenant)
     assert (guess(tenant, PASSWORD), guess(tenant, PASSWORD, "anything")) == ("captcha_needed", "ok")
+
+
+def solved(work: dict[str, Any], **changes: Any) -> str:
+    """Return what a device gives after its work."""
+    numbers = range(work["maxnumber"] + 1)
+    number = next(n for n in numbers if hashlib.sha256(f"{work['salt']}{n}".encode()).hexdigest() == work["challenge"])
+    brought = {name: work[name] for name in ("algorithm", "challenge", "salt", "signature")} | {"number": number}
+    return base64.b64encode(orjson.dumps(brought | changes)).decode()
+
+
+@pytest.fixture
+def work(settings: Settings) -> None:
+    settings.CAPTCHA_PROVIDER = "altcha"
+
+
+@pytest.mark.usefixtures("work")
+def test_a_device_can_work_instead_once(tenant: Tenant) -> None:
+    assert [guess(tenant) for _ in range(3)] == ["wrong_password"] * 3
+    refused = Visitor(tenant).post("login", identifier="alice", password=PASSWORD).json()
+    assert (refused["type"], refused["provider"], refused["site_key"]) == ("captcha_needed", "altcha", "")
+    answer = solved(refused["challenge"])
+    assert guess(tenant, PASSWORD, answer) == "ok"
+    assert guess(tenant, PASSWORD, answer) == "captcha_needed"
+
+
+@pytest.mark.usefixtures("work")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"number": -1},
+        {"number": "many"},
+        {"signature": "0" * 64},
+        {"challenge": hashlib.sha256(b"mine1").hexdigest(), "salt": "mine", "number": 1},
+    ],
+)
+def test_work_that_was_not_done_or_not_asked_for_opens_nothing(changes: dict[str, Any]) -> None:
+    work = captchas.ProofOfWork().asks()["challenge"]
+    assert not captchas.ProofOfWork().accepts(answer=solved(work, **changes), address="")
+    for nonsense in ("", "nonsense", "e30=", base64.b64encode(b"[1]").decode()):
+        assert not captchas.ProofOfWork().accepts(answer=nonsense, address="")
+
+
+def test_work_expires_and_its_moment_cannot_be_moved() -> None:
+    work = captchas.ProofOfWork().asks()["challenge"]
+    answer = solved(work)
+    later = captchas.ProofOfWork(clock=lambda: time.time() + captchas.WORK_SECONDS + 2)
+    assert not later.accepts(answer=answer, address="")
+    brought = orjson.loads(base64.b64decode(answer))
+    number = str(brought["number"])
+    moved = {"salt": brought["salt"] + number[:1], "number": int(number[1:] or 0)}
+    assert not captchas.ProofOfWork().accepts(answer=solved(work, **moved), address="")
+
+
+def test_a_page_may_load_what_the_operator_has_named_and_nothing_else(
+    settings: Settings, captcha: CaptchaDouble
+) -> None:
+    assert captcha.url
+    assert captchas.page_hosts() == []
+    settings.CAPTCHA_SCRIPT_URL = "https://challenges.example/turnstile/v0/api.js"
+    settings.CAPTCHA_HOSTS = ["https://more.example"]
+    assert captchas.page_hosts() == ["https://challenges.example", "https://more.example"]
+    settings.CAPTCHA_PROVIDER = "altcha"
+    assert captchas.page_hosts() == []

@@ -48,6 +48,8 @@ export interface Message {
   model: string
   question: string
   attachments: Attachment[]
+  /** What the model thought first; empty where it told nothing. */
+  reasoning: string
   answer: string
   state: string
   finish_reason: string

@@ -4,7 +4,11 @@ import { refusalOf, type Refusal } from '@/protocol/events'
 import type { Picked } from '@/transport/platform'
 
 export class Refused extends Error {
-  constructor(readonly refusal: Refusal) {
+  /** `told` has what a refusal says besides: the ways to prove oneself, a captcha's key. */
+  constructor(
+    readonly refusal: Refusal,
+    readonly told: Record<string, unknown> = {},
+  ) {
     super(refusal.msg)
   }
 }
@@ -73,7 +77,7 @@ function take<T>(data: unknown, token: string, resolve: (data: T) => void, rejec
   }
   const refusal = refusalOf(told, around.offline)
   if (refusal.code === -1 && token !== '' && token === around.token) around.loggedOut()
-  reject(new Refused(refusal))
+  reject(new Refused(refusal, told))
 }
 
 /** How long an upload may take on a bad network, ms. */

@@ -16,6 +16,19 @@ import flag from 'lucide-static/icons/flag.svg?raw'
 import gift from 'lucide-static/icons/gift.svg?raw'
 import info from 'lucide-static/icons/info.svg?raw'
 import logOut from 'lucide-static/icons/log-out.svg?raw'
+import lock from 'lucide-static/icons/lock.svg?raw'
+import monitor from 'lucide-static/icons/monitor.svg?raw'
+import smartphone from 'lucide-static/icons/smartphone.svg?raw'
+import unlink from 'lucide-static/icons/unlink.svg?raw'
+import messageCircle from 'lucide-static/icons/message-circle.svg?raw'
+import image from 'lucide-static/icons/image.svg?raw'
+import wrap from 'lucide-static/icons/wrap-text.svg?raw'
+import globe from 'lucide-static/icons/globe.svg?raw'
+import type from 'lucide-static/icons/type.svg?raw'
+import shield from 'lucide-static/icons/shield-check.svg?raw'
+import crown from 'lucide-static/icons/crown.svg?raw'
+import clock from 'lucide-static/icons/clock.svg?raw'
+import card from 'lucide-static/icons/credit-card.svg?raw'
 import mail from 'lucide-static/icons/mail.svg?raw'
 import menu from 'lucide-static/icons/panel-left.svg?raw'
 import moon from 'lucide-static/icons/moon.svg?raw'
@@ -77,6 +90,19 @@ const SVG = {
   user,
   users,
   wallet,
+  lock,
+  monitor,
+  smartphone,
+  unlink,
+  messageCircle,
+  image,
+  wrap,
+  globe,
+  type,
+  shield,
+  crown,
+  clock,
+  card,
   x,
 }
 export type IconName = keyof typeof SVG

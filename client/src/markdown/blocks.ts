@@ -10,7 +10,8 @@ import { Marked, type RendererThis, type Token, type Tokens } from 'marked'
 
 export type Block =
   | { kind: 'html'; key: string; html: string }
-  | { kind: 'code'; key: string; code: string; language: string }
+  /** `open`: its fence is not closed yet, more of it may come. */
+  | { kind: 'code'; key: string; code: string; language: string; open: boolean }
 
 export interface Ways {
   sanitize(html: string): string
@@ -26,6 +27,8 @@ interface Formula extends Tokens.Generic {
   display: boolean
 }
 
+/** A fence behind whose code another one closes it. */
+const CLOSED = /^ {0,3}(`{3,}|~{3,})(?![`~])[^\n]*\n(?:[\s\S]*\n)? {0,3}\1[`~]* *\n*$/
 const ADDRESS = /^(https?:|mailto:|tel:)/i
 const DISPLAY = /^(?:\$\$([\s\S]+?)\$\$|\\\[([\s\S]+?)\\\])/
 // A dollar before a digit, as in "$5 and $10", begins no formula unless it ends right behind one.
@@ -128,7 +131,9 @@ export class Renderer {
       const key = `${at}`
       if (one.type === 'code') {
         const code = one as Tokens.Code
-        found.push({ kind: 'code', key, code: code.text, language: (code.lang ?? '').split(/\s/)[0] ?? '' })
+        const language = (code.lang ?? '').split(/[\s{,:]/)[0] ?? ''
+        const open = at === tokens.length - 1 && code.codeBlockStyle !== 'indented' && !CLOSED.test(code.raw)
+        found.push({ kind: 'code', key, code: code.text, language, open })
         return
       }
       const links = tokens.links

@@ -203,7 +203,8 @@ function ask(question: string, parent: string | null, wanted: Ask, files: api.At
 
 /** Attaches to an answer that was under way when the conversation was opened. */
 function follow(message: api.Message): void {
-  const answer: Answer = { ...newAnswer(), phase: 'telling', messageId: message.id, conversationId: chat.id }
+  const known = { messageId: message.id, conversationId: chat.id, thinking: message.reasoning }
+  const answer: Answer = { ...newAnswer(), phase: 'telling', ...known }
   begin(message.question, message.attachments, message.parent_id, {}, answer)
 }
 
@@ -263,9 +264,9 @@ async function finish(question: string, answer: Answer): Promise<void> {
   if (answer.messageId !== '') {
     const stored = await api.message(answer.messageId).catch(() => undefined)
     if (chat.live !== live) return
-    add(stored ?? standIn(question, live, answer), answer)
+    add(stored ?? standIn(question, live, answer))
   } else if (refusal !== undefined && reactionTo(refusal, false, sells.value).kind === 'show') {
-    add(standIn(question, live, answer), answer)
+    add(standIn(question, live, answer))
   }
   chat.live = undefined
   if (refusal !== undefined) refused(question, refusal, answer.text !== '', live.files)
@@ -273,14 +274,10 @@ async function finish(question: string, answer: Answer): Promise<void> {
   void refreshHistory().catch(() => undefined)
 }
 
-function add(message: api.Message, answer: Answer): void {
+function add(message: api.Message): void {
   chat.messages = [...chat.messages.filter(({ id }) => id !== message.id), message]
   chat.through = message.id
-  if (answer.thinking !== '') thoughts.set(message.id, answer.thinking)
 }
-
-/** The reasoning of answers that came on this device: the history does not keep it. */
-export const thoughts = reactive(new Map<string, string>())
 
 /** What was told, where the server cannot be asked for it just now, or never had it. */
 function standIn(question: string, { parent, files }: Live, answer: Answer): api.Message {
@@ -291,6 +288,7 @@ function standIn(question: string, { parent, files }: Live, answer: Answer): api
     model: answer.receipt?.model ?? choice.model,
     question,
     attachments: files,
+    reasoning: answer.thinking,
     answer: answer.text,
     state: answer.phase === 'whole' ? 'done' : 'failed',
     finish_reason: answer.receipt?.reason ?? '',

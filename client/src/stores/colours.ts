@@ -1,6 +1,6 @@
 /** A tenant's one colour, as the few that a page needs of it; each readable on its ground. */
 
-type Rgb = [number, number, number]
+export type Rgb = [number, number, number]
 
 export interface Tints {
   /** Grounds of buttons; white stands on it readably. */
@@ -22,14 +22,14 @@ export function tints(colour: string, dark: boolean): Tints {
   // The hardest ground that such texts stand on is the faint one.
   const soft = mix(page, given, share)
   return {
-    brand: css(until(given, BLACK, WHITE)),
-    brandText: css(until(given, dark ? WHITE : BLACK, soft)),
+    brand: toCss(until(given, BLACK, WHITE)),
+    brandText: toCss(until(given, dark ? WHITE : BLACK, soft)),
     brandSoft: `rgba(${given.join(', ')}, ${share})`,
   }
 }
 
 /** Moves a colour towards another one until it can be read against a ground. */
-function until(from: Rgb, towards: Rgb, ground: Rgb): Rgb {
+export function until(from: Rgb, towards: Rgb, ground: Rgb): Rgb {
   for (let share = 0; share < 1; share += 0.05) {
     const mixed = mix(from, towards, share)
     if (contrast(mixed, ground) >= READABLE) return mixed
@@ -37,7 +37,7 @@ function until(from: Rgb, towards: Rgb, ground: Rgb): Rgb {
   return towards
 }
 
-function mix(from: Rgb, towards: Rgb, share: number): Rgb {
+export function mix(from: Rgb, towards: Rgb, share: number): Rgb {
   return from.map((part, i) => Math.round(part + ((towards[i] ?? 0) - part) * share)) as Rgb
 }
 
@@ -59,4 +59,14 @@ export function parse(colour: string): Rgb {
   return found ? [parseInt(found[1] ?? '', 16), parseInt(found[2] ?? '', 16), parseInt(found[3] ?? '', 16)] : [15, 118, 110]
 }
 
-const css = (colour: Rgb): string => `rgb(${colour.join(', ')})`
+export const toCss = (colour: Rgb): string => `rgb(${colour.join(', ')})`
+
+/** White letters stand on each of them readably. */
+export const HUES = ['#4f46e5', '#0f766e', '#b45309', '#be185d', '#1d4ed8', '#7c3aed', '#15803d', '#c2410c'] as const
+
+/** Returns a colour that is always the same one for a name: assistants are told apart before they are read. */
+export function hueOf(name: string): string {
+  let sum = 0
+  for (const one of name) sum = (sum * 31 + (one.codePointAt(0) ?? 0)) % 65_521
+  return HUES[sum % HUES.length] ?? HUES[0]
+}

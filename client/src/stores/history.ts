@@ -8,15 +8,20 @@ export const history = reactive<{
   list: api.Conversation[]
   isWhole: boolean
   isLoading: boolean
+  /** Whether the list has been asked for at all: before that nothing is said of it. */
+  isKnown: boolean
+  isSearching: boolean
   query: string
   hits: api.Hit[]
-}>({ list: [], isWhole: false, isLoading: false, query: '', hits: [] })
+}>({ list: [], isWhole: false, isLoading: false, isKnown: false, isSearching: false, query: '', hits: [] })
 
-onLeave(() => Object.assign(history, { list: [], isWhole: false, query: '', hits: [] }))
+onLeave(() => Object.assign(history, { list: [], isWhole: false, isKnown: false, query: '', hits: [] }))
 
 export async function refreshHistory(): Promise<void> {
   if (!isLoggedIn.value) return
-  history.list = await api.conversations()
+  history.list = await api.conversations().finally(() => {
+    history.isKnown = true
+  })
   history.isWhole = history.list.length < 40
 }
 
@@ -38,8 +43,13 @@ export async function search(query: string): Promise<void> {
   history.query = query.trim()
   latestSearch += 1
   const mine = latestSearch
-  const hits = history.query === '' ? [] : await api.search(history.query)
-  if (mine === latestSearch) history.hits = hits
+  history.isSearching = history.query !== ''
+  try {
+    const hits = history.query === '' ? [] : await api.search(history.query)
+    if (mine === latestSearch) history.hits = hits
+  } finally {
+    if (mine === latestSearch) history.isSearching = false
+  }
 }
 
 export async function change(
@@ -55,7 +65,7 @@ export async function remove(one: api.Conversation): Promise<void> {
   history.list = history.list.filter(({ id }) => id !== one.id)
 }
 
-export type Group = 'pinned' | 'today' | 'week' | 'month' | 'older'
+export type Group = 'pinned' | 'today' | 'yesterday' | 'week' | 'month' | 'older'
 
 /** Returns the conversations by how long ago they were, pinned ones in front; no group is empty. */
 export function groups(list: readonly api.Conversation[], now = new Date()): { name: Group; list: api.Conversation[] }[] {
@@ -65,11 +75,23 @@ export function groups(list: readonly api.Conversation[], now = new Date()): { n
     const at = Date.parse(one.updated_at)
     if (one.is_pinned) return 'pinned'
     if (at >= midnight) return 'today'
+    if (at >= midnight - day) return 'yesterday'
     if (at >= midnight - 6 * day) return 'week'
     return at >= midnight - 29 * day ? 'month' : 'older'
   }
-  const names: Group[] = ['pinned', 'today', 'week', 'month', 'older']
+  const names: Group[] = ['pinned', 'today', 'yesterday', 'week', 'month', 'older']
   return names
     .map((name) => ({ name, list: list.filter((one) => nameOf(one) === name) }))
     .filter((group) => group.list.length > 0)
+}
+
+/** Returns a text that was found in pieces, those that were looked for apart; without Markdown's signs, which are no words. */
+export function pieces(text: string, query: string): { text: string; isHit: boolean }[] {
+  const plain = text.replace(/[*_`#>|~]+/g, ' ').replace(/\s+/g, ' ').trim()
+  const words = query.split(/\s+/).filter(Boolean).map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'))
+  if (words.length === 0) return [{ text: plain, isHit: false }]
+  return plain
+    .split(new RegExp(`(${words.join('|')})`, 'i'))
+    .map((piece, at) => ({ text: piece, isHit: at % 2 === 1 }))
+    .filter((piece) => piece.text !== '')
 }

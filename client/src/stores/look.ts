@@ -5,7 +5,7 @@ import { around } from '@/api/client'
 import { type Key, type Language, texts } from '@/locale'
 
 export type { Key, Language }
-import { IS_PAGE, dress } from '@/transport/platform'
+import { IS_PAGE, dress, onKeyboard } from '@/transport/platform'
 import { brand } from './brand'
 import { tints } from './colours'
 import { recall, remember } from './storage'
@@ -23,8 +23,12 @@ export const look = reactive({
   theme: (['light', 'dark'].includes(kept.theme) ? kept.theme : 'auto') as Theme,
   language: (['zh', 'en'].includes(kept.language) ? kept.language : systemLanguage()) as Language,
   size: (SIZES.find((size) => size === kept.size) ?? 16) as number,
+  /** Whether long lines of code go on in the next line. */
+  wraps: recall('wraps') === '1',
   systemDark: systemDark(),
   width: uni.getWindowInfo().windowWidth,
+  /** How much of the window's height a phone's keyboard hides, px. */
+  keyboard: 0,
 })
 
 /** From here on a page has a pane for the conversations beside the one for the chat. */
@@ -43,6 +47,7 @@ export const rootStyle = computed(() => {
     '--brand-soft': colours.brandSoft,
     '--wot-color-theme': colours.brand,
     '--size': `${look.size}px`,
+    '--keyboard': `${look.keyboard}px`,
   }
 })
 export const rootClass = computed(() => (isDark.value ? 'app dark wot-theme-dark' : 'app light'))
@@ -67,10 +72,18 @@ export function chooseSize(size: number): void {
   remember('size', String(size))
 }
 
+export function wrapCode(wraps: boolean): void {
+  look.wraps = wraps
+  remember('wraps', wraps ? '1' : '')
+}
+
 /** Follows the system and the window from the start of the app. */
 export function watchSurroundings(): void {
   uni.onWindowResize?.(({ size }) => {
     look.width = size.windowWidth
+  })
+  onKeyboard((height) => {
+    look.keyboard = height
   })
   uni.onThemeChange?.(({ theme }) => {
     look.systemDark = theme === 'dark'

@@ -10,6 +10,7 @@ export const PAGES = {
   redeem: '/pages/redeem/index',
   invite: '/pages/invite/index',
   profile: '/pages/profile/index',
+  account: '/pages/account/index',
   news: '/pages/news/index',
   about: '/pages/about/index',
 } as const

@@ -10,13 +10,18 @@ export function say(text: string): void {
   uni.showToast({ title: text, icon: 'none', duration: 2500 })
 }
 
-/** Runs something that may be refused, and says why; returns undefined then. */
-export async function tried<T>(work: Promise<T>): Promise<T | undefined> {
+/** Returns why something was refused, in the person's words; what is no refusal is a fault of ours, and goes on up. */
+export function reasonOf(failure: unknown): string {
+  if (!(failure instanceof Refused)) throw failure
+  return failure.refusal.msg || t('offline')
+}
+
+/** Runs something that may be refused, and says why, over the page or where `tell` puts it; returns undefined then. */
+export async function tried<T>(work: Promise<T>, tell: (reason: string) => void = say): Promise<T | undefined> {
   try {
     return await work
   } catch (failure) {
-    if (!(failure instanceof Refused)) throw failure
-    say(failure.refusal.msg || t('offline'))
+    tell(reasonOf(failure))
     return undefined
   }
 }

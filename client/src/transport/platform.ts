@@ -1,5 +1,7 @@
 /** What differs between the page and the mini-program. The only file beside its neighbours where `#ifdef` stands. */
 
+import type { Language } from '@/markdown/languages'
+import type { Colour } from '@/markdown/painter'
 import type { Carrier, Where } from './carrier'
 import { FetchCarrier } from './fetch'
 import { SocketCarrier, type SocketPort } from './socket'
@@ -97,6 +99,16 @@ export function wechatCode(): Promise<string | undefined> {
   })
 }
 
+/** Returns the word that WeChat's consent page sent the browser back with (`done`, or what was wrong), once; "" without one. */
+export function takeWeChatWord(): string {
+  let word = ''
+  // #ifdef H5
+  word = /[?&]wechat=(\w+)/.exec(location.search)?.[1] ?? ''
+  if (word !== '') history.replaceState(history.state, '', location.pathname + location.hash)
+  // #endif
+  return word
+}
+
 /** What the shell put into the page (templates/client/shell.html); undefined in a mini-program, which asks for it. */
 export function embedded(id: string): string | undefined {
   const found: string[] = []
@@ -170,6 +182,171 @@ export function saveFile(name: string, text: string, type: string): void {
   // #endif
 }
 
+/**
+ * Draws a picture of so many dots and returns its address: a PNG in a data URL, or a temporary file. `fetched` loads a
+ * picture to be drawn in it, undefined where its host does not let it be. A mini-program draws on its page's
+ * `<canvas type="2d" id="drawing">`.
+ */
+export async function drawPicture(
+  size: { width: number; height: number },
+  logo: string,
+  paint: (context: CanvasRenderingContext2D, logo: CanvasImageSource | undefined) => void,
+  page: object | null | undefined,
+): Promise<string> {
+  let address = ''
+  // #ifdef H5
+  const canvas = Object.assign(document.createElement('canvas'), size)
+  const context = canvas.getContext('2d')
+  if (context === null) return ''
+  paint(context, await loaded(Object.assign(new Image(), { crossOrigin: 'anonymous' }), logo))
+  address = canvas.toDataURL('image/png')
+  // #endif
+  // #ifdef MP-WEIXIN
+  // The sheet that the canvas stands in is made a little after it is opened.
+  let node: WxCanvas | undefined
+  for (let tries = 0; node === undefined && tries < 10; tries += 1) {
+    if (tries > 0) await new Promise((resolve) => setTimeout(resolve, 100))
+    node = await findCanvas(page)
+  }
+  if (node === undefined) return ''
+  Object.assign(node, size)
+  paint(node.getContext('2d'), await loaded(node.createImage(), logo))
+  address = await new Promise<string>((resolve) => {
+    const then = { success: ({ tempFilePath }: { tempFilePath: string }) => resolve(tempFilePath), fail: () => resolve('') }
+    wx.canvasToTempFilePath({ canvas: node, fileType: 'png', ...then })
+  })
+  // #endif
+  void page
+  return address
+}
+
+// #ifdef MP-WEIXIN
+function findCanvas(page: object | null | undefined): Promise<WxCanvas | undefined> {
+  return new Promise((resolve) => {
+    const query = uni.createSelectorQuery()
+    const within = page ? query.in(page) : query
+    const take = (found: unknown): void => resolve((found as { node?: WxCanvas } | null)?.node)
+    within.select('#drawing').fields({ node: true } as UniApp.NodeField, take).exec()
+  })
+}
+// #endif
+
+interface WxCanvas {
+  width: number
+  height: number
+  getContext(kind: '2d'): CanvasRenderingContext2D
+  createImage(): HTMLImageElement
+}
+
+function loaded(picture: HTMLImageElement, url: string): Promise<CanvasImageSource | undefined> {
+  if (url === '') return Promise.resolve(undefined)
+  return new Promise((resolve) => {
+    const giveUp = setTimeout(() => resolve(undefined), 4000)
+    const end = (found: CanvasImageSource | undefined) => (): void => {
+      clearTimeout(giveUp)
+      resolve(found)
+    }
+    picture.onload = end(picture)
+    picture.onerror = end(undefined)
+    picture.src = url
+  })
+}
+
+/** Saves a drawn picture to the device; `refused`: the person has not let the program into the album, `closed`: not now. */
+export async function savePicture(address: string, name: string): Promise<'saved' | 'refused' | 'closed'> {
+  let done: 'saved' | 'refused' | 'closed' = 'saved'
+  // #ifdef H5
+  const link = document.createElement('a')
+  link.href = address
+  link.download = name
+  link.click()
+  // #endif
+  // #ifdef MP-WEIXIN
+  done = await new Promise((resolve) => {
+    wx.saveImageToPhotosAlbum({
+      filePath: address,
+      success: () => resolve('saved'),
+      fail: ({ errMsg }: { errMsg: string }) => resolve(/auth|deny|denied|privacy/.test(errMsg) ? 'refused' : 'closed'),
+    })
+  })
+  // #endif
+  void address
+  void name
+  return done
+}
+
+/** Opens the settings in which the album can be allowed; a page has none. */
+export function openPermissions(): void {
+  // #ifdef MP-WEIXIN
+  wx.openSetting({ fail: () => undefined })
+  // #endif
+}
+
+/** Whether pictures can be handed to other programs from here. */
+export function sharesPictures(): boolean {
+  let shares = false
+  // #ifdef H5
+  try {
+    shares = navigator.canShare?.({ files: [new File([''], 'x.png', { type: 'image/png' })] }) ?? false
+  } catch {
+    shares = false
+  }
+  // #endif
+  // #ifdef MP-WEIXIN
+  shares = typeof wx.showShareImageMenu === 'function'
+  // #endif
+  return shares
+}
+
+export async function sharePicture(address: string, name: string): Promise<void> {
+  // #ifdef H5
+  const bytes = Uint8Array.from(atob(address.slice(address.indexOf(',') + 1)), (one) => one.charCodeAt(0))
+  // Whoever closes the system's sheet has changed their mind: that is no fault.
+  await navigator.share({ files: [new File([bytes], name, { type: 'image/png' })] }).catch(() => undefined)
+  // #endif
+  // #ifdef MP-WEIXIN
+  wx.showShareImageMenu({ path: address, fail: () => undefined })
+  // #endif
+  void name
+}
+
+interface Widgets {
+  render(place: Element, options: object): unknown
+}
+
+/**
+ * Shows a captcha's widget of a kind that Turnstile and hCaptcha share, from the script that the operator has set up;
+ * says whether it is there. A mini-program has no place for scripts.
+ */
+export async function showWidget(
+  widget: { provider: string; siteKey: string; script: string },
+  place: string,
+  dark: boolean,
+  then: (token: string) => void,
+): Promise<boolean> {
+  let isThere = false
+  // #ifdef H5
+  const named = (): Widgets | undefined => (window as unknown as Record<string, Widgets | undefined>)[widget.provider]
+  if (named() === undefined) {
+    await new Promise<void>((resolve) => {
+      const script = document.createElement('script')
+      const url = new URL(widget.script)
+      url.searchParams.set('render', 'explicit')
+      Object.assign(script, { src: url.href, async: true, onload: () => resolve(), onerror: () => resolve() })
+      document.head.append(script)
+    })
+  }
+  const element = document.querySelector(place)
+  const widgets = named()
+  if (element !== null && widgets !== undefined) {
+    widgets.render(element, { sitekey: widget.siteKey, theme: dark ? 'dark' : 'light', callback: then })
+    isThere = true
+  }
+  // #endif
+  void [widget, place, dark, then]
+  return isThere
+}
+
 /** Copies a text; says whether it is done. */
 export function copyText(text: string): Promise<boolean> {
   return new Promise((resolve) => {
@@ -231,6 +408,27 @@ export function takeFocus(selector: string): void {
   // #ifdef H5
   document.querySelector<HTMLElement>(selector)?.focus()
   // #endif
+}
+
+/**
+ * Tells how much of a page the keyboard hides, px. Safari lays the keyboard over the page and moves it up, bar and all;
+ * others make the page smaller, and so does a mini-program.
+ */
+export function onKeyboard(then: (height: number) => void): void {
+  // #ifdef H5
+  const shown = window.visualViewport
+  if (!shown) return
+  let known = 0
+  const measure = (): void => {
+    // Pinching makes the visible part smaller, too.
+    const hidden = shown.scale > 1.01 ? 0 : Math.round(window.innerHeight - shown.height)
+    const height = hidden > 80 ? hidden : 0
+    if (height > 0) window.scrollTo(0, 0)
+    if (height !== known) then((known = height))
+  }
+  shown.addEventListener('resize', measure)
+  // #endif
+  void then
 }
 
 /** The room that the system's bars take at the top, and where WeChat's capsule ends, px. */
@@ -427,6 +625,23 @@ async function load(): Promise<Formulas | undefined> {
   const { render } = await import('@/markdown/formulas')
   return render
   // #endif
+  return undefined
+}
+
+/**
+ * Returns what colours code of a language. A mini-program shows it plain: each word of it would be a node that is carried
+ * from one thread to the other.
+ */
+export async function loadColours(language: Language): Promise<Colour | undefined> {
+  // #ifdef H5
+  try {
+    const { colour } = await import('@/markdown/colours')
+    return (code) => colour(code, language)
+  } catch {
+    // A file that did not come: the code is there, in one colour.
+  }
+  // #endif
+  void language
   return undefined
 }
 

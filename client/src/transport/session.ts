@@ -46,6 +46,7 @@ export class Session {
   answer: Answer
   private connection: Connection | undefined
   private way: number
+  private retells = false
   private fruitless = 0
   private over = false
   private cancelPause: (() => void) | undefined
@@ -81,6 +82,8 @@ export class Session {
     const { ask, ways } = this.options
     const carrier = ways[this.way] as Carrier
     let gotSomething = false
+    // The offset counts the answer's characters: before the first of them a new connection tells all the reasoning anew.
+    this.retells = isResumable(this.answer) && this.answer.offset === 0
     this.watch()
     this.connection = carrier.open(
       isResumable(this.answer) ? { message_id: this.answer.messageId, offset: this.answer.offset } : ask,
@@ -128,7 +131,9 @@ export class Session {
 
   private take(event: StreamEvent): void {
     const before = this.answer
-    this.answer = advance(before, event)
+    if (event.kind === 'thinking' && this.retells) this.answer = { ...before, thinking: '' }
+    this.retells = this.retells && event.kind !== 'thinking'
+    this.answer = advance(this.answer, event)
     if (isOver(this.answer)) {
       this.over = true
       this.hangUp()
