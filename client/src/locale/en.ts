@@ -42,6 +42,7 @@ export const en: Record<keyof typeof zh, string> = {
   prompt3: 'Plan a weekend in Hangzhou',
   prompt4: 'Compare ways of learning English in a table',
   ask: 'Ask anything',
+  skip: 'Skip to the question field',
   send: 'Send',
   stop: 'Stop',
   edit: 'Edit',

@@ -43,6 +43,7 @@ export const zh = {
   prompt3: '为周末两天做一份杭州行程',
   prompt4: '比较几种学英语的方法，列成表格',
   ask: '有问题，尽管问',
+  skip: '跳到输入框',
   send: '发送',
   stop: '停止',
   edit: '编辑',

@@ -281,7 +281,10 @@ function standIn(question: string, parent: string | null, answer: Answer): api.M
 function refused(question: string, refusal: Refusal, hasText: boolean): void {
   const reaction = reactionTo(refusal, hasText, sells.value)
   chat.detour = detour(chat.detour, { did: 'refused', reaction, question })
-  if (reaction.kind !== 'show') lead(reaction)
+  if (reaction.kind === 'show') return
+  // Some pay on another page, and come back to one that begins anew.
+  if (reaction.takesBack) remember(`draft.${chat.id || 'new'}`, question)
+  lead(reaction)
 }
 
 // --- stopping
