@@ -1,4 +1,4 @@
-"""Lighthouse on the built page, as a phone has it. Performance is a measurement of this machine: it is shown, not asserted.
+"""Lighthouse on the built page, as a phone has it. Performance measures this machine too: it is shown, not asserted.
 
 `make e2e ARGS="-k lighthouse -s"` shows the figures.
 """

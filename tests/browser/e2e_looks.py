@@ -1,6 +1,7 @@
 """Two tenants, two brands; each language, theme and size of screen."""
 
 import re
+from typing import Any
 
 from tests.browser.e2e_real import demo_tenant
 from tests.browser.visit import PHONE, TABLET, WIDE, Visits, press, wait_until
@@ -31,7 +32,7 @@ def test_nothing_is_wider_than_its_screen(visits: Visits) -> None:
     shop = demo_tenant("aurora")
     for viewport in (PHONE, TABLET, WIDE):
         for theme in ("light", "dark"):
-            looks = {"viewport": viewport, "color_scheme": theme, "locale": "zh-CN"}
+            looks: dict[str, Any] = {"viewport": viewport, "color_scheme": theme, "locale": "zh-CN"}
             with visits.page(shop.host, token=shop.alice.token, **looks) as page:
                 page.locator(".prompts").wait_for()
                 assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

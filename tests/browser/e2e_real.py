@@ -95,7 +95,9 @@ def test_who_has_nothing_pays_and_is_answered_by_the_real_model(visits: Visits, 
     lotus = demo_tenant("lotus", cash=0)
     collect_by_wechat(lotus, stack)
     for slug, name, yuan in (("small", "小份", 10), ("medium", "中份", 30), ("large", "大份", 100)):
-        open_package(lotus.tenant, slug=slug, name=name, price=yuan * YUAN, credits=yuan * YUAN, bonus=yuan * YUAN // 10)
+        open_package(
+            lotus.tenant, slug=slug, name=name, price=yuan * YUAN, credits=yuan * YUAN, bonus=yuan * YUAN // 10
+        )
     with visits.page(lotus.host) as page:
         log_in(page, lotus.alice.user.username or "", PASSWORD)
         ask(page, QUESTION)
