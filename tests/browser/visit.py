@@ -115,6 +115,8 @@ class Tools:
 
     def axe(self, page: Any) -> list[str]:
         """Return what axe finds serious or critical on the page as it is now, by rule and element."""
+        # What is pressed is paler for a moment.
+        page.locator(".tap-pressed").first.wait_for(state="detached")
         # By the debugger, whose scripts the page's policy does not concern.
         source = (self.folder / "node_modules" / "axe-core" / "axe.min.js").read_text()
         page.context.new_cdp_session(page).send("Runtime.evaluate", {"expression": source})
