@@ -45,7 +45,7 @@ miniprogram: install ## write a tenant's WeChat mini-program: make miniprogram T
 e2e: install-test client ## the client's page in this machine's Chromium, against the real server
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-e2e.txt || \
 		echo "playwright could not be installed: what needs it is skipped" >&2
-	@exec $(BIN)/python -m saas.local.testing -- $(BIN)/pytest tests/browser.py $(ARGS)
+	@exec $(BIN)/python -m saas.local.testing -- $(BIN)/pytest tests/browser -o python_files="e2e_*.py" $(ARGS)
 
 client-if-possible:
 	@$(PYTHON) -I saas/local/client.py --lenient

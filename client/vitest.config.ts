@@ -6,7 +6,5 @@ export default defineConfig({
   test: { include: ['tests/**/*.test.ts'],
     // A machine that does much else at the same time.
     testTimeout: 60_000,
-    // Some speak real HTTP against short silences: a machine that stood still for seconds is no fault of theirs.
-    retry: 2,
     pool: 'threads', poolOptions: { threads: { maxThreads: 2 } } },
 })

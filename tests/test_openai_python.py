@@ -15,7 +15,7 @@ from chat import keys
 from chat.models import ApiKey, Message
 from chat.moderation.models import ModerationWord
 from tenants import scope
-from tenants.models import EndUser
+from tenants.models import EndUser, Tenant
 from tests.programs import clients_at, expect_right_books, make_key, say, wait_for
 from tests.recordings import recording
 from tests.servers import web_process, web_server
@@ -364,30 +364,40 @@ def test_a_second_try_at_another_process_gets_the_first_ones_answer(shop: Shop, 
 
 
 def test_a_keys_limit_holds_against_many_at_once(shop: Shop, port: int) -> None:
-    shop.offer("slow:300", max_output_tokens=1000)
-    # Each may cost 8,000 micro-yuan and a little for its question: the limit has room for three.
-    key, secret = make_key(shop.alice, spend_limit=27_000)
-    codes: list[int] = []
+    """No answer ends before its program leaves, so what each may cost is still frozen when the last one asks."""
+    Tenant.objects.filter(pk=shop.tenant.pk).update(on_disconnect="stop")
+    shop.offer("plain", max_output_tokens=1000)
+    shop.offer("stalls:3", max_output_tokens=1000, min_output_tokens=1000)
+    key, secret = make_key(shop.alice)
+    codes, streams = list[int](), list[Any]()
     with clients_at(shop, port) as make:
         program = make(secret)
+        program.chat.completions.create(model="plain", messages=say("x"), max_tokens=1000)
+        [first] = shop.holds()
+        with scope.tenant(shop.tenant.pk):
+            keys.change_key(ApiKey.objects.get(pk=key.pk), spend_limit=first.charge + 3 * first.amount)
 
         def ask() -> None:
             try:
-                program.chat.completions.create(model="slow-300", messages=say("x"), max_tokens=1000)
+                stream = program.chat.completions.create(
+                    model="stalls-3", messages=say("x"), max_tokens=1000, stream=True
+                )
             except openai.RateLimitError as refused:
                 codes.append(int(refused.code or 0))
             else:
-                codes.append(1)
+                next(stream)
+                streams.append(stream)
 
         threads = [threading.Thread(target=ask) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    assert set(codes) <= {1, 102}
-    assert max(hold.max_completion_tokens for hold in shop.holds()) == 1000
-    frozen = sum(hold.amount for hold in shop.holds())
-    assert 0 < frozen <= 27_000
+        for stream in streams:
+            stream.close()
+        wait_for(lambda: [hold.state for hold in shop.holds()] == ["posted"] * 4)
+    assert (len(streams), codes) == (3, [102] * 5)
+    assert [hold.amount for hold in shop.holds()] == [first.amount] * 4
     with scope.tenant(shop.tenant.pk):
         assert ApiKey.objects.get(pk=key.pk).spent == spent(shop) == sum(hold.charge for hold in shop.holds())
 

@@ -344,11 +344,13 @@ def test_no_object_of_another_user_is_reached(shop: Shop, chat_port: int) -> Non
 
 
 def test_money_for_one_of_fifty(upstream_url: str, chat_port: int) -> None:
-    shop = open_shop(upstream_url, cash=0)
-    offer = shop.offer("pace:20:20", max_output_tokens=100, min_output_tokens=100)
-    assert offer.max_output_tokens == 100
-    # The question's hold: its estimated prompt and a hundred tokens; twice that would pay for two.
-    bob = shop.person(cash=1_000)
+    """Whoever asks after the first answer's end is refused as well: less than a hold is left by then."""
+    shop = open_shop(upstream_url)
+    shop.offer("pace:20:20", max_output_tokens=100, min_output_tokens=100)
+    ask(chat_port, shop.host, {"message": "x"}, token=shop.alice.token)
+    [first] = shop.holds()
+    assert 0 < first.charge < first.amount
+    bob = shop.person(cash=first.amount)
     replies: list[Reply] = []
 
     def chat() -> None:
@@ -365,10 +367,10 @@ def test_money_for_one_of_fifty(upstream_url: str, chat_port: int) -> None:
     assert {(told["code"], told["action"]) for told in refused} == {(101, "recharge")}
     assert len(refused) == 49
     balance = shop.balance(bob)
-    assert balance.cash == 1_000 - int(receipt_of(answered[0])["charge"])
+    assert balance.cash == first.amount - int(receipt_of(answered[0])["charge"])
     assert balance.cash >= 0
     assert balance.pending == 0
-    assert [hold.state for hold in shop.holds()] == ["posted"]
+    assert [hold.state for hold in shop.holds()] == ["posted"] * 2
     assert entries_sum_to_zero(shop)
 
 

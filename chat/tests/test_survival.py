@@ -1,10 +1,9 @@
 """What is left of an answer, and of the money for it, when something dies in the middle."""
 
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from chat.tasks import close_orphans
 from chat.turn import Ask, Outcome, Turn, dispatch_turn, open_turn
 from tenants import scope
 from tenants.models import Tenant
-from tests.clients.raw import Chunk, RawConnection, Reply, ask, request_bytes
+from tests.clients.raw import Chunk, RawConnection, request_bytes
 from tests.servers import database_url_of_this_test, forget_connections, web_process
 from tests.shop import RETAIL, YUAN, Shop, open_shop
 
@@ -42,9 +41,10 @@ def wait_for(condition: Callable[[], Any], seconds: float = 30) -> Any:
 
 
 @contextmanager
-def begin(port: int, shop: Shop, model: str) -> Iterator[Iterator[Chunk]]:
+def begin(port: int, shop: Shop, model: str, **more: str) -> Iterator[Iterator[Chunk]]:
     """Ask, read the head and the first chunk, and give the rest of the body; leave at the end of the block."""
-    target, headers, body = request_bytes("POST", {"message": "x", "model": model, "is_wxapp": 1}, as_json=True)
+    asking = {"message": "x", "model": model, "is_wxapp": 1, **more}
+    target, headers, body = request_bytes("POST", asking, as_json=True)
     headers["Authorization"] = f"Bearer {shop.alice.token}"
     with RawConnection(port, shop.host) as reader:
         reader.send("POST", target, headers=headers, body=body)
@@ -172,17 +172,12 @@ def test_a_stopped_answer_goes_on_for_another_reader(upstream_url: str, chat_por
     shop = open_shop(upstream_url)
     offer = shop.offer("pace:60:20")
     with_policy(shop, "stop")
-    replies: list[Reply] = []
-    with begin(chat_port, shop, offer.slug):
-        [message] = wait_for(shop.messages)
-        params = {"message_id": str(message.pk), "is_wxapp": 1}
-        other = threading.Thread(
-            target=lambda: replies.append(ask(chat_port, shop.host, params, token=shop.alice.token))
-        )
-        other.start()
-        time.sleep(0.3)
-    other.join()
-    assert replies[0].body.endswith(b"0\r\n\r\n")
+    with ExitStack() as first, begin(chat_port, shop, offer.slug, client_msg_id="k") as other:
+        first.enter_context(begin(chat_port, shop, offer.slug, client_msg_id="k"))
+        # Both read, and one of them goes.
+        first.close()
+        whole = b"".join(chunk.data for chunk in other)
+    assert whole.endswith(b"0\r\n\r\n")
     assert [m.state for m in shop.messages()] == ["done"]
 
 

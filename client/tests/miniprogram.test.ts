@@ -4,7 +4,7 @@
  */
 
 import { existsSync, readFileSync } from 'node:fs'
-import { createServer, type Server } from 'node:http'
+import { createServer, type Server, type ServerResponse } from 'node:http'
 import { createRequire } from 'node:module'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -23,6 +23,8 @@ const TEXT = '从第一个字到最后一个字 — every character once, 😀 t
 const POINTS = Array.from(TEXT)
 
 let server: Server | undefined
+/** The connection that breaks off, once the program has read so many characters. */
+let cut: { at: number; connection: ServerResponse } | undefined
 afterEach(() => {
   server?.closeAllConnections()
   server?.close()
@@ -39,7 +41,7 @@ async function serve(cutAfter: number): Promise<string> {
       response.write(frame({ content: '', message_id: 'm1', conversation_id: 'c1' }))
       for (const point of POINTS.slice(offset, offset + cutAfter)) response.write(frame({ content: point }))
       if (offset + cutAfter >= POINTS.length) response.end('0\r\n\r\n')
-      else setTimeout(() => response.destroy(), 10)
+      else cut = { at: offset + cutAfter, connection: response }
     })
   })
   await new Promise<void>((ready) => server?.listen(0, '127.0.0.1', ready))
@@ -56,6 +58,10 @@ function answered(address: string, quirks: Quirks): Promise<Answer> {
       lost: { code: 0, msg: 'lost', type: 'network', scope: '', action: '', reset_at: null, request_id: '' },
       waiting: () => undefined,
       changed: (answer) => {
+        if (cut !== undefined && answer.offset >= cut.at) {
+          cut.connection.destroy()
+          cut = undefined
+        }
         if (answer.phase === 'whole' || answer.phase === 'refused') resolve(answer)
       },
     })

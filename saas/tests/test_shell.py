@@ -92,7 +92,12 @@ def test_only_scripts_of_ours_may_run() -> None:
     assert nonces[1] is not None
     assert nonces[0][1] != nonces[1][1]
     assert rules["script-src"] == f"'self' 'nonce-{nonces[0][1]}'"
+    # And style sheets of ours; a formula's parts have styles of their own.
+    assert rules["style-src-elem"] == f"'self' 'nonce-{nonces[0][1]}'"
+    assert (rules["style-src"], rules["style-src-attr"]) == ("'self' 'unsafe-inline'", "'unsafe-inline'")
     assert (rules["default-src"], rules["object-src"], rules["frame-ancestors"]) == ("'self'", "'none'", "'none'")
+    for tag in re.findall(r"<style\b[^>]*>", first.content.decode()):
+        assert tag == f'<style nonce="{nonces[0][1]}">'
     # Whatever runs has the nonce or an address of ours; the brand is data.
     for tag in re.findall(r"<script\b[^>]*>", first.content.decode()):
         assert f'nonce="{nonces[0][1]}"' in tag or 'src="/static/' in tag or 'type="application/json"' in tag

@@ -174,6 +174,8 @@ class AlipayDouble:
     def answer(self, asked: Asked) -> Said:
         """Answer one request."""
         parts = urlsplit(asked.target)
+        if asked.method == "GET" and parts.path in {"/gateway.do", "/paid"}:
+            return self._page(parts.path, asked.target, parts.query)
         if parts.path == "/bill.zip":
             return Said(body=self._bill(), headers={"Content-Type": "application/zip"})
         trouble = self.trouble.popleft() if self.trouble else ""
@@ -198,6 +200,18 @@ class AlipayDouble:
         text = text.replace('"code":', '"code" :') if trouble == "changed" else text
         tail = "" if trouble == "unsigned" else f',"sign":"{signature}"'
         return Said(body=f'{{"{node}":{text}{tail}}}'.encode(), headers={"Content-Type": "text/html;charset=utf-8"})
+
+    def _page(self, path: str, target: str, query: str) -> Said:
+        """Show a payer's browser what is to be paid, and take it."""
+        if path == "/gateway.do":
+            trade = self.open(target)
+            number, total = trade.asked["out_trade_no"], trade.asked["total_amount"]
+            shown = f'<h1>Alipay</h1><p><a href="/paid?number={number}">Pay {total}</a></p>'
+        else:
+            self.pay(dict(parse_qsl(query))["number"])
+            shown = "<h1>Alipay</h1><p>Thank you</p>"
+        page = f'<!doctype html><html lang="en"><title>Alipay</title><link rel="icon" href="data:,">{shown}</html>'
+        return Said(body=page.encode(), headers={"Content-Type": "text/html;charset=utf-8"})
 
     def _alipay_trade_query(self, merchant: Merchant, asked: Mapping[str, str]) -> dict[str, str]:
         trade = self._trade(merchant, asked)

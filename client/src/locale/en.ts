@@ -58,6 +58,7 @@ export const en: Record<keyof typeof zh, string> = {
   openPicture: 'Show {name} large',
   openFile: 'Read {name}',
   fileGone: 'No longer there',
+  skip: 'Skip to the question field',
   send: 'Send',
   stop: 'Stop',
   edit: 'Edit',

@@ -59,6 +59,7 @@ export const zh = {
   openPicture: '查看大图 {name}',
   openFile: '查看 {name}',
   fileGone: '文件已不存在',
+  skip: '跳到输入框',
   send: '发送',
   stop: '停止',
   edit: '编辑',

@@ -304,7 +304,10 @@ function refused(question: string, refusal: Refusal, hasText: boolean, files: ap
   const reaction = reactionTo(refusal, hasText, sells.value)
   if (reaction.takesBack) attachments.putBack(files)
   chat.detour = detour(chat.detour, { did: 'refused', reaction, question })
-  if (reaction.kind !== 'show') lead(reaction)
+  if (reaction.kind === 'show') return
+  // Some pay on another page, and come back to one that begins anew.
+  if (reaction.takesBack) remember(`draft.${chat.id || 'new'}`, question)
+  lead(reaction)
 }
 
 // --- stopping

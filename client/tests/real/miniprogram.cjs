@@ -1,7 +1,8 @@
 /*
  * The built mini-program's transport, run against a real server: node miniprogram.cjs '{"built", "port", "host", "token",
- * "ask", "bytes", "cuts"}'. Prints the answer as JSON. `bytes`: what a chunk callback brings at a time. `cuts`: after how
- * many bytes of each of the first connections the network goes away.
+ * "ask", "bytes", "cuts", "background"}'. Prints the answer as JSON. `bytes`: what a chunk callback brings at a time; 0 is
+ * all of a reply in one, at its end. `cuts`: after how many bytes of each of the first connections the network goes away;
+ * with `background` it is the program that goes, nobody tells it that its connection is dead, and it comes to the front.
  */
 const http = require('node:http')
 const { join } = require('node:path')
@@ -32,18 +33,26 @@ const wx = {
         headers: { ...options.header, Host: wanted.host },
       },
       (response) => {
-        response.on('data', (data) => {
-          for (let at = 0; at < data.length && !over; at += wanted.bytes) {
-            const piece = data.subarray(at, Math.min(at + wanted.bytes, at + left, data.length))
+        const give = (data) => {
+          const size = wanted.bytes || data.length
+          for (let at = 0; at < data.length && !over; at += size) {
+            const piece = data.subarray(at, Math.min(at + size, at + left, data.length))
             left -= piece.length
             take({ data: piece.buffer.slice(piece.byteOffset, piece.byteOffset + piece.length) })
-            if (left <= 0) {
-              call.destroy()
-              end(() => options.fail({ errMsg: 'request:fail interrupted' }))
-            }
+            if (left > 0) continue
+            call.destroy()
+            if (wanted.background) {
+              over = true
+              setImmediate(() => session.wake())
+            } else end(() => options.fail({ errMsg: 'request:fail interrupted' }))
           }
+        }
+        const kept = []
+        response.on('data', (data) => (wanted.bytes ? give(data) : kept.push(data)))
+        response.on('end', () => {
+          if (!wanted.bytes) give(Buffer.concat(kept))
+          end(() => options.success({ statusCode: response.statusCode }))
         })
-        response.on('end', () => end(() => options.success({ statusCode: response.statusCode })))
       },
     )
     call.on('error', () => end(() => options.fail({ errMsg: 'request:fail' })))
