@@ -526,8 +526,7 @@ class TriesRow:
 
     def try_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Try a row, say how it went, and go back to it."""
-        model_admin: Any = self
-        row = model_admin.get_object(request, unquote(object_id))
+        row = self.get_object(request, unquote(object_id))  # type: ignore[attr-defined]  # as above
         if row is None or not self.has_try_permission(request):
             raise Http404
         if request.method == "POST":
@@ -537,8 +536,13 @@ class TriesRow:
             except ProductError as refused:
                 said, level = str(refused.msg), messages.ERROR
             messages.add_message(request, level, str(said))
+        return HttpResponseRedirect(self.page_after_try(request, row))
+
+    def page_after_try(self, request: HttpRequest, row: Any) -> str:
+        """Return where to go on: back to the row."""
+        model_admin: Any = self
         name = f"{model_admin.admin_site.name}:{model_admin.opts.app_label}_{model_admin.opts.model_name}_change"
-        return HttpResponseRedirect(reverse(name, args=[object_id]))
+        return reverse(name, args=[row.pk])
 
 
 class _NobodyWrites:

@@ -67,6 +67,7 @@ from chat.models import Message as ChatMessage
 from chat.moderation.models import ModerationHit, ModerationSettings, ModerationWord
 from lifecycle.models import (
     Check,
+    DomainClaim,
     OfferTemplate,
     Opening,
     ResellerToken,
@@ -371,7 +372,8 @@ def keep_safe(tenant: Tenant, staff: StaffUser) -> None:
 
 
 def lead_a_life(tenant: Tenant) -> None:
-    """Give a tenant a step of its checklist, an event and an archive."""
+    """Give a tenant a step of its checklist, a domain to be proven, an event and an archive."""
+    DomainClaim.objects.create(tenant=tenant, host=f"{tenant.slug}.example.net", claimed_by="1", watched_until=Now())
     Check.objects.create(tenant=tenant, kind="wallet", state="green", word="wallet_filled", facts={"yuan": "1"})
     TenantEvent.objects.create(tenant=tenant, kind="opened", status="active", reason="开通", actor="1")
     TenantExport.objects.create(tenant=tenant, asked_by="1")
