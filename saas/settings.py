@@ -173,6 +173,7 @@ CELERY_BEAT_SCHEDULE = {
     "forget old codes": {"task": "tenants.tasks.forget_codes", "schedule": crontab(hour="4", minute="20")},
     "tell of low wallets": {"task": "billing.tasks.notify_low_wallets", "schedule": 300.0},
     "end trials and tell of their end": {"task": "lifecycle.tasks.sweep_trials", "schedule": crontab(minute="20")},
+    "go on with imports whose worker died": {"task": "tenants.tasks.sweep_imports", "schedule": 60.0},
     "look for the proofs of domains": {"task": "lifecycle.tasks.prove_domains", "schedule": 300.0},
     "throw away old archives": {"task": "lifecycle.tasks.forget_exports", "schedule": crontab(hour="4", minute="20")},
     "delete tenants that are due": {"task": "lifecycle.tasks.sweep_deletions", "schedule": crontab(minute="50")},

@@ -85,6 +85,7 @@ from tenants.models import (
     Compliance,
     Embedding,
     EndUser,
+    ImportJob,
     LegalText,
     Notice,
     ResellerApplication,
@@ -327,6 +328,7 @@ def rows_of_every_kind() -> list[Model]:
         Compliance.objects.create(tenant=tenant, company="示例公司")
         LegalText.objects.create(tenant=tenant, kind="terms", language="en", version=1, body="条款", created_by="1")
         Embedding.objects.create(tenant=tenant)
+        ImportJob.objects.create(tenant=tenant, model="tenants.EndUser", staff_name="1", file_name="用户.csv")
         SmsAccount.objects.create(tenant=tenant, provider="console")
         AccountDeletion.objects.create(tenant=tenant, user=user, deleted_at=Now())
         set_free_quota(tenant.pk, per_day=1)
