@@ -60,6 +60,7 @@ class PeopleImporter:
                 plan.faults.append(Fault(line.number, str(fault)))
             else:
                 seen |= keys
+        plan.faults.sort()
         return plan
 
     def write(self, plan: Plan, *, tenant: Tenant, staff: StaffUser) -> None:

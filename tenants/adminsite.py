@@ -34,6 +34,7 @@ from tenants import changes, doors, scope, sessions, throttle
 from tenants.errors import ProductError
 from tenants.models import ChangeEntry, Membership, StaffRules, StaffUser, Tenant
 from tenants.resolve import is_platform_host
+from tenants.sidebar import groups_of
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
@@ -176,7 +177,10 @@ class _Site(UnfoldAdminSite):
         links = [{"title": title, "link": reverse(name, current_app=self.name)} for title, name in pages]
         # The sites' templates are the same: the address of each one's notices is not a template's to guess.
         notices = reverse(f"{self.name}:tenants_notice_changelist") if self.has_permission(request) else ""
-        return {**super().each_context(request), **names, "account_links": links, "notices_url": notices}
+        known = super().each_context(request)
+        groups = groups_of(known["available_apps"], path=request.path)
+        more = {"account_links": links, "notices_url": notices, "sidebar_navigation": groups}
+        return {**known, **names, **more}
 
     def search(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Never:
         """Refuse: unfold caches what it finds by staff user, so a member of two tenants would see one in the other."""

@@ -188,7 +188,7 @@ def _shown(plan: Plan) -> dict[str, Any]:
         },
         "adds": [[one.number, list(one.shown)] for one in plan.adds[:SHOWN]],
         "changes": [[one.number, list(one.shown)] for one in plan.changes[:SHOWN]],
-        "faults": [[one.number, one.said] for one in sorted(plan.faults)[: 10 * SHOWN]],
+        "faults": [[one.number, one.said] for one in plan.faults[: 10 * SHOWN]],
     }
 
 
