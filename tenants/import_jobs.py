@@ -81,6 +81,7 @@ def begin(*, tenant: Tenant, staff: StaffUser, model: type[models.Model], name: 
         file_name=name[:120],
         staff=staff,
         staff_name=staff.get_username(),
+        language=translation.get_language() or tenant.language,
         content=content,
     )
     transaction.on_commit(partial(_enqueue, job))
@@ -104,9 +105,8 @@ def throw_away(*, job: ImportJob) -> bool:
 def work(*, tenant_id: int, job_id: uuid.UUID) -> str:
     """Do what is to be done with a job; the worker's part. Return its state after it."""
     with scope.tenant(tenant_id):
-        job = ImportJob.objects.select_related("tenant", "staff").get(pk=job_id)
-        language = (job.staff.language if job.staff else "") or job.tenant.language
-        with translation.override(language):
+        job = ImportJob.objects.select_related("tenant").get(pk=job_id)
+        with translation.override(job.language):
             try:
                 if job.state == State.LOOKING:
                     _look(job)

@@ -75,7 +75,7 @@ GROUPS: Final[tuple[tuple["_StrOrPromise", tuple[str, ...]], ...]] = (
         ),
     ),
     (
-        _("System"),
+        _("Staff and log"),
         (
             *("tenants.Notice", "tenants.StaffAnnouncement", "tenants.Membership", "tenants.StaffUser"),
             *("tenants.PlatformMembership", "tenants.StaffInvitation", "tenants.StaffRules", "tenants.ChangeEntry"),

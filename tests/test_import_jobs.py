@@ -108,7 +108,7 @@ def test_a_workbook_is_a_file_like_any_other() -> None:
         assert ledger.balances(tenant_id=tenant.pk, user_id=user.pk).gift == 5 * YUAN
 
     def moment(*when: int) -> datetime:
-        return datetime(*when)  # type: ignore[arg-type,misc]  # noqa: DTZ001  # spreadsheets know no zones
+        return datetime(*when)  # type: ignore[arg-type]  # noqa: DTZ001  # spreadsheets know no zones
 
     batch = ["Spring", 0.5, 2, "gift", moment(2099, 1, 31), None]
     timed = ["Autumn", 10, 1, "cash", moment(2099, 1, 31, 8, 5), 1]

@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from uuid_utils.compat import uuid7
 
 from tenants.models.staff import StaffUser
+from tenants.models.tenant import LANGUAGES
 from tenants.scope import TenantOwned
 
 
@@ -38,6 +39,8 @@ class ImportJob(TenantOwned):
         StaffUser, verbose_name=_("by"), on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
     )
     staff_name = models.CharField(_("by"), max_length=160)
+    # Of who uploaded it: what a worker says is read in it.
+    language = models.CharField(_("language"), max_length=10, default="zh-hans", choices=LANGUAGES)
     # The file as it came; emptied once nothing of it is needed any more.
     content = models.BinaryField(_("content"), default=b"", editable=False)
     # [number of the line, "adds" or "changes"] of what can be written, in the file's order.
