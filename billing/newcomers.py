@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
 
-from django.db.models import Q
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -18,6 +17,7 @@ from tenants.models import EndUser, StaffUser, Tenant
 
 _KEYS: Final = ("phone", "email")
 _LONGEST_NICKNAME: Final = 64
+_AT_ONCE: Final = 1000
 
 
 class _FaultError(ValueError):
@@ -48,32 +48,35 @@ class PeopleImporter:
     def plan(self, lines: Sequence[Line]) -> Plan:
         """Say what lines would do."""
         plan, seen = Plan(), set[str]()
-        for line, read in _read_all(lines, plan):
+        everybody = list(_read_all(lines, plan))
+        there = _there([read for _line, read in everybody])
+        for line, read in everybody:
             keys = {read[name] for name in _KEYS if read[name]}
             try:
                 if keys & seen:
                     raise _FaultError(_("An earlier line has the same phone or e-mail. Keep one of them."))  # noqa: TRY301
-                self._sort(plan, line, read)
+                self._sort(plan, line, read, there)
             except _FaultError as fault:
                 plan.faults.append(Fault(line.number, str(fault)))
             else:
                 seen |= keys
+        plan.faults.sort()
         return plan
 
     def write(self, plan: Plan, *, tenant: Tenant, staff: StaffUser) -> None:
         """Write; raise ProductError "staff_credit_limit" where the gifts are more than the person may give today."""
-        for planned in plan.adds:
-            who: Newcomer = planned.data
-            user = EndUser.objects.create(tenant=tenant, **_given(who.fields))
+        new: list[Newcomer] = [planned.data for planned in plan.adds]
+        users = EndUser.objects.bulk_create([EndUser(tenant=tenant, **_given(who.fields)) for who in new], _AT_ONCE)
+        for who, user in zip(new, users, strict=True):
             if who.gift:
                 credit_by_hand(user=user, amount=who.gift, kind="gift", number=uuid4(), reason=who.reason, staff=staff)
         for planned in plan.changes:
             changed: Newcomer = planned.data
             EndUser.objects.filter(pk=changed.known or 0).update(**changed.fields)
 
-    def _sort(self, plan: Plan, line: Line, read: dict[str, Any]) -> None:
+    def _sort(self, plan: Plan, line: Line, read: dict[str, Any], there: dict[str, EndUser]) -> None:
         """Put a line where it belongs; raise _FaultError."""
-        known = list(EndUser.objects.filter(_known_by(read)).order_by("pk"))
+        known = list({there[read[name]].pk: there[read[name]] for name in _KEYS if read[name] in there}.values())
         if len(known) > 1:
             raise _FaultError(_("Phone and e-mail belong to two users here. Leave one of them out."))
         shown = tuple(str(line.cells[column.name]) for column in self.columns)
@@ -131,11 +134,14 @@ def _gift(text: str) -> int:
         raise _FaultError(_("The gift is an amount in yuan, such as 5 or 0.50.")) from None
 
 
-def _known_by(read: dict[str, Any]) -> Q:
-    found = Q()
+def _there(everybody: Sequence[dict[str, Any]]) -> dict[str, EndUser]:
+    """Return who is there already of those who were read, by phone and by e-mail."""
+    found: dict[str, EndUser] = {}
     for name in _KEYS:
-        if read[name]:
-            found |= Q(**{name: read[name]})
+        keys = [read[name] for read in everybody if read[name]]
+        for at in range(0, len(keys), _AT_ONCE):
+            some = EndUser.objects.filter(**{f"{name}__in": keys[at : at + _AT_ONCE]})
+            found |= {getattr(user, name): user for user in some}
     return found
 
 

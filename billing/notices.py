@@ -14,14 +14,14 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
-from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext
 
 from billing.models import PriceVersion
-from tenants import noticeboard
+from tenants import noticeboard, staffing
 from tenants.letters import Letter, send_letter
-from tenants.models import Membership, Notice, PlatformMembership, StaffUser, Tenant
+from tenants.models import Membership, Notice, StaffUser, Tenant
+from tenants.staffing import reachable
 
 _MOMENT: Final = "%Y-%m-%d %H:%M %Z"
 _TREASURERS: Final = (Membership.Role.OWNER, Membership.Role.FINANCE)
@@ -56,18 +56,12 @@ def named(prices: Iterable[tuple[str, str]]) -> str:
 def treasurers(*, tenant_id: int) -> list[StaffUser]:
     """Return a tenant's owners and finance people who have a mail address; in the platform's scope or the tenant's."""
     members = Membership.objects.filter(tenant_id=tenant_id, role__in=_TREASURERS)
-    return list(_reachable().filter(pk__in=members.values("staff")))
+    return list(reachable().filter(pk__in=members.values("staff")))
 
 
 def people_of(*, reseller_id: int) -> list[StaffUser]:
     """Return a reseller's people who have a mail address."""
-    return list(_reachable().filter(platform_memberships__reseller=reseller_id))
-
-
-def operators() -> list[StaffUser]:
-    """Return the operator's people who have a mail address."""
-    theirs = PlatformMembership.objects.filter(role=PlatformMembership.Role.OPERATOR)
-    return list(_reachable().filter(Q(is_superuser=True) | Q(pk__in=theirs.values("staff"))))
+    return list(reachable().filter(platform_memberships__reseller=reseller_id))
 
 
 def tell(
@@ -88,7 +82,7 @@ def tell(
     )
     if tenant is not None:
         return mail(staff=treasurers(tenant_id=tenant.pk), language=tenant.language, write=write)
-    return mail(staff=operators() if reseller_id is None else people_of(reseller_id=reseller_id), write=write)
+    return mail(staff=staffing.operators() if reseller_id is None else people_of(reseller_id=reseller_id), write=write)
 
 
 def mail(*, staff: Iterable[StaffUser], language: str = "", write: Callable[[], Letter]) -> int:
@@ -111,10 +105,6 @@ def alert(*, write: Callable[[], Letter], **logged: object) -> None:
     """Mail `ALERT_EMAILS`, in the platform's language."""
     if settings.ALERT_EMAILS:
         send_letter(settings.ALERT_EMAILS, language="", write=write, **logged)
-
-
-def _reachable() -> QuerySet[StaffUser]:
-    return StaffUser.objects.filter(is_active=True).exclude(email="").order_by("pk")
 
 
 def _sold_below(*, sku: str, moment: str) -> Letter:

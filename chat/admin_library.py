@@ -28,7 +28,7 @@ from chat.models import (
 )
 from chat.shares import revoke_links
 from tenants.adminsite import OperatorModelAdmin, ReadOnlyTenantModelAdmin, TenantModelAdmin, register
-from tenants.imports import ImportsRows
+from tenants.import_pages import ImportsRows
 from tenants.models import Membership
 
 if TYPE_CHECKING:

@@ -5,19 +5,23 @@ looked up once, must be public (or among UPSTREAM_PRIVATE_NETWORKS), and that ve
 """
 
 import ipaddress
+import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
+import idna
 from django.conf import settings
 
 from chat.upstream.addresses import check_address
 from tenants import scope
 from tenants.models import Domain
+from tenants.models.tenant import validate_host
+from tenants.resolve import host_name, is_platform_host
 
 TIMEOUT: Final = httpx.Timeout(10.0, read=90.0)
 _LOCAL: Final = (".localhost", "localhost")
@@ -41,6 +45,33 @@ class Place:
         """Return where to connect to for a path."""
         name = f"[{self.address}]" if ":" in self.address else self.address
         return f"{self.scheme}://{name}:{self.port}{path}"
+
+
+def typed_host(text: str) -> str:
+    """Return a host name as people paste it (scheme, port and path, any letters) as requests are matched with it.
+
+    Names in other letters become what DNS has of them (`xn--…`). Raises ValidationError for what is none.
+    """
+    name = host_name(re.sub(r"^[a-z]+://", "", text.strip(), flags=re.IGNORECASE).split("/")[0])
+    with suppress(idna.IDNAError):  # what follows says it in its words
+        name = idna.encode(name, uts46=True).decode() if name else ""
+    if name:
+        validate_host(name)
+    return name
+
+
+def spoken(host: str) -> str:
+    """Return a host name in its own letters, followed by what DNS has of it where that is another."""
+    try:
+        name = idna.decode(host)
+    except idna.IDNAError:
+        return host
+    return host if name == host else f"{name} ({host})"
+
+
+def is_ours(host: str) -> bool:
+    """Whether a name is the operator's own, or one that some tenant has or will have from its first moment."""
+    return is_platform_host(host) or f".{host}".endswith(f".{settings.TENANT_DOMAIN}")
 
 
 def own_host(slug: str) -> str:

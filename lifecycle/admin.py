@@ -26,9 +26,11 @@ from unfold.widgets import (
 )
 
 from billing.admin.resale import PercentField
-from lifecycle import archive, checks, erasure, life, moving, programs
+from lifecycle import archive, checks, claims, erasure, life, moving, programs
+from lifecycle.addresses import is_ours, spoken
 from lifecycle.models import (
     Check,
+    DomainClaim,
     OfferTemplate,
     Opening,
     ResellerToken,
@@ -44,19 +46,22 @@ from tenants.adminsite import (
     OperatorModelAdmin,
     ReadOnlyOperatorModelAdmin,
     ReadOnlyTenantModelAdmin,
+    TenantModelAdmin,
     TriesRow,
     register,
     tenant_site,
 )
 from tenants.errors import ProductError
 from tenants.models import Domain, Membership, MiniProgram, Reseller, Tenant
+from tenants.resolve import forget
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
 
     _TemplateForm = forms.ModelForm[OfferTemplate]
+    _ClaimForm = forms.ModelForm[DomainClaim]
 else:
-    _TemplateForm = forms.ModelForm  # cannot be subscripted at run time
+    _TemplateForm = _ClaimForm = forms.ModelForm  # cannot be subscripted at run time
 
 logger = structlog.get_logger(__name__)
 
@@ -514,9 +519,42 @@ def _checklist_page(model_admin: OperatorModelAdmin, request: HttpRequest, tenan
 
 
 class CheckedDomainAdmin(TriesRow, DomainAdmin):  # type: ignore[misc]  # unfold's mix-ins
-    """A tenant's host names, each of which can be looked at as the checklist does."""
+    """A tenant's host names, each of which can be looked at as the checklist does.
 
+    Owners add one by proving it (`DomainClaimAdmin`), and delete what they have added; the operator does as it likes.
+    """
+
+    list_before_template: Any = "domains/before_list.html"
     try_label = _("Look whether it leads here")
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        """Show owners the names that wait for their proof, and the way to another one."""
+        more: dict[str, Any] = {}
+        if not self._on_platform and self._admits(request, _OWNERS):
+            of_claims = f"{self.admin_site.name}:lifecycle_domainclaim"
+            more["add_url"] = reverse(f"{of_claims}_add")
+            more["waiting"] = [
+                {"row": row, "host": spoken(row.host), "url": reverse(f"{of_claims}_change", args=[row.pk])}
+                for row in claims.waiting(tenant=request.tenant)  # type: ignore[attr-defined]  # the middleware's
+            ]
+        return super().changelist_view(request, {**(extra_context or {}), **more})
+
+    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        """Let owners delete domains of their own; by what the operator gave them they come in."""
+        if self._on_platform:
+            return super().has_delete_permission(request, obj)
+        return self._admits(request, _OWNERS) and not (isinstance(obj, Domain) and is_ours(obj.host))
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        """Delete, and let it lead nowhere at once here, elsewhere within seconds."""
+        super().delete_model(request, obj)
+        logger.info("domain_deleted", tenant_id=obj.tenant_id, host=obj.host, staff=request.user.pk)
+        forget()
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        """Delete several, as one."""
+        for row in queryset:
+            self.delete_model(request, row)
 
     def has_try_permission(self, request: HttpRequest) -> bool:
         """Let owners and the operator look: it asks the network."""
@@ -528,6 +566,116 @@ class CheckedDomainAdmin(TriesRow, DomainAdmin):  # type: ignore[misc]  # unfold
         logger.info("domain_checked", host=row.host, by=request.user.get_username())
         is_good = all(state == Check.State.GREEN for state, _said in found)
         return " ".join(said for _state, said in found), messages.SUCCESS if is_good else messages.ERROR
+
+
+class DomainClaimForm(_ClaimForm):
+    """Takes a name as people paste it."""
+
+    host = forms.CharField(
+        label=_("host"),
+        max_length=260,
+        widget=UnfoldAdminTextInputWidget(attrs={"placeholder": "chat.example.com"}),
+        help_text=_("A name that belongs to you, such as chat.example.com. It serves once DNS has proven it."),
+    )
+
+    class Meta:
+        model = DomainClaim
+        fields: ClassVar[list[str]] = ["host"]
+
+    def clean_host(self) -> str:
+        """Refuse what nobody may claim, before anything is kept."""
+        try:
+            return claims.free(str(self.cleaned_data["host"]))
+        except ProductError as refused:
+            raise forms.ValidationError(str(refused.msg)) from None
+
+    def validate_unique(self) -> None:
+        """Accept a name that waits already: entered again it is the same claim."""
+
+
+class DomainClaimAdmin(TriesRow, TenantModelAdmin):  # type: ignore[misc]  # unfold's mix-ins
+    """Domains that owners enter by themselves: what to set in DNS, and a button that looks for it."""
+
+    form = DomainClaimForm
+    visible_to = _OWNERS
+    editable_by = _OWNERS
+    list_display = ("host", "found", "claimed_by", "created_at", "checked_at")
+    ordering = ("pk",)
+    change_form_outer_before_template = "domains/claim.html"  # type: ignore[assignment]  # unfold says None
+    try_label = _("Check now")
+
+    def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> Any:
+        """Ask for the name alone."""
+        shown = ("found", "claimed_by", "created_at", "checked_at", "watched_until")
+        return ("host", *shown) if obj else ("host",)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: models.Model | None = None) -> Any:
+        """Keep what was entered."""
+        return self.get_fields(request, obj) if obj else ()
+
+    @admin.display(description=_("what was found"))
+    def found(self, row: DomainClaim) -> str:
+        """Say what DNS said last."""
+        return claims.said(row)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Let owners add; the operator adds domains themselves."""
+        return not self._on_platform and super().has_add_permission(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        """Refuse: another name is another claim."""
+        return False
+
+    def has_try_permission(self, request: HttpRequest) -> bool:
+        """Let those look who may withdraw it."""
+        return self.may_edit(request)
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        """Show what to set."""
+        row = self.get_object(request, object_id) if object_id else None
+        more: dict[str, Any] = {}
+        if row is not None:
+            more = {"records": claims.records(row), "host": spoken(row.host), "target": claims.target_of(row.tenant)}
+        return super().changeform_view(request, object_id, form_url, {**more, **(extra_context or {})})
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: Any) -> None:
+        """Keep the claim, which may be there already."""
+        kept = claims.claim(tenant=obj.tenant, typed=obj.host, actor=request.user.get_username())
+        obj.pk = kept.pk
+        obj.refresh_from_db()
+
+    def add_view(self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None) -> Any:
+        """Say where there are too many."""
+        try:
+            return super().add_view(request, form_url, extra_context)
+        except ProductError as refused:
+            self.message_user(request, str(refused.msg), messages.ERROR)
+            return redirect(reverse(f"{self.admin_site.name}:tenants_domain_changelist"))
+
+    def response_add(self, request: HttpRequest, obj: Any, post_url_continue: str | None = None) -> HttpResponse:
+        """Go on to what to set."""
+        return redirect(reverse(f"{self.admin_site.name}:lifecycle_domainclaim_change", args=[obj.pk]))
+
+    def try_row(self, request: HttpRequest, row: DomainClaim) -> tuple["_StrOrPromise", int]:
+        """Ask DNS; of a proven name say whether it leads here already, too."""
+        look = claims.look_again(row, actor=request.user.get_username())
+        if not look.is_proven:
+            return str(look), messages.ERROR
+        self.log_change(request, row, gettext("The domain was proven."))
+        found = checks.look_at_host(tenant=row.tenant, host=row.host)
+        return " ".join([str(look), *(said for _state, said in found)]), messages.SUCCESS
+
+    def page_after_try(self, request: HttpRequest, row: DomainClaim) -> str:
+        """Go back to the claim, or to the domains once it is one of them."""
+        if DomainClaim.objects.filter(pk=row.pk).exists():
+            return super().page_after_try(request, row)
+        return reverse(f"{self.admin_site.name}:tenants_domain_changelist")
 
 
 class TriedMiniProgramAdmin(TriesRow, MiniProgramAdmin):  # type: ignore[misc]  # as above
@@ -556,6 +704,7 @@ register(MiniProgram, TriedMiniProgramAdmin)
 
 for _model, _admin in (
     (Check, CheckAdmin),
+    (DomainClaim, DomainClaimAdmin),
     (TenantEvent, TenantEventAdmin),
     (TenantExport, TenantExportAdmin),
 ):

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from ninja import Router, Schema
 from pydantic import Field
 
-from lifecycle import checks, opening, programs
+from lifecycle import checks, claims, opening, programs
 from lifecycle.addresses import address_of
 from lifecycle.models import Check, ResellerToken
 from tenants import scope, throttle
@@ -98,6 +98,22 @@ class StepOut(Schema):
     checked_at: datetime | None
 
 
+class RecordOut(Schema):
+    """A DNS record to set."""
+
+    kind: str
+    name: str
+    value: str
+
+
+class ClaimOut(Schema):
+    """A domain that serves once DNS proves it, by one of these records; look at the step "domain" for it."""
+
+    host: str
+    text: str
+    records: list[RecordOut]
+
+
 class TenantOut(Schema):
     """A tenant, as its reseller's programs see it."""
 
@@ -108,6 +124,7 @@ class TenantOut(Schema):
     status_reason: str
     trial_ends_on: date | None
     hosts: list[str]
+    unproven: list[ClaimOut]
     created_at: datetime
 
 
@@ -209,7 +226,11 @@ def open_tenant(request: HttpRequest, payload: OpeningIn) -> Any:
         markup_ppm=None if percent is None else percent * 10_000,
     )
     opened = opening.open_for(
-        application=application, reseller=reseller, actor=f"program {token.pk} {token.name}", key=key
+        application=application,
+        reseller=reseller,
+        actor=f"program {token.pk} {token.name}",
+        key=key,
+        is_vouched=token.reseller_id is None,
     )
     return ok(
         {
@@ -281,6 +302,7 @@ def _shown(tenant: Tenant) -> dict[str, Any]:
         "status_reason": tenant.status_reason,
         "trial_ends_on": tenant.trial_ends_on,
         "hosts": hosts,
+        "unproven": claims.say_all(claims.waiting(tenant=tenant)),
         "created_at": tenant.created_at,
     }
 

@@ -31,7 +31,7 @@ from billing.yuan import show_yuan
 from chat.models import ModelOffer
 from chat.upstream.addresses import ForbiddenAddressError
 from chat.views import CHAT_PATH
-from lifecycle import trial_payment
+from lifecycle import claims, trial_payment
 from lifecycle.addresses import Place, look_up, visit
 from lifecycle.models import Check
 from tenants import invitations, scope
@@ -71,6 +71,7 @@ WORDS: Final[dict[str, "_StrOrPromise"]] = {
     "address_unknown": _("%(host)s leads nowhere yet. Add a DNS record for it; it may take an hour to be known."),
     "address_private": _("%(host)s leads into a private network. Point it at this service's public address."),
     "address_silent": _("Nothing answers at %(host)s. Is the DNS record right, and the port open?"),
+    **claims.WORDS,
     "address_foreign": _("Something else answers at %(host)s. Point its DNS record at this service."),
     "certificate_good": _("The certificate of %(host)s is good for %(days)s more days."),
     "certificate_local": _("%(host)s is a name of this machine only: no certificate is wanted."),
@@ -238,11 +239,16 @@ def _wallet(tenant: Tenant) -> Finding:
 
 
 def _domain(tenant: Tenant) -> Finding:
+    """Look for the proofs that are missing, then at every host: a name that is proven just now is among them."""
+    looks = [claims.look_again(row, actor="checklist") for row in claims.waiting(tenant=tenant)]
     finding = Finding(State.RED, "address_unknown", {"host": tenant.slug})
     for host in _hosts():
         finding = _domain_of(tenant, host)
         if finding.state != State.GREEN:
-            break
+            return finding
+    for look in looks:
+        if not look.is_proven:
+            return Finding(State.RED, look.word, look.facts)
     return finding
 
 

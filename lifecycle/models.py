@@ -1,4 +1,4 @@
-"""What is kept of tenants' lives: templates, openings, tokens, checks, events, archives, deletions.
+"""What is kept of tenants' lives: templates, openings, tokens, checks, claims of domains, events, archives, deletions.
 
 What a tenant is at the moment, its status and why, stands in its own row (`tenants.models.Tenant`).
 """
@@ -15,6 +15,7 @@ from uuid_utils.compat import uuid7
 
 from chat.models import UpstreamAccount
 from tenants.models import Reseller, StaffUser, Tenant
+from tenants.models.tenant import validate_host
 from tenants.scope import TenantOrPlatformOwned, TenantOwned
 from tenants.secrets import EncryptedTextField
 
@@ -214,6 +215,36 @@ class Check(TenantOwned):
         return str(self.get_kind_display())
 
 
+class DomainClaim(TenantOwned):
+    """A name that a tenant says is its own, until DNS says so too; then it is a `Domain`, and this row goes.
+
+    It is a table of its own: nothing that looks for a tenant by its host reads it, so an unproven name serves nothing
+    and stands in nobody's way. Two tenants may claim the same one; the first whose proof is there has it.
+    """
+
+    host = models.CharField(_("host"), max_length=240, validators=[validate_host])
+    # A word of lifecycle.claims.WORDS and what stands in its gaps, as in `Check`.
+    word = models.CharField(_("what was found"), max_length=40, blank=True, default="", editable=False)
+    facts = models.JSONField(_("facts"), default=dict, blank=True, editable=False)
+    claimed_by = models.CharField(_("entered by"), max_length=160, editable=False)
+    created_at = models.DateTimeField(_("entered"), db_default=Now(), editable=False)
+    checked_at = models.DateTimeField(_("looked at"), null=True, blank=True, editable=False)
+    # Until then beat looks again by itself.
+    watched_until = models.DateTimeField(_("looked at by itself until"), editable=False)
+
+    class Meta(TenantOwned.Meta):
+        verbose_name = _("domain to be proven")
+        verbose_name_plural = _("domains to be proven")
+        constraints: ClassVar = [
+            *TenantOwned.Meta.constraints,
+            models.UniqueConstraint(fields=["tenant", "host"], name="lifecycle_domainclaim_once"),
+            models.CheckConstraint(condition=Q(host__regex=r"^[a-z0-9.-]+$"), name="lifecycle_domainclaim_host"),
+        ]
+
+    def __str__(self) -> str:
+        return self.host
+
+
 class TenantEvent(TenantOwned):
     """What happened to a tenant, when, by whom and why. Rows are only ever added (a trigger refuses the rest)."""
 
@@ -227,6 +258,7 @@ class TenantEvent(TenantOwned):
         SUSPENDED = "suspended", _("suspended")
         RESUMED = "resumed", _("resumed")
         MOVED = "moved", _("moved to another reseller")
+        DOMAIN_PROVEN = "domain_proven", _("domain proven")
         EXPORTED = "exported", _("exported")
         DELETION_ASKED = "deletion_asked", _("deletion asked for")
         DELETION_CANCELLED = "deletion_cancelled", _("deletion called off")

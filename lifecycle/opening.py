@@ -31,14 +31,14 @@ from billing import ledger, pricing, wallet
 from billing.models import FreeQuota, MerchantAccount, PriceVersion
 from billing.models.price import MAX_PER_CALL, MAX_RATE
 from chat.models import ModelOffer, Role
-from lifecycle import history
-from lifecycle.addresses import address_of, own_host
+from lifecycle import claims, history
+from lifecycle.addresses import address_of, is_ours, own_host, typed_host
 from lifecycle.models import MAX_MARKUP_PPM, Check, OfferTemplate, Opening, TemplateModel, TenantEvent
 from tenants import invitations, scope
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import Membership, MiniProgram, Reseller, Tenant
 from tenants.onboarding import open_tenant
-from tenants.resolve import host_name, is_platform_host
+from tenants.resolve import is_platform_host
 
 MICRO: Final = 1_000_000
 # Prices of a new tenant end in whole fen: nobody asks ¥4.123457 for a million tokens.
@@ -147,11 +147,14 @@ def propose_slug(name: str) -> str:
     return stem if stem not in taken else f"{stem}-{_random()}"
 
 
-def open_for(*, application: Application, reseller: Reseller | None, actor: str, key: str = "") -> Opened:
+def open_for(
+    *, application: Application, reseller: Reseller | None, actor: str, key: str = "", is_vouched: bool = False
+) -> Opened:
     """Open a tenant of a reseller (None: of the operator); not in a tenant's scope.
 
     It can chat when this returns: models at prices, a wallet, guests with a free quota, on its subdomain. `key` opens
-    once for the reseller. Raises ProductError: INVALID "tenant_unfit" (with `fields`), "template_missing",
+    once for the reseller. A host of its own serves once DNS proves it, or at once where the operator itself names it
+    (`is_vouched`). Raises ProductError: INVALID "tenant_unfit" (with `fields`), "template_missing",
     "template_not_on_sale" or "opening_key_used", QUOTA "trial_tenants_limit", RECHARGE "reseller_wallet_short".
     """
     with transaction.atomic():
@@ -163,7 +166,9 @@ def open_for(*, application: Application, reseller: Reseller | None, actor: str,
             _require_room(reseller)
         template = template_of(application.template)
         priced = _priced(template, application, reseller)
-        tenant = _open(application, reseller)
+        tenant = _open(application, reseller, is_vouched=is_vouched)
+        if application.host and not is_vouched:
+            _claim_host(tenant, application.host, actor)
         with scope.tenant(tenant.pk):
             _sell(tenant, priced, actor)
             _welcome(tenant, application, template, groups={item.model.quota_group for item in priced})
@@ -216,21 +221,18 @@ def _require_room(reseller: Reseller) -> None:
         )
 
 
-def _open(application: Application, reseller: Reseller | None) -> Tenant:
+def _open(application: Application, reseller: Reseller | None, *, is_vouched: bool) -> Tenant:
     slug = application.slug or propose_slug(application.name)
     if slug in RESERVED or is_platform_host(own_host(slug)):
         raise unfit({"slug": [str(_("This name is the platform's own. Please choose another."))]})
-    own = host_name(application.host)
-    if own and (is_platform_host(own) or f".{own}".endswith(f".{settings.TENANT_DOMAIN}")):
-        # Else a tenant could take a name that another will have.
-        raise unfit({"host": [str(_("This name is the platform's own. Please choose another."))]})
+    hosts = [own_host(slug), *([_host(application.host)] if application.host and is_vouched else [])]
     # By the operator's calendar, who ends it.
     trial_ends_on = timezone.localdate() + timedelta(days=settings.TRIAL_DAYS) if application.trial else None
     try:
         return open_tenant(
             slug=slug,
             name=application.name,
-            hosts=[own_host(slug), *([application.host] if application.host else [])],
+            hosts=hosts,
             reseller=reseller,
             status=Tenant.Status.TRIAL if application.trial else Tenant.Status.ACTIVE,
             language=application.language,
@@ -247,6 +249,26 @@ def _open(application: Application, reseller: Reseller | None) -> Tenant:
         raise unfit(wrong.message_dict) from None
     except IntegrityError:  # another opening took the name between the look and the insert
         raise unfit({"slug": [str(_("This name is taken. Please choose another."))]}) from None
+
+
+def _host(typed: str) -> str:
+    """Return the host that the operator vouches for."""
+    try:
+        host = typed_host(typed)
+    except ValidationError as wrong:
+        raise unfit({"host": wrong.messages}) from None
+    if is_ours(host):
+        # Else a tenant could take a name that another will have.
+        raise unfit({"host": [str(_("This name is the platform's own. Please choose another."))]})
+    return host
+
+
+def _claim_host(tenant: Tenant, typed: str, actor: str) -> None:
+    """Keep the host of its own as one to be proven."""
+    try:
+        claims.claim(tenant=tenant, typed=typed, actor=actor)
+    except ProductError as refused:
+        raise unfit({"host": [str(refused.msg)]}) from None
 
 
 def unfit(fields: dict[str, list[str]]) -> ProductError:

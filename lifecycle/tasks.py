@@ -7,7 +7,7 @@ import structlog
 from celery import shared_task
 from kombu.exceptions import OperationalError
 
-from lifecycle import archive, erasure, life
+from lifecycle import archive, claims, erasure, life
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +32,12 @@ def export_tenant(export_id: str, tenant_id: int) -> bool:
 def sweep_trials() -> int:
     """End trials that are over, and tell of those that end soon; return how many. Run twice, it happens once."""
     return life.sweep_trials()
+
+
+@shared_task(name="lifecycle.tasks.prove_domains")
+def prove_domains() -> int:
+    """Look for the proofs of domains that were entered lately; return how many are there. Twice does no harm."""
+    return claims.sweep()
 
 
 @shared_task(name="lifecycle.tasks.forget_exports")

@@ -5,7 +5,6 @@ never shown again. Only the name is needed, so that every page can open the tena
 """
 
 import json
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -18,12 +17,11 @@ from django.utils.translation import gettext_lazy as _
 from billing.ledger import MAX_AMOUNT
 from billing.models import Channel, MerchantAccount
 from billing.yuan import parse_yuan
-from lifecycle import opening
+from lifecycle import claims, opening
 from lifecycle.models import Opening
 from tenants.errors import ProductError
 from tenants.models import Branding, Reseller, StaffUser
-from tenants.models.tenant import APP_ID, LANGUAGES, validate_host
-from tenants.resolve import host_name
+from tenants.models.tenant import APP_ID, LANGUAGES
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
@@ -104,16 +102,16 @@ class AddressForm(forms.Form):
         label=_("Own domain, if there is one"),
         max_length=253,
         required=False,
-        help_text=_("Such as chat.example.com; the checklist says what to do about DNS and the certificate."),
+        help_text=_("Such as chat.example.com; the checklist says how DNS proves it, and looks at the certificate."),
     )
 
     def clean_host(self) -> str:
-        """Take a host name as people paste it, with scheme and path."""
-        typed = re.sub(r"^https?://", "", self.cleaned_data["host"].strip(), flags=re.IGNORECASE).split("/")[0]
-        if typed:
-            typed = host_name(typed)
-            validate_host(typed)
-        return typed
+        """Take a host name as people paste it, with scheme and path; who may have it is for DNS to prove."""
+        typed: str = self.cleaned_data["host"].strip()
+        try:
+            return claims.fit(typed) if typed else ""
+        except ProductError as refused:
+            raise ValidationError(str(refused.msg)) from None
 
     def clean_slug(self) -> str:
         """Refuse the platform's own names before anything is opened."""

@@ -6,8 +6,9 @@ named by `X_FILE` (Docker and Kubernetes secrets).
 """
 
 import sys
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import environ
 from celery.schedules import crontab
@@ -173,6 +174,8 @@ CELERY_BEAT_SCHEDULE = {
     "forget old codes": {"task": "tenants.tasks.forget_codes", "schedule": crontab(hour="4", minute="20")},
     "tell of low wallets": {"task": "billing.tasks.notify_low_wallets", "schedule": 300.0},
     "end trials and tell of their end": {"task": "lifecycle.tasks.sweep_trials", "schedule": crontab(minute="20")},
+    "go on with imports whose worker died": {"task": "tenants.tasks.sweep_imports", "schedule": 60.0},
+    "look for the proofs of domains": {"task": "lifecycle.tasks.prove_domains", "schedule": 300.0},
     "throw away old archives": {"task": "lifecycle.tasks.forget_exports", "schedule": crontab(hour="4", minute="20")},
     "delete tenants that are due": {"task": "lifecycle.tasks.sweep_deletions", "schedule": crontab(minute="50")},
     "audit the ledger": {"task": "billing.tasks.audit_ledger", "schedule": crontab(hour="3", minute="30")},
@@ -250,6 +253,14 @@ WECHAT_OPEN_URL = env.str("WECHAT_OPEN_URL", default="https://open.weixin.qq.com
 # Tenants' lives. New tenants are reached below this domain, and by this address where we visit them ourselves.
 TENANT_DOMAIN = env.str("TENANT_DOMAIN", default="localhost")
 TENANT_URL = env.str("TENANT_URL", default="https://{host}")
+# Name servers that are asked for the proof of a domain, each an address, perhaps with a port; none: the machine's own.
+# Checked here: a typing error stops the start.
+DNS_RESOLVERS = [
+    (str(ip_address(place.hostname or "")), place.port or 53)
+    for place in (urlsplit(f"//{text}") for text in env.list("DNS_RESOLVERS", default=[]))
+]
+# For so many hours a domain that is to be proven is looked at by itself.
+DOMAIN_CLAIM_HOURS = env.int("DOMAIN_CLAIM_HOURS", default=48)
 TRIAL_DAYS = env.int("TRIAL_DAYS", default=14)
 # Yuan that the platform puts into the wallet of a tenant on trial, and tenants on trial that a reseller has at most.
 TRIAL_YUAN = env.int("TRIAL_YUAN", default=1)

@@ -34,6 +34,7 @@ from tenants import changes, doors, scope, sessions, throttle
 from tenants.errors import ProductError
 from tenants.models import ChangeEntry, Membership, StaffRules, StaffUser, Tenant
 from tenants.resolve import is_platform_host
+from tenants.sidebar import groups_of
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
@@ -176,7 +177,10 @@ class _Site(UnfoldAdminSite):
         links = [{"title": title, "link": reverse(name, current_app=self.name)} for title, name in pages]
         # The sites' templates are the same: the address of each one's notices is not a template's to guess.
         notices = reverse(f"{self.name}:tenants_notice_changelist") if self.has_permission(request) else ""
-        return {**super().each_context(request), **names, "account_links": links, "notices_url": notices}
+        known = super().each_context(request)
+        groups = groups_of(known["available_apps"], path=request.path)
+        more = {"account_links": links, "notices_url": notices, "sidebar_navigation": groups}
+        return {**known, **names, **more}
 
     def search(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Never:
         """Refuse: unfold caches what it finds by staff user, so a member of two tenants would see one in the other."""
@@ -526,8 +530,7 @@ class TriesRow:
 
     def try_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Try a row, say how it went, and go back to it."""
-        model_admin: Any = self
-        row = model_admin.get_object(request, unquote(object_id))
+        row = self.get_object(request, unquote(object_id))  # type: ignore[attr-defined]  # as above
         if row is None or not self.has_try_permission(request):
             raise Http404
         if request.method == "POST":
@@ -537,8 +540,13 @@ class TriesRow:
             except ProductError as refused:
                 said, level = str(refused.msg), messages.ERROR
             messages.add_message(request, level, str(said))
+        return HttpResponseRedirect(self.page_after_try(request, row))
+
+    def page_after_try(self, request: HttpRequest, row: Any) -> str:
+        """Return where to go on: back to the row."""
+        model_admin: Any = self
         name = f"{model_admin.admin_site.name}:{model_admin.opts.app_label}_{model_admin.opts.model_name}_change"
-        return HttpResponseRedirect(reverse(name, args=[object_id]))
+        return reverse(name, args=[row.pk])
 
 
 class _NobodyWrites:

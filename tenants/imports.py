@@ -1,57 +1,46 @@
-"""Rows from a file: what it would add, change and cannot, shown first; then written, all in one transaction.
+"""Rows from a file: how its lines are read, and what they would add, change and cannot.
 
-A room brings an `Importer` for a kind of row, and its admin class inherits `ImportsRows`. A file names no numbers of
-rows: an importer finds what is there already by what people know it by, within the tenant's scope. So no file reaches
-another tenant's rows. What was looked at is what is written: were it something else by then, it is shown anew.
+A room brings an `Importer` for a kind of row, and its admin class inherits `ImportsRows` (tenants/import_pages.py). A
+file names no numbers of rows: an importer finds what is there already by what people know it by, within the tenant's
+scope. So no file reaches another tenant's rows.
 """
 
 import csv
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-import structlog
-from django import forms
-from django.contrib import messages
-from django.contrib.admin.models import ADDITION, LogEntry
-from django.contrib.contenttypes.models import ContentType
-from django.db import IntegrityError, transaction
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
-from django.urls import path, reverse
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
-from unfold.widgets import UnfoldAdminFileFieldWidget
 
-from tenants.errors import ProductError
 from tenants.models import StaffUser, Tenant
-from tenants.sheets import csv_response, plain_cell
+from tenants.sheets import plain_cell
+from tenants.workbooks import BrokenWorkbookError, is_workbook, rows_of
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise
 
-    from tenants.adminsite import TenantModelAdmin
-
-    _Base = TenantModelAdmin
-else:
-    _Base = object
-
-log = structlog.get_logger(__name__)
-
-MOST_BYTES: Final = 1024 * 1024
-MOST_LINES: Final = 2000
+# Of a file, and of its lines.
+MOST_BYTES: Final = 8 * 1024 * 1024
+MOST_LINES: Final = 50_000
 # Of each kind so many lines are shown; all are counted.
 SHOWN: Final = 100
 
+Row = tuple[int, Sequence[str]]
+
 
 class SheetError(ValueError):
-    """A file that cannot be read as a sheet; its text says what to do."""
+    """A file that cannot be read as a sheet; its text says what to do.
+
+    SheetError
+    └── TooLongError   it has more lines than were asked for
+    """
 
 
-class _ChangedError(Exception):
-    """A plan is not the one that was shown any more."""
+class TooLongError(SheetError):
+    """A sheet with more lines than were asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +105,20 @@ class Importer(Protocol):
         ...
 
 
+def read_sheet(data: bytes, columns: Sequence[Column], *, most: int = MOST_LINES) -> list[Line]:
+    """Return the lines of a file, CSV or a workbook's first sheet; raise SheetError. Of more than `most`, see there."""
+    if not is_workbook(data):
+        return read_lines(read_text(data), columns, most=most)
+    _weigh(data)
+    try:
+        return _named(rows_of(data), columns, most)
+    except BrokenWorkbookError:
+        raise SheetError(_("This workbook cannot be read. In a spreadsheet, save it as “CSV UTF-8”.")) from None
+
+
 def read_text(data: bytes) -> str:
     """Return a file's text: UTF-8, or what Chinese spreadsheets write; raise SheetError."""
-    if len(data) > MOST_BYTES:
-        raise SheetError(_("The file has more than 1 MB. Please split it up."))
+    _weigh(data)
     for encoding in ("utf-8-sig", "gb18030"):
         try:
             text = data.decode(encoding)
@@ -127,146 +126,61 @@ def read_text(data: bytes) -> str:
             continue
         if "\x00" not in text:
             return text
-    raise SheetError(_("This is no CSV file. In a spreadsheet, save it as “CSV UTF-8”."))
+    raise SheetError(_("This is neither a workbook nor a CSV file. In a spreadsheet, save it as “CSV UTF-8”."))
 
 
-def read_lines(text: str, columns: Sequence[Column]) -> list[Line]:
+def read_lines(text: str, columns: Sequence[Column], *, most: int = MOST_LINES) -> list[Line]:
     """Return the lines of a sheet whose first line names its columns; raise SheetError."""
-    reader = csv.reader(StringIO(text.removeprefix("\ufeff"), newline=""))
-    lines: list[Line] = []
     try:
-        head = [cell.strip().lower() for cell in next(reader, [])]
-        missing = [column.name for column in columns if column.is_wanted and column.name not in head]
-        if missing:
-            raise SheetError(
-                _("The first line must name the columns; missing: %(names)s.") % {"names": ", ".join(missing)}
-            )
-        known = {column.name for column in columns}
-        before = reader.line_num
-        for cells in reader:
-            number, before = before + 1, reader.line_num
-            if any(cell.strip() for cell in cells):
-                named = {name: plain_cell(cell) for name, cell in zip(head, cells, strict=False) if name in known}
-                lines.append(Line(number, {column.name: named.get(column.name, "") for column in columns}))
-            if len(lines) > MOST_LINES:
-                raise SheetError(_("The file has more than %(most)d lines. Please split it up.") % {"most": MOST_LINES})
+        return _named(_rows_of_csv(text), columns, most)
     except csv.Error:
-        raise SheetError(_("This is no CSV file. In a spreadsheet, save it as “CSV UTF-8”.")) from None
+        raise SheetError(
+            _("This is neither a workbook nor a CSV file. In a spreadsheet, save it as “CSV UTF-8”.")
+        ) from None
+
+
+def write_lines(lines: Sequence[Line], columns: Sequence[Column]) -> str:
+    """Return lines as CSV that `read_lines` reads as they are, at their numbers."""
+    text = StringIO()
+    sheet = csv.writer(text)
+    sheet.writerow([column.name for column in columns])
+    at = 2
+    for line in lines:
+        cells = [line.cells[column.name] for column in columns]
+        before = text.tell()
+        text.write("\n" * (line.number - at))
+        sheet.writerow([f"'{cell}" if plain_cell(cell) != cell else cell for cell in cells])
+        at += text.getvalue().count("\n", before)
+    return text.getvalue()
+
+
+def _weigh(data: bytes) -> None:
+    if len(data) > MOST_BYTES:
+        raise SheetError(_("The file has more than %(most)d MB. Please split it up.") % {"most": MOST_BYTES >> 20})
+
+
+def _rows_of_csv(text: str) -> Iterator[Row]:
+    """Yield each row with the number of the line in the file that it begins at."""
+    reader = csv.reader(StringIO(text.removeprefix("\ufeff"), newline=""))
+    before = 0
+    for cells in reader:
+        yield before + 1, cells
+        before = reader.line_num
+
+
+def _named(rows: Iterable[Row], columns: Sequence[Column], most: int) -> list[Line]:
+    """Return rows by the names of the first; without empty ones."""
+    rows = iter(rows)
+    head = [cell.strip().lower() for _number, cells in islice(rows, 1) for cell in cells]
+    missing = [column.name for column in columns if column.is_wanted and column.name not in head]
+    if missing:
+        raise SheetError(_("The first line must name the columns; missing: %(names)s.") % {"names": ", ".join(missing)})
+    known = {column.name for column in columns}
+    lines: list[Line] = []
+    for number, cells in rows:
+        if any(cell.strip() for cell in cells):
+            named = {name: plain_cell(cell) for name, cell in zip(head, cells, strict=False) if name in known}
+            lines.append(Line(number, {column.name: named.get(column.name, "") for column in columns}))
+        if len(lines) > most:
+            raise TooLongError(_("The file has more than %(most)d lines. Please split it up.") % {"most": most})
     return lines
-
-
-class ImportForm(forms.Form):
-    """A file to look at."""
-
-    file = forms.FileField(
-        label=gettext_lazy("file"),
-        widget=UnfoldAdminFileFieldWidget(attrs={"accept": ".csv,text/csv"}),
-        help_text=gettext_lazy(
-            "CSV, its first line with the names of the columns. Nothing is written before you confirm."
-        ),
-    )
-
-
-class ImportsRows(_Base):
-    """A list that takes rows from a file, on the tenant's site, by whoever may add them."""
-
-    importer: ClassVar[Importer]
-    list_before_template: Any = "imports/before_list.html"
-
-    def has_import_permission(self, request: HttpRequest) -> bool:
-        """Let those who may edit; the operator, who works for no one tenant, may not."""
-        return not self._on_platform and self.may_edit(request)
-
-    def get_urls(self) -> list[Any]:
-        """Add the page, and the example to begin with."""
-        name = f"{self.opts.app_label}_{self.opts.model_name}_import"
-        return [
-            path("import/", self.admin_site.admin_view(self.import_view), name=name),
-            path("import/example/", self.admin_site.admin_view(self.example_view), name=f"{name}_example"),
-            *super().get_urls(),
-        ]
-
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        """Show the way to the page above the list."""
-        url = self._page("import") if self.has_import_permission(request) else ""
-        return super().changelist_view(request, {**(extra_context or {}), "import_url": url})
-
-    def example_view(self, request: HttpRequest) -> HttpResponse:
-        """Answer with a file to begin with."""
-        if not self.has_import_permission(request):
-            raise Http404
-        columns = self.importer.columns
-        rows = [[str(column.example) for column in columns]]
-        return csv_response(name=f"{self.opts.model_name}-example", head=[column.name for column in columns], rows=rows)
-
-    def import_view(self, request: HttpRequest) -> HttpResponse:
-        """Take a file, show what it would do, and do it once that is confirmed."""
-        if not self.has_import_permission(request):
-            raise Http404
-        form = ImportForm(request.POST or None, request.FILES or None)
-        context: dict[str, Any] = {"form": form, "columns": self.importer.columns}
-        if request.method == "POST":
-            try:
-                if sheet := request.POST.get("sheet", "") or self._uploaded(form):
-                    lines = read_lines(sheet, self.importer.columns)
-                    if "confirmed" in request.POST and self._write(request, lines):
-                        return HttpResponseRedirect(self._page("changelist"))
-                    context |= self._preview(self.importer.plan(lines), sheet)
-            except SheetError as fault:
-                form.add_error("file", str(fault))
-        shared = {**self.admin_site.each_context(request), "opts": self.opts, "title": _("Import from a file")}
-        more = {"back": self._page("changelist"), "example_url": self._page("import_example")}
-        return TemplateResponse(request, "imports/import.html", {**shared, **more, **context})
-
-    def _uploaded(self, form: ImportForm) -> str:
-        return read_text(form.cleaned_data["file"].read()) if form.is_valid() else ""
-
-    def _write(self, request: HttpRequest, lines: Sequence[Line]) -> bool:
-        """Write all or nothing; return whether it was written, having told the person."""
-        try:
-            with transaction.atomic():
-                said = self._write_what_was_shown(request, lines)
-        except ProductError as refused:
-            self.message_user(request, _("Nothing was written: %(why)s") % {"why": refused.msg}, messages.ERROR)
-            return False
-        except (IntegrityError, _ChangedError):
-            self.message_user(request, _("Something has changed meanwhile. Please look again."), messages.WARNING)
-            return False
-        self.message_user(request, said, messages.SUCCESS)
-        return True
-
-    def _write_what_was_shown(self, request: HttpRequest, lines: Sequence[Line]) -> str:
-        """Write, with an entry in the history; return what to tell the person. Raises _ChangedError."""
-        tenant, staff = request.tenant, request.user  # type: ignore[attr-defined]  # the middleware's
-        if not isinstance(staff, StaffUser):
-            raise TypeError("imports are for staff")
-        # A tenant's imports come one after the other: of a form that is sent twice the second finds all there.
-        Tenant.objects.select_for_update(no_key=True).get(pk=tenant.pk)
-        plan = self.importer.plan(lines)
-        if request.POST.get("digest") != plan.digest:
-            raise _ChangedError
-        self.importer.write(plan, tenant=tenant, staff=staff)
-        counts = {"adds": len(plan.adds), "changes": len(plan.changes)}
-        said = _("Imported: %(adds)d added, %(changes)d changed.") % counts
-        LogEntry.objects.create(
-            user_id=staff.pk,
-            content_type=ContentType.objects.get_for_model(self.model),
-            object_repr=str(self.opts.verbose_name_plural),
-            action_flag=ADDITION,
-            change_message=said,
-        )
-        log.info("rows_imported", model=self.opts.label, tenant_id=tenant.pk, staff=staff.pk, **counts)
-        return said
-
-    def _preview(self, plan: Plan, sheet: str) -> dict[str, Any]:
-        kinds = [(_("To add"), plan.adds), (_("To change"), plan.changes)]
-        return {
-            "plan": plan,
-            "sheet": sheet,
-            "kinds": [(title, len(lines), lines[:SHOWN]) for title, lines in kinds if lines],
-            "faults": plan.faults[:SHOWN],
-            "confirming": bool(plan.adds or plan.changes),
-        }
-
-    def _page(self, name: str) -> str:
-        return reverse(f"{self.admin_site.name}:{self.opts.app_label}_{self.opts.model_name}_{name}")

@@ -1,13 +1,14 @@
-"""A tenant's staff: changing a role, taking somebody out. An owner is always left.
+"""A tenant's staff: changing a role, taking somebody out. An owner is always left. And who the operator's people are.
 
-Both run in the tenant's scope, or in the platform's.
+What is a tenant's runs in its scope, or in the platform's.
 """
 
 from django.db import connection, transaction
+from django.db.models import Q, QuerySet
 from django.utils.translation import gettext_lazy as _
 
 from tenants.errors import ErrorCode, ProductError
-from tenants.models import Membership
+from tenants.models import Membership, PlatformMembership, StaffUser
 
 
 @transaction.atomic
@@ -40,6 +41,17 @@ def works_elsewhere(membership: Membership) -> bool:
             [membership.staff_id, membership.tenant_id, membership.staff_id, membership.staff_id],
         )
         return bool(cursor.fetchone()[0])
+
+
+def reachable() -> QuerySet[StaffUser]:
+    """Return everybody who may log in and has a mail address."""
+    return StaffUser.objects.filter(is_active=True).exclude(email="").order_by("pk")
+
+
+def operators() -> list[StaffUser]:
+    """Return the operator's people who have a mail address."""
+    theirs = PlatformMembership.objects.filter(role=PlatformMembership.Role.OPERATOR)
+    return list(reachable().filter(Q(is_superuser=True) | Q(pk__in=theirs.values("staff"))))
 
 
 def require_another_owner(membership: Membership) -> None:

@@ -1,9 +1,11 @@
-"""Background work about people."""
+"""Background work about people, and imports of long files."""
+
+import uuid
 
 import structlog
 from celery import shared_task
 
-from tenants import codes, scope, webauth
+from tenants import codes, import_jobs, scope, webauth
 
 log = structlog.get_logger(__name__)
 
@@ -15,3 +17,15 @@ def forget_codes() -> int:
         forgotten = codes.forget() + webauth.forget()
     log.info("codes_forgotten", rows=forgotten)
     return forgotten
+
+
+@shared_task(name=import_jobs.TASK, time_limit=3600)
+def work_on_import(job_id: str, tenant_id: int) -> str:
+    """Look at a long file, or write it. Delivered twice, no line is written twice."""
+    return import_jobs.work(tenant_id=tenant_id, job_id=uuid.UUID(job_id))
+
+
+@shared_task(name="tenants.tasks.sweep_imports")
+def sweep_imports() -> int:
+    """Go on with imports whose worker died, and throw away what nobody confirmed; return how many."""
+    return import_jobs.sweep()

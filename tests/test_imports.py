@@ -300,6 +300,6 @@ def test_what_is_no_sheet_is_said() -> None:
     tenant = make_tenant()
     client = staff_of(tenant)
     answer = client.post(f"/admin/{PEOPLE}/import/", {"file": SimpleUploadedFile("x.xlsx", b"PK\x03\x04\x00")})
-    assert "This is no CSV file." in answer.content.decode()
+    assert "This workbook cannot be read." in answer.content.decode()
     assert "missing: word" in upload(client, WORDS, "1", head="nothing")
     assert client.post(f"/admin/{PEOPLE}/import/", {}).status_code == 200

@@ -239,6 +239,7 @@ NUMBERS: Final[dict[str, str]] = {
     "account_id": "billing.MerchantAccount",
     "identity_id": "tenants.WeChatIdentity",
     "session_id": "tenants.AccessToken",
+    "job_id": "tenants.ImportJob",
 }
 # In an admin's path, which the model's own name comes before.
 OF_A_ROW: Final = {"object_id", "id", "pk", "number"}

@@ -68,6 +68,7 @@ from chat.models import Message as ChatMessage
 from chat.moderation.models import ModerationHit, ModerationSettings, ModerationWord
 from lifecycle.models import (
     Check,
+    DomainClaim,
     OfferTemplate,
     Opening,
     ResellerToken,
@@ -85,6 +86,7 @@ from tenants.models import (
     Compliance,
     Embedding,
     EndUser,
+    ImportJob,
     LegalText,
     Notice,
     ResellerApplication,
@@ -327,6 +329,7 @@ def rows_of_every_kind() -> list[Model]:
         Compliance.objects.create(tenant=tenant, company="示例公司")
         LegalText.objects.create(tenant=tenant, kind="terms", language="en", version=1, body="条款", created_by="1")
         Embedding.objects.create(tenant=tenant)
+        ImportJob.objects.create(tenant=tenant, model="tenants.EndUser", staff_name="1", file_name="用户.csv")
         SmsAccount.objects.create(tenant=tenant, provider="console")
         AccountDeletion.objects.create(tenant=tenant, user=user, deleted_at=Now())
         set_free_quota(tenant.pk, per_day=1)
@@ -372,7 +375,8 @@ def keep_safe(tenant: Tenant, staff: StaffUser) -> None:
 
 
 def lead_a_life(tenant: Tenant) -> None:
-    """Give a tenant a step of its checklist, an event and an archive."""
+    """Give a tenant a step of its checklist, a domain to be proven, an event and an archive."""
+    DomainClaim.objects.create(tenant=tenant, host=f"{tenant.slug}.example.net", claimed_by="1", watched_until=Now())
     Check.objects.create(tenant=tenant, kind="wallet", state="green", word="wallet_filled", facts={"yuan": "1"})
     TenantEvent.objects.create(tenant=tenant, kind="opened", status="active", reason="开通", actor="1")
     TenantExport.objects.create(tenant=tenant, asked_by="1")

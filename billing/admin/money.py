@@ -28,7 +28,7 @@ from tenants.admin.people import EndUserAdmin
 from tenants.adminsite import TenantModelAdmin, register, tenant_site
 from tenants.errors import ProductError
 from tenants.filters import DaysFilter, OtherDaysFilter
-from tenants.imports import ImportsRows
+from tenants.import_pages import ImportsRows
 from tenants.models import EndUser, Membership, StaffUser
 
 if TYPE_CHECKING:

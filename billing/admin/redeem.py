@@ -21,7 +21,7 @@ from billing.models import RedeemBatch, RedeemCode
 from billing.models.redeem import MAX_CODE_AMOUNT
 from billing.yuan import parse_yuan, show_yuan
 from tenants.adminsite import ReadOnlyTenantModelAdmin, TenantModelAdmin, register
-from tenants.imports import ImportsRows
+from tenants.import_pages import ImportsRows
 from tenants.models import Domain, Membership
 from tenants.sheets import csv_response
 

@@ -22,7 +22,7 @@ from chat.moderation.question import Place, find
 from chat.moderation.rules import lists_of
 from chat.moderation.sheet import WordImporter
 from tenants.adminsite import ReadOnlyTenantModelAdmin, TenantModelAdmin, register
-from tenants.imports import ImportsRows
+from tenants.import_pages import ImportsRows
 from tenants.models import Membership
 from tenants.sheets import csv_response
 

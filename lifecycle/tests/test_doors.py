@@ -148,7 +148,7 @@ def test_nothing_that_was_typed_is_lost(template: OfferTemplate) -> None:
     assert (
         client.post(f"{base}/brand/", {"slogan": "grows", "primary_color": "#b45309"})["Location"] == f"{base}/address/"
     )
-    wrong = client.post(f"{base}/address/", {"slug": "Not A Slug", "host": "https://chat.bamboo.test/x"})
+    wrong = client.post(f"{base}/address/", {"slug": "Not A Slug", "host": "https://chat.bamboo.example.net/x"})
     assert wrong["Location"] == f"{base}/address/?wrong"
     page = client.get(wrong["Location"]).content.decode()
     assert ('value="Not A Slug"' in page, "Small letters, digits and dashes" in page) == (True, True)
@@ -159,7 +159,7 @@ def test_nothing_that_was_typed_is_lost(template: OfferTemplate) -> None:
     assert ('value="19x"' in page, "short" in page, "Kept. Type only" in page) == (True, False, True)
     opened = client.post(f"{base}/staff/", {"owner_email": "owner@example.com", "open": "1"})
     assert opened["Location"] == f"{base}/address/?wrong"
-    client.post(f"{base}/address/", {"slug": "", "host": "https://chat.bamboo.test/x"})
+    client.post(f"{base}/address/", {"slug": "", "host": "https://chat.bamboo.example.net/x"})
     client.post(f"{base}/payment/", {"channel": ""})
     assert client.post(f"{base}/mini-program/", {"app_id": app_id, "app_secret": ""})["Location"] == f"{base}/payment/"
     begun.refresh_from_db()
@@ -168,7 +168,10 @@ def test_nothing_that_was_typed_is_lost(template: OfferTemplate) -> None:
     assert last.status_code == 200
     tenant = Tenant.objects.get(reseller=reseller)
     with scope.tenant(tenant.pk):
-        assert [row.host for row in tenant.domains.order_by("pk")] == [f"{tenant.slug}.example.com", "chat.bamboo.test"]
+        assert [row.host for row in tenant.domains.order_by("pk")] == [
+            f"{tenant.slug}.example.com",
+            "chat.bamboo.example.net",
+        ]
         assert [(row.app_id, row.secret) for row in MiniProgram.objects.all()] == [(app_id, "an-app-secret")]
         assert [(row.slogan, row.primary_color) for row in Branding.objects.all()] == [("grows", "#b45309")]
     begun.refresh_from_db()

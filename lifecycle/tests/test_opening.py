@@ -16,7 +16,7 @@ from billing import audit, pricing, wallet
 from billing.models import FreeQuota, MerchantAccount, PriceVersion
 from chat.models import ModelOffer, Role
 from lifecycle import opening
-from lifecycle.models import Check, Opening, TenantEvent
+from lifecycle.models import Check, DomainClaim, Opening, TenantEvent
 from lifecycle.opening import Application, open_for
 from lifecycle.tests.conftest import make_template
 from tenants import scope
@@ -72,7 +72,7 @@ def test_everything_that_was_typed_is_there() -> None:
     opened = open_one(
         reseller,
         slug=slug,
-        host=f"{slug}.bamboo.test",
+        host=f"{slug}.example.net",
         slogan="grows",
         primary_color="#123456",
         logo_url="https://example.com/logo.png",
@@ -84,7 +84,8 @@ def test_everything_that_was_typed_is_there() -> None:
         wallet=20 * YUAN,
     )
     with scope.tenant(opened.tenant.pk):
-        assert [row.host for row in Domain.objects.order_by("pk")] == [f"{slug}.example.com", f"{slug}.bamboo.test"]
+        assert [row.host for row in Domain.objects.all()] == [f"{slug}.example.com"]
+        assert [row.host for row in DomainClaim.objects.all()] == [f"{slug}.example.net"]
         assert [(row.app_id, row.secret) for row in MiniProgram.objects.all()] == [(app_id, "secret")]
         assert [(row.channel, row.private_key) for row in MerchantAccount.objects.all()] == [("alipay", "key")]
         assert [row.prompt_rate for row in PriceVersion.objects.all()] == [2 * YUAN]

@@ -15,6 +15,7 @@ TEMPLATES = Path(settings.BASE_DIR) / "templates"
 # What unfold shows within its own pages; other templates bring a style sheet of their own.
 IN_THE_ADMIN = [
     *sorted((TEMPLATES / "admin").rglob("*.html")),
+    *sorted((TEMPLATES / "domains").rglob("*.html")),
     *sorted((TEMPLATES / "doors").rglob("*.html")),
     *sorted((TEMPLATES / "moderation").rglob("*.html")),
     *sorted((TEMPLATES / "people").rglob("*.html")),

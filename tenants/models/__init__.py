@@ -2,6 +2,7 @@
 
 from tenants.models.enduser import AccessToken, EndUser, WeChatIdentity
 from tenants.models.invitation import StaffInvitation
+from tenants.models.job import ImportJob
 from tenants.models.notice import Notice, NoticesSeen, StaffAnnouncement
 from tenants.models.reseller import Reseller
 from tenants.models.security import ChangeEntry, RecoveryCode, SecondFactor, StaffRules, StaffSession
@@ -20,6 +21,7 @@ __all__ = [
     "Domain",
     "Embedding",
     "EndUser",
+    "ImportJob",
     "LegalText",
     "Membership",
     "MiniProgram",

@@ -31,6 +31,7 @@ class Notice(TenantOrPlatformOwned):
         WITHDRAWAL = "withdrawal", _("withdrawal")
         REPORT = "report", _("report")
         APPLICATION = "application", _("application")
+        DOMAIN = "domain", _("domain")
         ANNOUNCEMENT = "announcement", _("announcement")
 
     reseller = models.ForeignKey(

@@ -17,8 +17,10 @@ from django.views.decorators.http import require_http_methods, require_safe
 from tenants import doors, noticeboard, scope, sessions, signup, throttle
 from tenants.api import address_of
 from tenants.errors import ProductError
+from tenants.letters import Letter, send_letter
 from tenants.models import Notice, Reseller, ResellerApplication, ResellerTerms, StaffUser, TermsAcceptance
 from tenants.portal.access import on_platform_host, reseller_of
+from tenants.staffing import operators
 
 if TYPE_CHECKING:
     _ApplicationForm = forms.ModelForm[ResellerApplication]
@@ -127,17 +129,19 @@ def confirm(request: HttpRequest, token: str) -> HttpResponse:
 
 
 def _tell_operator(application: ResellerApplication) -> None:
-    """Leave the operator's people a notice that somebody waits for them."""
+    """Leave the operator's people a notice that somebody waits for them, and mail it to each."""
 
-    def write() -> tuple[str, str]:
+    def write() -> Letter:
         facts = {"name": application.name, "contact": application.contact, "email": application.email}
-        return (
+        return Letter(
             _("%(name)s wants to become a reseller") % facts,
             _("%(contact)s (%(email)s) has applied for %(name)s. It waits under “resellers' applications”.") % facts,
         )
 
     with scope.platform("a notice to the operator"):
         noticeboard.put_up(kind=Notice.Kind.APPLICATION, texts=noticeboard.in_every_language(write))
+    for person in operators():
+        send_letter([person.email], language=person.language, write=write, staff=person.pk)
 
 
 @on_platform_host

@@ -19,6 +19,7 @@ from tenants.models import (
     Reseller,
     ResellerApplication,
     ResellerTerms,
+    StaffUser,
     TermsAcceptance,
 )
 from tenants.portal import joining
@@ -82,12 +83,19 @@ def test_from_application_to_the_portal(
     assert stranger().get(confirm).status_code == 200
     row.refresh_from_db()
     assert row.state == "unconfirmed"
+    operator = make_operator()
+    StaffUser.objects.filter(pk=operator.pk).update(email="operator@example.net", language="en")
     assert stranger().post(confirm)["Location"] == confirm
+    # The operator's people are told by a mail, too; those whom other tests have made have no address.
+    told_by_mail = mail.outbox.pop()
+    assert (told_by_mail.to, told_by_mail.subject) == (
+        ["operator@example.net"],
+        f"{form['name']} wants to become a reseller",
+    )
     with scope.platform("the operator's notices"):
         notices = Notice.objects.filter(tenant=None, reseller=None, kind="application")
         assert [row.subject for row in notices] == [f"{form['name']} wants to become a reseller"]
     assert "once the operator has decided" in stranger().get(confirm).content.decode()
-    operator = make_operator()
     with django_capture_on_commit_callbacks(execute=True):
         assert decide(browser(operator), "approve", form["slug"]) == ["The application was approved. Rows: 1."]
     row.refresh_from_db()

@@ -43,6 +43,7 @@ class Command(BaseCommand):
                 reseller=self._reseller(options["reseller"]),
                 actor="onboard_tenant",
                 key=options["key"],
+                is_vouched=True,
             )
         except ProductError as refusal:
             raise CommandError(f"{refusal.type}: {refusal.msg}") from None
