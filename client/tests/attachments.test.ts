@@ -194,7 +194,6 @@ describe('what waits in the composer', () => {
     expect(attachments.items.value).toEqual([])
     vi.resetModules()
     const again = (await stores()).attachments
-    again.turnTo('new')
     expect(again.items.value.map(({ kept: known, state }) => [known?.id, state])).toEqual([[id, 'kept']])
   })
 

@@ -180,6 +180,9 @@ function recalled(place: string): api.Attachment[] {
   }
 }
 
+// What waited before a reload is there at once, as the draft is.
+turnTo('new')
+
 function itemOf(kept: api.Attachment): Item {
   return { key: kept.id, kind: kept.kind, name: kept.name, state: 'kept', progress: 100, failure: '', kept, isSent: false }
 }
