@@ -15,6 +15,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import translation
 from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 from billing import audit, ledger
@@ -70,7 +71,7 @@ def begun(client: Client, tenant: Tenant, kind: str, content: bytes) -> tuple[st
 def planned(client: Client, tenant: Tenant, rows: list[list[Any]]) -> tuple[str, ImportJob]:
     """Have a worker look at users, though they are few; return the address of the job's page and the job."""
     staff = StaffUser.objects.get(pk=client.session["_auth_user_id"])
-    with scope.tenant(tenant.pk), transaction.atomic():
+    with scope.tenant(tenant.pk), transaction.atomic(), translation.override("en"):
         job = import_jobs.begin(tenant=tenant, staff=staff, model=EndUser, name="x.csv", content=as_csv(PEOPLE, rows))
     assert work(job) == "planned"
     return f"/admin/{PEOPLE}/import/jobs/{job.pk}/", job
