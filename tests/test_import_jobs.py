@@ -194,6 +194,7 @@ def test_a_long_file_is_looked_at_shown_and_written_by_a_worker(
     assert entry.change_message == "Imported: 2099 added, 1 changed."
     # Its file is gone, and a form that is sent once more finds nothing to do.
     assert (bytes(job_of(tenant).content), job_of(tenant).accepted) == (b"", [])
+    assert sorted(job_of(tenant).plan) == ["counts", "faults"]
     client.post(page, {"confirmed": "yes"})
     assert (work(job), len(nicknames(tenant))) == ("done", 2100)
     assert nicknames(other) == []
