@@ -6,8 +6,9 @@ path_of    where a finished one lies
 forget     throw away those whose days are over
 
 docs/onboarding.md, "The archive", says what is in it. What opens something stays out (encrypted columns, passwords,
-digests of tokens and codes), files that wait to be imported do, and so does what the platform and its resellers have between each other. Rows are read by
-pages while the service goes on: suspend the tenant first for a picture that stands still.
+digests of tokens and codes), files that wait to be imported do, and so does what the platform and its resellers have
+between each other. Rows are read by pages while the service goes on: suspend the tenant first for a picture that stands
+still.
 """
 
 import hashlib
