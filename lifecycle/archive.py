@@ -6,8 +6,9 @@ path_of    where a finished one lies
 forget     throw away those whose days are over
 
 docs/onboarding.md, "The archive", says what is in it. What opens something stays out (encrypted columns, passwords,
-digests of tokens and codes), and so does what the platform and its resellers have between each other. Rows are read by
-pages while the service goes on: suspend the tenant first for a picture that stands still.
+digests of tokens and codes), files that wait to be imported do, and so does what the platform and its resellers have
+between each other. Rows are read by pages while the service goes on: suspend the tenant first for a picture that stands
+still.
 """
 
 import hashlib
@@ -51,7 +52,7 @@ _LONGEST: Final = timedelta(hours=6)
 # platform and resellers have between each other.
 SECRET_COLUMNS: Final = frozenset({"nonce", "last4"})
 _SECRET_WORDS: Final = ("secret", "digest", "password", "token", "hash")
-_TEXTS: Final = (models.CharField, models.TextField, models.BinaryField)
+_TEXTS: Final = (models.CharField, models.TextField)
 OUR_COLUMNS: Final = frozenset(
     {
         *("cost", "cost_price", "reseller", "parent_reseller"),
@@ -156,7 +157,7 @@ def columns_of(model: type[models.Model]) -> list["models.Field[Any, Any]"]:
     return [
         field
         for field in model._meta.concrete_fields
-        if not isinstance(field, EncryptedTextField)
+        if not isinstance(field, (EncryptedTextField, models.BinaryField))
         and field.name not in SECRET_COLUMNS | OUR_COLUMNS
         and not (isinstance(field, _TEXTS) and any(word in field.name for word in _SECRET_WORDS))
     ]

@@ -22,7 +22,7 @@ from django.apps import apps
 from django.contrib.admin.models import ADDITION, LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.db import DatabaseError, IntegrityError, models, transaction
-from django.db.models.functions import Now
+from django.db.models.functions import JSONObject, Now
 from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 from kombu.exceptions import OperationalError
@@ -145,7 +145,7 @@ def sweep() -> int:
             log.warning("import_silent", job=str(job.pk), model=job.model, done=job.done)
             _enqueue(job)
         old = ImportJob.objects.filter(state=State.PLANNED, created_at__lt=Now() - _KEPT)
-        return len(silent) + old.update(state=State.EXPIRED, content=b"", accepted=[], ended_at=timezone.now())
+        return len(silent) + sum(_end(old.filter(pk=pk), State.EXPIRED, "") for pk in old.values_list("pk", flat=True))
 
 
 def _enqueue(job: ImportJob) -> None:
@@ -256,8 +256,9 @@ def _stop(job: ImportJob, why: str) -> None:
 
 
 def _end(rows: "QuerySet[ImportJob]", state: str, said: str) -> bool:
-    """End a job and let its file go."""
-    return bool(rows.update(state=state, said=said, content=b"", accepted=[], ended_at=timezone.now()))
+    """End a job and let its file go, and what of it was shown: they are people's phones and addresses."""
+    kept = JSONObject(counts="plan__counts", faults="plan__faults")
+    return bool(rows.update(state=state, said=said, content=b"", accepted=[], plan=kept, ended_at=timezone.now()))
 
 
 def told(*, adds: int, changes: int) -> str:

@@ -131,13 +131,13 @@ class ImportsRows(_Base):
             return HttpResponseRedirect(request.path)
         if "application/json" in request.headers.get("Accept", ""):
             return JsonResponse({"state": job.state, "done": job.done, "total": job.total, "percent": job.percent})
-        counts = job.plan.get("counts", {})
+        counts = job.plan.get("counts") or {}
         kinds = [(_("To add"), "adds"), (_("To change"), "changes")]
         context = {
             "job": job,
             "counts": counts,
-            "kinds": [(title, counts[kind], job.plan[kind]) for title, kind in kinds if counts.get(kind)],
-            "faults": job.plan.get("faults", []),
+            "kinds": [(title, counts[kind], job.plan[kind]) for title, kind in kinds if job.plan.get(kind)],
+            "faults": job.plan.get("faults") or [],
             "is_busy": job.state in {State.LOOKING, State.WRITING},
             "is_waiting": job.state == State.PLANNED,
         }

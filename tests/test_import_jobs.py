@@ -15,6 +15,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import translation
 from pytest_django import DjangoCaptureOnCommitCallbacks, Settings
 
 from billing import audit, ledger
@@ -70,7 +71,7 @@ def begun(client: Client, tenant: Tenant, kind: str, content: bytes) -> tuple[st
 def planned(client: Client, tenant: Tenant, rows: list[list[Any]]) -> tuple[str, ImportJob]:
     """Have a worker look at users, though they are few; return the address of the job's page and the job."""
     staff = StaffUser.objects.get(pk=client.session["_auth_user_id"])
-    with scope.tenant(tenant.pk), transaction.atomic():
+    with scope.tenant(tenant.pk), transaction.atomic(), translation.override("en"):
         job = import_jobs.begin(tenant=tenant, staff=staff, model=EndUser, name="x.csv", content=as_csv(PEOPLE, rows))
     assert work(job) == "planned"
     return f"/admin/{PEOPLE}/import/jobs/{job.pk}/", job
@@ -193,6 +194,7 @@ def test_a_long_file_is_looked_at_shown_and_written_by_a_worker(
     assert entry.change_message == "Imported: 2099 added, 1 changed."
     # Its file is gone, and a form that is sent once more finds nothing to do.
     assert (bytes(job_of(tenant).content), job_of(tenant).accepted) == (b"", [])
+    assert sorted(job_of(tenant).plan) == ["counts", "faults"]
     client.post(page, {"confirmed": "yes"})
     assert (work(job), len(nicknames(tenant))) == ("done", 2100)
     assert nicknames(other) == []

@@ -32,7 +32,18 @@ from lifecycle import archive, erasure, life, moving
 from lifecycle.models import TenantDeletion, TenantEvent, TenantExport
 from tenants import resolve, scope, second_factor
 from tenants.errors import ProductError
-from tenants.models import ChangeEntry, Domain, EndUser, Notice, Reseller, SecondFactor, StaffSession, StaffUser, Tenant
+from tenants.models import (
+    ChangeEntry,
+    Domain,
+    EndUser,
+    ImportJob,
+    Notice,
+    Reseller,
+    SecondFactor,
+    StaffSession,
+    StaffUser,
+    Tenant,
+)
 from tenants.scope import TenantOwned
 from tenants.secrets import EncryptedTextField
 from tests.factories import (
@@ -285,6 +296,8 @@ def lived_in() -> Shop:
     shop.settle(shop.admit())
     with scope.tenant(shop.tenant.pk):
         [hold] = Hold.objects.all()
+        file = {"model": "tenants.EndUser", "staff_name": "owner", "content": b"a-file-of-people"}
+        ImportJob.objects.create(tenant=shop.tenant, **file)
     usage.record(tenant_id=shop.tenant.pk, hold_id=hold.pk)
     say(shop.user, "a question of Alice's")
     attach(shop.user, "a.png", picture())
@@ -329,7 +342,15 @@ def test_the_archive_has_every_row_and_no_secret() -> None:
             assert base64.b64decode(attached["data"]) == bytes(Attachment.objects.get().data)
             whole = b"".join(bag.read(name) for name in bag.namelist())
     assert (b"a question of Alice's" in whole, b"13800000000" in whole, b"Mallory" in whole) == (True, True, False)
-    for secret in (b"an-app-secret", b"k" * 32, b"a-private-key", b"pbkdf2$hash", b'"cost"', b'"own_share"'):
+    for secret in (
+        b"an-app-secret",
+        b"k" * 32,
+        b"a-private-key",
+        b"pbkdf2$hash",
+        b'"cost"',
+        b'"own_share"',
+        b"a-file-of-people",
+    ):
         assert (secret, secret in whole) == (secret, False)
     with scope.tenant(shop.tenant.pk):
         TenantExport.objects.update(expires_at=timezone.now() - timedelta(days=1))
