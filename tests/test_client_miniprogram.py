@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pytest_django.plugin import DjangoDbBlocker
 
 from saas.local.client import CLIENT
 from tests.programs import expect_right_books
@@ -40,6 +41,12 @@ pytestmark = [
     pytest.mark.skipif(NODE is None, reason="there is no node on this machine"),
     pytest.mark.skipif(not (BUILT / "app.json").exists(), reason="the mini-program is not built: make client-test"),
 ]
+
+
+@pytest.fixture(scope="module")
+def port(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[int]:
+    with django_db_blocker.unblock(), web_server("uvicorn") as port:
+        yield port
 
 
 @pytest.fixture
@@ -73,11 +80,10 @@ CUTS = [1, 90, 150, 200, 333]
     ids=["byte by byte", "as it comes", "joined", "cut five times", "cut, byte by byte", "five times in background"],
 )
 def test_the_whole_answer_once_however_it_is_delivered(
-    model: str, size: int, cuts: list[int], *, background: bool, shop: Shop
+    model: str, size: int, cuts: list[int], *, background: bool, shop: Shop, port: int
 ) -> None:
-    with web_server("uvicorn") as port:
-        ask = {"message": MARKDOWN if model == "markdown" else "你好", "model": model, "client_msg_id": model}
-        answer = asked(shop, port, shop.alice.token, ask=ask, bytes=size, cuts=cuts, background=background)
+    ask = {"message": MARKDOWN if model == "markdown" else "你好", "model": model, "client_msg_id": model}
+    answer = asked(shop, port, shop.alice.token, ask=ask, bytes=size, cuts=cuts, background=background)
     text = MARKDOWN if model == "markdown" else recording(model).text
     assert (answer["phase"], answer["text"], answer["offset"]) == ("whole", text, len(text))
     assert (answer["receipt"]["model"], answer["connections"]) == (model, len(cuts) + 1)
@@ -85,7 +91,6 @@ def test_the_whole_answer_once_however_it_is_delivered(
     assert hold.charge == 20 * YUAN - shop.balance(shop.alice).cash > 0
 
 
-def test_a_refusal_is_told_with_its_code(shop: Shop) -> None:
-    with web_server("uvicorn") as port:
-        answer = asked(shop, port, "bny_nobody", ask={"message": "hi", "client_msg_id": "x"}, bytes=3)
+def test_a_refusal_is_told_with_its_code(shop: Shop, port: int) -> None:
+    answer = asked(shop, port, "bny_nobody", ask={"message": "hi", "client_msg_id": "x"}, bytes=3)
     assert (answer["phase"], answer["refusal"]["code"], answer["text"]) == ("refused", -1, "")
