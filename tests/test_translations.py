@@ -134,7 +134,7 @@ IN_CHINESE: Final = re.compile(
     r"https://www\.example\.com"
     r"|(?<![a-z])(?:https?|wss)://[a-z]+-[0-9a-f]{12}\.test\S*"  # where a tenant of a test is served
     r"|(?<![a-z])(?:AI|Banyan|CSV|ICP|iOS|Stripe|API(?:v3)?|(?:App|Offer|Open|Union)?ID|AppSecret|AppKey|tokens?)(?![a-z])"
-    r"|(?<![a-z])(?:DNS|HTTPS|IP|JSON|PID|Redis|SHA-256|URL|Webhook|EncodingAESKey|iPhone|iPad)(?![a-z])"
+    r"|(?<![a-z])(?:DNS|HTTPS|IP|JSON|PID|Redis|SHA-256|URL|Webhook|EncodingAESKey|iPhone|iPad|JavaScript|CNAME|TXT|XLSX)(?![a-z])"
     r"|\b(?:request|socket) 合法域名"  # as WeChat's own pages write it
     r"|\bAsia/Shanghai\b"
     r"|\b(?:sk|rk|whsec)_"  # how Stripe's keys begin
