@@ -1,28 +1,25 @@
 """The JSON API of attachments: what a user sends along with a question is uploaded first, then named by its id."""
 
-from typing import Annotated, Any
+from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from ninja import File, Form, Router
 from ninja.files import UploadedFile
-from pydantic import Field
 
 from chat import attachments, refusals, uploads
 from chat.attachments import AttachmentOut
 from chat.findings import parse_id
 from tenants import throttle
-from tenants.api import DAY_SECONDS, Envelope, Text, current_tenant, ok, signed_in, user_of
+from tenants.api import DAY_SECONDS, Envelope, current_tenant, ok, signed_in, user_of
 
 router = Router(tags=["chat"], auth=signed_in)
 
 MINUTE_SECONDS = 60
 
-Name = Annotated[Text, Field(max_length=400)]
-
 
 @router.post("/attachments", response=Envelope[AttachmentOut])
-def attach(request: HttpRequest, file: File[UploadedFile], name: Form[Name] = "") -> Any:
+def attach(request: HttpRequest, file: File[UploadedFile], name: Form[str] = "") -> Any:
     """Keep a picture (JPEG, PNG, WebP, GIF) or a text file until it is sent, for a day.
 
     `name` is for clients that cannot name the file in the form itself: a mini-program's is that of its temporary copy.

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.utils import timezone
 from PIL import Image
@@ -83,6 +84,12 @@ def test_a_text_is_given_as_a_file_and_never_as_a_page(alice: EndUser) -> None:
     shown = get(client, f"attachments/{told['id']}")
     assert (shown["Content-Type"], shown.content.decode()) == ("text/plain; charset=utf-8", "<script>春天</script>")
     assert shown["Content-Disposition"] == "attachment; filename*=utf-8''%E7%AC%94%E8%AE%B0.html"
+
+
+def test_a_client_that_cannot_name_a_file_says_its_name_beside_it(alice: EndUser) -> None:
+    form = {"file": SimpleUploadedFile("tmp_1a2b.md", b"text"), "name": "笔\x00记.md"}
+    told = client_of(alice.tenant, alice).post("/api/chat/attachments", form).json()["data"]
+    assert told["name"] == "笔记.md"
 
 
 def test_what_cannot_be_taken_is_refused_in_the_persons_language(alice: EndUser) -> None:
