@@ -69,8 +69,8 @@ def asked(shop: Shop, port: int, token: str, **wanted: Any) -> dict[str, Any]:
     return answer
 
 
-# Bytes of each connection; the first ends within a frame, as do most.
-CUTS = [1, 90, 150, 200, 333]
+# Bytes of each connection: nothing, half of the first frame, all of the text, and twice a part of the receipt.
+CUTS = [1, 90, 480, 200, 420]
 
 
 @pytest.mark.parametrize("model", ["zh", "emoji", "words", "markdown"])

@@ -86,6 +86,7 @@ class Visits:
     def shoot(self, page: Any, name: str) -> None:
         """Keep a picture for the README, where `--shots` asks for them."""
         if self.shots is not None:
+            page.locator("uni-toast").last.wait_for(state="hidden")
             page.wait_for_timeout(600)  # what moves has come to rest
             page.screenshot(path=self.shots / f"{name}.png")
 
