@@ -114,7 +114,7 @@ def _policy(nonce: str, tenant: Tenant) -> str:
         "default-src": "'self'",
         "script-src": f"'self' 'nonce-{nonce}'{others}",
         "style-src": "'self' 'unsafe-inline'",
-        "style-src-elem": f"'self' 'nonce-{nonce}'",
+        "style-src-elem": f"'self' 'nonce-{nonce}'{others}",
         "style-src-attr": "'unsafe-inline'",
         "img-src": "'self' data: blob: https:",
         "font-src": "'self' data:",

@@ -10,7 +10,7 @@ from tests.browser.visit import PHONE, WIDE, Stack, Tools, Visits, ask, is_over,
 from tests.factories import make_plan, make_rules
 from tests.shop import YUAN, Shop
 
-PAGES = ("chat", "login", "roles", "recharge", "wallet", "redeem", "invite", "profile", "news", "about")
+PAGES = ("chat", "login", "roles", "recharge", "wallet", "redeem", "invite", "profile", "account", "news", "about")
 ANSWER = (
     "# Figs\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n```py\nprint('fig')\n```\n\n$x^2$ and [a link](https://example.com)"
 )
