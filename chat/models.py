@@ -158,7 +158,7 @@ class ModelOffer(TenantOwned):
     )
     image_tokens = models.PositiveIntegerField(
         _("tokens that an image takes at most"),
-        default=0,
+        default=2000,
         help_text=_("So much is frozen for each image, in chats and by the API. 0: the model takes none."),
     )
     quota_group = models.CharField(_("quota group"), max_length=40, default="default")

@@ -25,7 +25,7 @@ class Migration(migrations.Migration):
             model_name="modeloffer",
             name="image_tokens",
             field=models.PositiveIntegerField(
-                default=0,
+                default=2000,
                 help_text="So much is frozen for each image, in chats and by the API. 0: the model takes none.",
                 verbose_name="tokens that an image takes at most",
             ),
