@@ -322,10 +322,10 @@ class MessageAdmin(ReadOnlyTenantModelAdmin):
     list_filter_submit = True
     list_select_related = ("tenant", "user", "api_key")
     search_fields = ("=id", "=conversation__id", "user__username")
-    exclude = ("question", "attachments", "answer")
+    exclude = ("question", "attachments", "reasoning", "answer")
     ordering = ("-id",)  # they are numbered by their time
     show_full_result_count = False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Leave unread what is not shown."""
-        return super().get_queryset(request).defer("question", "answer")
+        return super().get_queryset(request).defer("question", "reasoning", "answer")

@@ -46,6 +46,7 @@ def _close(message: Message) -> bool:
         closed = Message.objects.filter(pk=message.pk, state=Message.State.RUNNING).update(
             state=Message.State.CUT if receipt else Message.State.FAILED,
             answer=message.answer if receipt else "",
+            reasoning=message.reasoning if receipt else "",
             receipt=told,
             failure=failure.body(""),
             ended_at=timezone.now(),

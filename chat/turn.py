@@ -71,11 +71,15 @@ _CONVERSATIONS: Final = Table(Conversation)
 _ASKED: Final = _MESSAGES.select(
     "WHERE tenant_id = %(tenant)s AND user_id = %(user)s AND client_msg_id = %(client_msg_id)s"
 )
+_LOCK_RUNNING: Final = "SELECT pg_advisory_xact_lock(hashtext('chat_message_running'), %(key)s)"
+_COUNT_RUNNING: Final = (
+    "SELECT count(*) FROM chat_message WHERE tenant_id = %(tenant)s AND user_id = %(user)s AND state = 'running'"
+)
 _TOUCH: Final = (
     "UPDATE chat_conversation SET updated_at = %(now)s WHERE tenant_id = %(tenant)s AND id = %(conversation)s"
 )
 _KEEP: Final = """
-UPDATE chat_message message SET answer = told.answer, reasoning = coalesce(told.reasoning, message.reasoning)
+UPDATE chat_message message SET answer = told.answer, reasoning = told.reasoning
 FROM unnest(%(tenants)s::bigint[], %(messages)s::uuid[], %(answers)s::text[], %(reasonings)s::text[])
     AS told (tenant, id, answer, reasoning)
 WHERE message.tenant_id = told.tenant AND message.id = told.id AND message.state = 'running'
@@ -444,14 +448,11 @@ def _refuse_too_many(user: EndUser) -> None:
     """
     if not settings.MAX_ANSWERS_PER_USER:
         return
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT pg_advisory_xact_lock(hashtext('chat_message_running'), %s);"
-            "SELECT count(*) FROM chat_message WHERE tenant_id = %s AND user_id = %s AND state = 'running'",
-            [user.pk % 2**31, user.tenant_id, user.pk],
-        )
-        cursor.nextset()
-        [running] = cursor.fetchone()
+    whose = {"tenant": user.tenant_id, "user": user.pk, "key": user.pk % 2**31}
+    _locked, running = fetch_all(
+        Query(_LOCK_RUNNING, whose, list),
+        Query(_COUNT_RUNNING, whose, lambda rows: rows[0][0]),
+    )
     if running >= settings.MAX_ANSWERS_PER_USER:
         raise too_many("user", settings.MAX_ANSWERS_PER_USER)
 
@@ -560,10 +561,7 @@ def checkpoint_turns(checkpoints: Sequence[Checkpoint]) -> dict[uuid.UUID, str]:
                 "tenants": [each.turn.tenant_id for each in checkpoints],
                 "messages": [each.turn.message_id for each in checkpoints],
                 "answers": [_kept(each.turn, each.outcome) for each in checkpoints],
-                # Once the answer has begun, the reasoning is whole: it is not written again every two seconds.
-                "reasonings": [
-                    None if each.outcome.text else _thought(each.turn, each.outcome) for each in checkpoints
-                ],
+                "reasonings": [_thought(each.turn, each.outcome) for each in checkpoints],
             },
             lambda rows: {message_id for (message_id,) in rows},
         ),

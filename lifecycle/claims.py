@@ -178,8 +178,9 @@ def look(row: DomainClaim, *, actor: str) -> Look:
         found = _take(row, actor)
     if not found.is_proven:
         with scope.tenant(row.tenant_id):
+            kept = {name: fact for name, fact in found.facts.items() if name == "found"}
             DomainClaim.objects.filter(pk=row.pk).update(
-                word=found.word, facts=found.facts, checked_at=timezone.now(), watched_until=row.watched_until
+                word=found.word, facts=kept, checked_at=timezone.now(), watched_until=row.watched_until
             )
     log.info("domain_claim_checked", host=row.host, tenant_id=row.tenant_id, found=found.word, actor=actor)
     return found
@@ -218,7 +219,8 @@ def waiting(*, tenant: Tenant) -> list[DomainClaim]:
 
 def said(row: DomainClaim) -> str:
     """Say what is wanted, or was found last, in the reader's language."""
-    return str(Look(row.word, row.facts)) if row.word in WORDS else str(Look(*_waits(row)))
+    # What is to be set is said as it is now; kept is what DNS said.
+    return str(Look(row.word, {**row.facts, **_facts(row)})) if row.word in WORDS else str(Look(*_waits(row)))
 
 
 def _unfit(words: "_StrOrPromise", host: str = "") -> ProductError:

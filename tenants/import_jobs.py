@@ -90,6 +90,9 @@ def begin(*, tenant: Tenant, staff: StaffUser, model: type[models.Model], name: 
 
 def confirm(*, job: ImportJob, staff: StaffUser) -> bool:
     """Have what was shown written, on behalf of who confirms; False where it is not to be confirmed any more."""
+    Tenant.objects.select_for_update(no_key=True).get(pk=job.tenant_id)  # one at a time
+    if ImportJob.objects.filter(state__in=[State.LOOKING, State.WRITING]).exists():
+        return False
     planned = ImportJob.objects.filter(pk=job.pk, state=State.PLANNED, total__gt=0)
     if not planned.update(state=State.WRITING, staff=staff, staff_name=staff.get_username(), beat_at=Now()):
         return False
@@ -139,7 +142,8 @@ def sweep() -> int:
         silent = list(waiting.defer("content", "accepted", "plan"))
         for job in silent:
             if job.created_at < timezone.now() - _KEPT:
-                _stop(job, _("It broke off: support finds the reason in the log."))
+                with translation.override(job.language):
+                    _stop(job, _("It broke off: support finds the reason in the log."))
                 continue
             ImportJob.objects.filter(pk=job.pk).update(beat_at=Now())
             log.warning("import_silent", job=str(job.pk), model=job.model, done=job.done)
@@ -204,7 +208,8 @@ def _write(job: ImportJob) -> None:
 
 def _write_next(job: ImportJob, importer: Importer, lines: dict[int, Line]) -> bool:
     # Two deliveries of a job take turns, and each finds what the other has done.
-    now = ImportJob.objects.select_for_update(of=("self",)).select_related("tenant", "staff").get(pk=job.pk)
+    rows = ImportJob.objects.select_for_update(of=("self",)).select_related("tenant", "staff")
+    now = rows.defer("content", "plan").get(pk=job.pk)
     if now.state != State.WRITING:
         return False
     if now.staff is None:

@@ -139,21 +139,6 @@ def read_lines(text: str, columns: Sequence[Column], *, most: int = MOST_LINES) 
         ) from None
 
 
-def write_lines(lines: Sequence[Line], columns: Sequence[Column]) -> str:
-    """Return lines as CSV that `read_lines` reads as they are, at their numbers."""
-    text = StringIO()
-    sheet = csv.writer(text)
-    sheet.writerow([column.name for column in columns])
-    at = 2
-    for line in lines:
-        cells = [line.cells[column.name] for column in columns]
-        before = text.tell()
-        text.write("\n" * (line.number - at))
-        sheet.writerow([f"'{cell}" if plain_cell(cell) != cell else cell for cell in cells])
-        at += text.getvalue().count("\n", before)
-    return text.getvalue()
-
-
 def _weigh(data: bytes) -> None:
     if len(data) > MOST_BYTES:
         raise SheetError(_("The file has more than %(most)d MB. Please split it up.") % {"most": MOST_BYTES >> 20})

@@ -62,9 +62,9 @@ _STATEMENTS = (
     """INSERT INTO chat_conversation (tenant_id, id, user_id, title, is_pinned, is_archived, created_at, updated_at)
     SELECT %(tenant)s, id, user_id, 'About ' || n, false, false, moment, moment FROM scale_answer WHERE n %% 4 = 0 ORDER BY id""",
     """INSERT INTO chat_message (tenant_id, id, conversation_id, user_id, offer_slug, question, answer, state, finish_reason,
-      created_at, ended_at, served_by, request_digest, attachments)
+      created_at, ended_at, served_by, request_digest, attachments, reasoning)
     SELECT %(tenant)s, a.id, c.id, a.user_id, a.sku, 'A question of some length, number ' || a.n, repeat('An answer. ', 20),
-      CASE WHEN is_failed THEN 'failed' ELSE 'done' END, 'stop', moment, moment, '', '', '{}'
+      CASE WHEN is_failed THEN 'failed' ELSE 'done' END, 'stop', moment, moment, '', '', '{}', ''
     FROM scale_answer a JOIN (SELECT n, id FROM scale_answer WHERE n %% 4 = 0) c ON c.n = a.n - a.n %% 4 ORDER BY a.id""",
     """INSERT INTO billing_order (tenant_id, id, out_trade_no, user_id, package_id, package_name, plan_terms, price, credits, bonus, merchant_account_id, channel,
       method, merchant_id, app_id, provider_ref, payer_openid, state, transaction_id, created_at, expires_at, paid_at, next_poll_at)

@@ -132,6 +132,7 @@ SAME_IN_CHINESE: Final = {
 IN_CHINESE: Final = re.compile(
     # Chinese letters are letters to \b, so it would find no end between them and a name.
     r"https://www\.example\.com"
+    r"|\bbanyan-domain=[0-9a-f]{40}\b"  # what proves a domain
     r"|(?<![a-z])(?:https?|wss)://[a-z]+-[0-9a-f]{12}\.test\S*"  # where a tenant of a test is served
     r"|(?<![a-z])(?:AI|Banyan|CSV|ICP|iOS|Stripe|API(?:v3)?|(?:App|Offer|Open|Union)?ID|AppSecret|AppKey|tokens?)(?![a-z])"
     r"|(?<![a-z])(?:DNS|HTTPS|IP|JSON|PID|Redis|SHA-256|URL|Webhook|EncodingAESKey|iPhone|iPad|JavaScript|CNAME|TXT|XLSX)(?![a-z])"
@@ -145,7 +146,7 @@ IN_CHINESE: Final = re.compile(
     r"|\bwx[0-9a-f]{16}\b|#[0-9a-f]{6}"
     r"|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"
     r"|\b[0-9a-f]{32}\b"  # the number of a refund
-    r"|\b[a-z]+-[0-9a-f]{12}(?:\.test)?\b"  # names made by tests/factories.py
+    r"|(?:\b_banyan\.)?\b[a-z]+-[0-9a-f]{12}(?:\.test|\.example\.net)?\b"  # names made by tests/factories.py
     r"|sk-bny-…[\w-]{4}"  # what is shown of an API key
     r"|变量名须为 code\b"  # of a text message's template
     r"|…[0-9A-Z]{4}\b",  # how a redeem code ends

@@ -181,7 +181,7 @@ class Window:
             start = held.hidden_end - len(held.delta.hidden)
             if max(span.start, start) < min(span.end, held.hidden_end):
                 text = held.delta.text
-                held.delta = replace(held.delta, raw=self._chunk_of(text) if text else b"")
+                held.delta = replace(held.delta, hidden="", raw=self._chunk_of(text) if text else b"")
 
     def _release(self) -> list[Delta]:
         released: list[Delta] = []

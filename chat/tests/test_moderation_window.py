@@ -105,6 +105,9 @@ def test_reasoning_is_watched_too_and_masked_by_leaving_it_out() -> None:
     window = Window(LISTS, chunk_of=chunk)
     out = window.take([delta("", "想到屏"), delta("", "蔽词。"), delta("好", "然后")], now=0.0) + window.end()
     assert [(one.text, one.raw) for one in out] == [("好", chunk("好"))]
+    mixed = Window(LISTS, chunk_of=chunk)
+    out = mixed.take([delta("好", "屏蔽词。")], now=0.0) + mixed.end()
+    assert [(one.text, one.raw, one.hidden) for one in out] == [("好", chunk("好"), "")]
     blocked = Window(LISTS, chunk_of=chunk)
     assert blocked.take([delta("", "大麻的")], now=0.0) == []
     assert blocked.blocked

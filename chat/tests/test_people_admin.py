@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.db import connection
+from django.db.models import TextField
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
@@ -14,6 +15,7 @@ from billing import by_hand, ledger
 from billing.audit import audit_tenant
 from billing.models import Transfer
 from billing.tests.conftest import Shop, open_shop
+from chat.admin_people import MessageAdmin
 from chat.models import Conversation, ConversationLook, Message
 from tenants import scope
 from tenants.errors import ProductError
@@ -285,3 +287,8 @@ def test_other_roles_give_nothing(ours: Shop, role: str) -> None:
     form = {"yuan": "1", "kind": "gift", "reason": "a gift", "number": str(uuid4())}
     answer = client_of(ours, role).post(user_page(ours.user, "credit"), form)
     assert (answer.status_code, gift_of(ours)) == (403, 0)
+
+
+def test_the_page_of_a_message_shows_no_text_of_the_conversation() -> None:
+    texts = {field.name for field in Message._meta.concrete_fields if type(field) is TextField}
+    assert texts <= set(MessageAdmin.exclude) == {*texts, "attachments"}

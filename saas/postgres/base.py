@@ -45,7 +45,7 @@ def is_gone(connection: psycopg.Connection[Any]) -> bool:
     waiting = select.poll()
     waiting.register(connection.fileno(), select.POLLIN)
     last_used = _used.get(connection)
-    if not waiting.poll(0) and (last_used is None or time.monotonic() < last_used + BELIEVED_SECONDS):
+    if not waiting.poll(0) and last_used is not None and time.monotonic() < last_used + BELIEVED_SECONDS:
         return False
     # Something came unasked, mostly the news of its end; or it was long ago.
     try:
