@@ -48,10 +48,10 @@ def test_what_one_chat_costs_in_queries(shop: Shop, django_assert_num_queries: D
         close_turn(turn, Outcome(text="hello", had_output=True, finish_reason="stop", usage=USAGE))
 
 
-# With COMMIT; BEGIN goes with the first. Raise these only with a reason.
+# With COMMIT, and BEGIN, which goes with the first. Raise these only with a reason.
 OPENING = 5
-DISPATCH = 2
-CLOSING = 4
+DISPATCH = 3
+CLOSING = 5
 
 
 def test_history_does_not_add_queries(shop: Shop, django_assert_num_queries: DjangoAssertNumQueries) -> None:
