@@ -14,6 +14,7 @@ interface Sent {
 const sent: Sent[] = []
 const asked: { url: string; data?: unknown }[] = []
 const bodies: Record<string, unknown>[] = []
+const replies: ((response: Response) => void)[] = []
 const kept = vi.hoisted(() => new Map<string, string>())
 
 vi.hoisted(() => {
@@ -25,7 +26,11 @@ vi.hoisted(() => {
       getWindowInfo: () => ({ windowWidth: 390 }),
       getAppBaseInfo: () => ({ language: 'en' }),
     },
-    wx: { onAppShow: () => undefined, onNetworkStatusChange: () => undefined },
+    wx: {
+      onAppShow: () => undefined,
+      onNetworkStatusChange: () => undefined,
+      getExtConfigSync: () => ({ server: '' }),
+    },
   })
 })
 
@@ -48,6 +53,17 @@ function accept(at: number): string {
   return id
 }
 
+/** The server refuses what was asked last. */
+function refuse(code: number): void {
+  replies.pop()?.(new Response(`event: error\ndata: ${JSON.stringify({ code, msg: 'no' })}\n\n`))
+}
+
+/** It has begun to answer, in a conversation that is new. */
+function begun(conversation: string): void {
+  const headers = { 'X-Message-Id': 'm-9', 'X-Conversation-Id': conversation }
+  replies.pop()?.(new Response(new ReadableStream(), { headers }))
+}
+
 async function stores() {
   const { brand } = await import('@/stores/brand')
   const { user } = await import('@/stores/user')
@@ -64,7 +80,7 @@ function logIn(user: { token: string }, around: { token: string }, token: string
 beforeEach(async () => {
   vi.resetModules()
   kept.clear()
-  sent.length = asked.length = bodies.length = 0
+  sent.length = asked.length = bodies.length = replies.length = 0
   vi.stubGlobal('URL', Object.assign(URL, { revokeObjectURL: vi.fn(), createObjectURL: () => 'blob:made' }))
   Object.assign(uni, {
     uploadFile: (options: {
@@ -90,7 +106,7 @@ beforeEach(async () => {
   })
   vi.stubGlobal('fetch', (_url: string, options: { body: string }) => {
     bodies.push(JSON.parse(options.body) as Record<string, unknown>)
-    return new Promise(() => undefined)
+    return new Promise((resolve) => replies.push(resolve))
   })
   const { brand, user, around } = await stores()
   const model = { slug: 'm', name: 'M', is_default: true, images: true, files: true }
@@ -234,23 +250,23 @@ describe('what waits in the composer', () => {
   })
 })
 
-describe('a question that is asked again', () => {
-  const message = {
-    id: 'm-1',
-    parent_id: null,
-    model: 'm',
-    question: 'one',
-    attachments: [file('old'), file('text', 'text')],
-    answer: '1',
-    state: 'done',
-    finish_reason: 'stop',
-    receipt: null,
-    failure: null,
-    feedback: null,
-    created_at: '2026-11-26T00:00:00Z',
-    ended_at: '2026-11-26T00:00:01Z',
-  }
+const message = {
+  id: 'm-1',
+  parent_id: null,
+  model: 'm',
+  question: 'one',
+  attachments: [file('old'), file('text', 'text')],
+  answer: '1',
+  state: 'done',
+  finish_reason: 'stop',
+  receipt: null,
+  failure: null,
+  feedback: null,
+  created_at: '2026-11-26T00:00:00Z',
+  ended_at: '2026-11-26T00:00:01Z',
+}
 
+describe('a question that is asked again', () => {
   it('names no attachments, which stay', async () => {
     const { chat } = await stores()
     chat.regenerate(message as never)
@@ -274,5 +290,182 @@ describe('a question that is asked again', () => {
     chat.edit(message as never)
     chat.stopEditing()
     expect(attachments.items.value.map(({ name }) => name)).toEqual(['a.png'])
+  })
+})
+
+describe('what is typed while an answer is under way', () => {
+  beforeEach(async () => {
+    const { site } = await import('@/stores/site')
+    site.told = { purchases: { hidden: false } } as never
+  })
+
+  it.each([-1, 101])('is not replaced by an older question that is refused with %i, nor joined by its files', async (code) => {
+    const { attachments, chat } = await stores()
+    Object.assign(chat.chat, { id: 'c-1', messages: [message] })
+    attachments.turnTo('c-1')
+    chat.keepDraft('typed')
+    chat.regenerate(message as never)
+    refuse(code)
+    await vi.waitFor(() => expect(chat.chat.live).toBe(undefined))
+    expect([kept.get('banyan.draft.c-1'), chat.chat.draft, attachments.items.value]).toEqual(['typed', 'typed', []])
+  })
+
+  it.each(['', 'one '])('leaves room where there is nothing else ("%s"): the question comes back with its files', async (draft) => {
+    const { attachments, chat } = await stores()
+    Object.assign(chat.chat, { id: 'c-1', messages: [message] })
+    attachments.turnTo('c-1')
+    chat.keepDraft(draft)
+    chat.regenerate(message as never)
+    refuse(101)
+    await vi.waitFor(() => expect(chat.chat.live).toBe(undefined))
+    expect(attachments.items.value.map(({ name }) => name)).toEqual(['old.x', 'text.x'])
+    expect(kept.get('banyan.draft.c-1')).toBe('one')
+    chat.comeBack()
+    expect(chat.chat.draft.trim()).toBe('one')
+  })
+
+  it('stays out of a question that is being edited', async () => {
+    const { attachments, chat } = await stores()
+    Object.assign(chat.chat, { id: 'c-1', messages: [message] })
+    attachments.turnTo('c-1')
+    chat.keepDraft('typed')
+    chat.edit({ ...message, attachments: [] } as never)
+    chat.regenerate(message as never)
+    refuse(101)
+    await vi.waitFor(() => expect(chat.chat.live).toBe(undefined))
+    expect([attachments.items.value, kept.get('banyan.draft.c-1')]).toEqual([[], 'typed'])
+    chat.stopEditing()
+    expect([chat.chat.draft, attachments.items.value]).toEqual(['typed', []])
+  })
+
+  it('has a question beneath the edit that comes back, with its files', async () => {
+    const { attachments, chat } = await stores()
+    Object.assign(chat.chat, { id: 'c-1', messages: [message] })
+    attachments.turnTo('c-1')
+    chat.edit({ ...message, attachments: [] } as never)
+    chat.regenerate(message as never)
+    refuse(101)
+    await vi.waitFor(() => expect(chat.chat.live).toBe(undefined))
+    expect(attachments.items.value).toEqual([])
+    chat.stopEditing()
+    expect([chat.chat.draft, attachments.items.value.length]).toEqual(['one', 2])
+  })
+
+  it('goes with a new conversation when that gets its id', async () => {
+    const { attachments, chat } = await stores()
+    chat.send('hello')
+    chat.keepDraft('next')
+    attachments.add([picked('a.png')])
+    begun('c-7')
+    await vi.waitFor(() => expect(chat.chat.id).toBe('c-7'))
+    expect([kept.get('banyan.draft.c-7'), kept.has('banyan.draft.new')]).toEqual(['next', false])
+    expect([chat.chat.draft, attachments.items.value.length]).toEqual(['next', 1])
+    chat.startAnew()
+    expect([chat.chat.draft, attachments.items.value]).toEqual(['', []])
+  })
+})
+
+describe('an edit', () => {
+  it('that is sent leaves what waited before', async () => {
+    const { attachments, chat } = await stores()
+    Object.assign(chat.chat, { id: 'c-1', messages: [message] })
+    attachments.turnTo('c-1')
+    chat.keepDraft('typed')
+    attachments.add([picked('a.png')])
+    accept(0)
+    await vi.waitFor(() => expect(attachments.isReady.value).toBe(true))
+    chat.edit(message as never)
+    chat.send('one, edited')
+    expect(bodies).toMatchObject([{ edit: 'm-1', message: 'one, edited', attachments: ['old', 'text'] }])
+    expect([chat.chat.editing, chat.chat.draft, kept.get('banyan.draft.c-1')]).toEqual(['', 'typed', 'typed'])
+    expect(attachments.items.value.map(({ name }) => name)).toEqual(['a.png'])
+  })
+})
+
+describe('a log-in that is over', () => {
+  it('lets the files of a question that was sent go up again', async () => {
+    const { attachments, chat } = await stores()
+    const { enter, forgetUser } = await import('@/stores/user')
+    attachments.add([picked('a.png')])
+    const id = accept(0)
+    await vi.waitFor(() => expect(attachments.isReady.value).toBe(true))
+    chat.send('what is this?')
+    refuse(-1)
+    await vi.waitFor(() => expect(chat.chat.detour.at).toBe('login'))
+    expect(attachments.items.value.map(({ kept: known }) => known?.id)).toEqual([id])
+    forgetUser(true)
+    enter({ token: 'new', user: {} as never })
+    chat.comeBack()
+    expect(sent.map(({ name }) => name)).toEqual(['a.png', 'a.png'])
+    const again = accept(1)
+    await vi.waitFor(() => expect(attachments.isReady.value).toBe(true))
+    chat.send()
+    expect(bodies[1]).toMatchObject({ message: 'what is this?', attachments: [again] })
+  })
+
+  it('which an upload is told first keeps the file until there is another', async () => {
+    const { attachments, chat } = await stores()
+    const { begin, enter } = await import('@/stores/user')
+    begin()
+    const made = vi.fn(() => `blob:${made.mock.calls.length}`)
+    vi.stubGlobal('URL', Object.assign(URL, { createObjectURL: made }))
+    attachments.add([picked('a.png', { file: new File(['x'], 'a.png', { type: 'image/png' }) }), picked('b.md')])
+    sent[0]?.take({ code: -1, msg: 'log in' })
+    sent[1]?.take({ code: -1, msg: 'log in' })
+    await nextTick()
+    expect(attachments.items.value.map(({ state }) => state)).toEqual(['waiting', 'waiting'])
+    // The picture's address was let go with the person's others.
+    expect(attachments.items.value.map(({ picked: from }) => from?.preview)).toEqual(['blob:1', ''])
+    chat.comeBack()
+    expect(sent.length).toBe(2)
+    enter({ token: 'new', user: {} as never })
+    chat.comeBack()
+    expect(sent.slice(2).map(({ name }) => name)).toEqual(['a.png', 'b.md'])
+  })
+
+  it('is not one that somebody ended', async () => {
+    const { attachments } = await stores()
+    const { enter, leave } = await import('@/stores/user')
+    attachments.add([picked('a.png')])
+    await leave()
+    enter({ token: 'another', user: {} as never })
+    attachments.uploadWaiting()
+    expect([attachments.items.value, sent.length]).toEqual([[], 1])
+  })
+
+  it('brings no file up again that a question has which is being edited', async () => {
+    const { attachments, chat } = await stores()
+    const { forgetUser } = await import('@/stores/user')
+    attachments.add([picked('a.png')])
+    const id = accept(0)
+    await vi.waitFor(() => expect(attachments.isReady.value).toBe(true))
+    attachments.take()
+    chat.edit({ ...message, attachments: [file(id)] } as never)
+    forgetUser(true)
+    attachments.uploadWaiting()
+    logIn((await stores()).user, (await stores()).around, 'new')
+    attachments.uploadWaiting()
+    expect(sent.length).toBe(1)
+  })
+})
+
+describe('an upload that ends elsewhere', () => {
+  it('is remembered where it was begun', async () => {
+    const { attachments } = await stores()
+    attachments.add([picked('a.png')])
+    attachments.turnTo('c-1')
+    const id = accept(0)
+    await vi.waitFor(() => expect(kept.get('banyan.attached.new')).toContain(id))
+    expect(kept.has('banyan.attached.c-1')).toBe(false)
+    vi.resetModules()
+    expect((await stores()).attachments.items.value.map(({ kept: known }) => known?.id)).toEqual([id])
+  })
+
+  it('beside one that is edited is remembered for the conversation', async () => {
+    const { attachments, chat } = await stores()
+    attachments.add([picked('a.png')])
+    chat.edit(message as never)
+    const id = accept(0)
+    await vi.waitFor(() => expect(kept.get('banyan.attached.new')).toContain(id))
   })
 })

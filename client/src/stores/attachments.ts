@@ -3,7 +3,7 @@
 import { computed, markRaw, reactive, ref } from 'vue'
 import * as api from '@/api/chat'
 import { Refused } from '@/api/client'
-import type { Picked } from '@/transport/platform'
+import { type Picked, renewed } from '@/transport/platform'
 import { model } from './brand'
 import { t } from './look'
 import { give } from './pictures'
@@ -34,6 +34,8 @@ export interface Item {
 /** By the conversation that is open, or "new": what is attached waits there, as the draft does. */
 const lists = reactive(new Map<string, Item[]>())
 const here = ref('new')
+/** What was picked, by the id that the server gave it: a question that is refused comes back with what can go up again. */
+const origins = new Map<string, Picked>()
 
 export const items = computed<Item[]>(() => lists.get(here.value) ?? [])
 export const isUploading = computed(() => items.value.some(({ state }) => state === 'sending' || state === 'waiting'))
@@ -56,7 +58,7 @@ export function settle(place: string): void {
   remember('attached.new', '')
   lists.set(place, waiting)
   if (here.value === 'new') here.value = place
-  note()
+  note(place)
 }
 
 /** Begins with what a question has that is being edited. */
@@ -111,7 +113,12 @@ async function upload(item: Item): Promise<void> {
     const kept = await api.attach(item.picked, (percent) => (item.progress = percent))
     if (item.picked.preview !== '') give(kept.id, item.picked.preview)
     Object.assign(item, { state: 'kept', kind: kept.kind, name: kept.name, kept })
-    note()
+    // Its conversation may have been left meanwhile; the person too, and then it is in no list.
+    for (const [place, list] of lists) {
+      if (!list.includes(item)) continue
+      origins.set(kept.id, item.picked)
+      note(place)
+    }
   } catch (failure) {
     if (!(failure instanceof Refused)) throw failure
     // A log-in that is over is no fault of the file's: it goes once there is another.
@@ -139,35 +146,43 @@ export function take(): api.Attachment[] {
 }
 
 /** Puts back what was not sent after all: a log-in or a payment came between. */
-export function putBack(files: readonly api.Attachment[]): void {
-  const list = lists.get(here.value) ?? []
+export function putBack(files: readonly api.Attachment[], place = here.value): void {
+  const list = lists.get(place) ?? []
   const known = new Set(list.map(({ kept }) => kept?.id))
-  lists.set(here.value, [...files.filter(({ id }) => !known.has(id)).map(itemOf), ...list].slice(0, MOST_FILES))
-  note()
+  lists.set(place, [...files.filter(({ id }) => !known.has(id)).map(itemOf), ...list].slice(0, MOST_FILES))
+  note(place)
 }
 
-/** Forgets everything: somebody else is going to use this device. `isDetour`: the same person logs in, files in hand. */
+/**
+ * Forgets everything: somebody else is going to use this device. `isDetour`: nobody left, and what was picked waits for
+ * the log-in that comes.
+ */
 export function forget(isDetour = false): void {
   for (const [place, list] of lists) {
     remember(`attached.${place}`, '')
     // Whose it was may be another account, so it goes up once more; the server keeps the same file once.
-    const stays = isDetour ? list.filter(({ picked }) => picked !== undefined) : []
+    const stays = isDetour ? list.filter(({ picked, isSent }) => picked !== undefined && !isSent) : []
     lists.set(
       place,
-      stays.map((item) => ({ ...item, state: 'waiting', kept: undefined, isSent: false })),
+      stays.map((item) => ({
+        ...item,
+        state: 'waiting',
+        kept: undefined,
+        picked: item.picked && markRaw(renewed(item.picked)),
+      })),
     )
   }
   if (isDetour) return
   lists.clear()
+  origins.clear()
   here.value = 'new'
 }
 
 // --- over a reload
 
-function note(): void {
-  const place = here.value
+function note(place = here.value): void {
   if (place.startsWith('edit.')) return
-  const kept = items.value.flatMap((item) => (item.kept === undefined ? [] : [item.kept]))
+  const kept = (lists.get(place) ?? []).flatMap((item) => (item.kept === undefined ? [] : [item.kept]))
   remember(`attached.${place}`, kept.length === 0 ? '' : JSON.stringify(kept))
 }
 
@@ -184,5 +199,6 @@ function recalled(place: string): api.Attachment[] {
 turnTo('new')
 
 function itemOf(kept: api.Attachment): Item {
-  return { key: kept.id, kind: kept.kind, name: kept.name, state: 'kept', progress: 100, failure: '', kept, isSent: false }
+  const { id, kind, name } = kept
+  return { key: id, kind, name, state: 'kept', progress: 100, failure: '', kept, picked: origins.get(id), isSent: false }
 }

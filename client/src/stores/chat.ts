@@ -83,8 +83,8 @@ let firstWay = 0
 let lead: (reaction: Reaction) => void = () => undefined
 
 onWake(() => session?.wake())
-onLeave(() => {
-  attachments.forget(chat.detour.at === 'login')
+onLeave((isOver) => {
+  attachments.forget(isOver || chat.detour.at === 'login')
   startAnew()
 })
 
@@ -137,6 +137,9 @@ export function keepDraft(text: string): void {
   if (chat.editing === '') remember(`draft.${chat.id || 'new'}`, text)
 }
 
+/** What is typed for the next question; while another is edited it waits. */
+const typed = (): string => (chat.editing === '' ? chat.draft : recall(`draft.${chat.id || 'new'}`))
+
 /** Takes the question back that a log-in or a payment came between. */
 export function comeBack(): void {
   attachments.uploadWaiting()
@@ -160,10 +163,10 @@ export function send(text = chat.draft): void {
   if (!attachments.isReady.value) return
   const files = attachments.take()
   const ids = files.map(({ id }) => id)
-  keepDraft('')
-  chat.editing = ''
-  attachments.turnTo(chat.id || 'new')
-  if (editing !== '') {
+  if (editing === '') keepDraft('')
+  else {
+    // What waited before is there again; the edited question was no draft.
+    stopEditing()
     const edited = chat.messages.find(({ id }) => id === editing)
     ask(question, edited?.parent_id ?? null, { edit: editing, message: question, attachments: ids }, files)
     return
@@ -224,8 +227,12 @@ function begin(
     if (mine !== session || latest === undefined) return
     if (chat.live !== undefined) chat.live.answer = latest
     if (latest.conversationId !== '' && chat.id === '') {
+      const draft = typed()
       chat.id = latest.conversationId
       attachments.settle(chat.id)
+      // What was typed meanwhile goes on here, and is not met again in the next new conversation.
+      remember('draft.new', '')
+      remember(`draft.${chat.id}`, draft)
       chat.title = question.slice(0, 40)
       void refreshHistory().catch(() => undefined)
     }
@@ -302,11 +309,15 @@ function standIn(question: string, { parent, files }: Live, answer: Answer): api
 
 function refused(question: string, refusal: Refusal, hasText: boolean, files: api.Attachment[] = []): void {
   const reaction = reactionTo(refusal, hasText, sells.value)
-  if (reaction.takesBack) attachments.putBack(files)
+  const place = chat.id || 'new'
+  const waiting = typed()
+  // What was typed meanwhile stays: an old question, asked once more, does not take its place, nor its files stand beside it.
+  const comesBack = reaction.takesBack && (waiting === '' || waiting.trim() === question)
+  if (comesBack) attachments.putBack(files, place)
   chat.detour = detour(chat.detour, { did: 'refused', reaction, question })
   if (reaction.kind === 'show') return
   // Some pay on another page, and come back to one that begins anew.
-  if (reaction.takesBack) remember(`draft.${chat.id || 'new'}`, question)
+  if (comesBack) remember(`draft.${place}`, question)
   lead(reaction)
 }
 

@@ -16,31 +16,34 @@ export const user = reactive<{ token: string; me: account.User | undefined; bala
 export const isLoggedIn = computed(() => user.token !== '')
 export const isGuest = computed(() => user.me?.is_guest ?? false)
 
-const leavers: (() => void)[] = []
+const leavers: ((isOver: boolean) => void)[] = []
 
-/** Has something of a person's forgotten when they leave, or another one comes. */
-export function onLeave(forget: () => void): void {
+/**
+ * Has something of a person's forgotten when they leave, or another one comes. `isOver`: nobody left; a log-in ended by
+ * itself, or there was none before this one.
+ */
+export function onLeave(forget: (isOver: boolean) => void): void {
   leavers.push(forget)
 }
 
 /** Sets what every request carries; at the app's start. */
 export function begin(): void {
   const { server, appId } = home()
-  Object.assign(around, { server, appId, token: user.token, loggedOut: forgetUser })
+  Object.assign(around, { server, appId, token: user.token, loggedOut: () => forgetUser(true) })
 }
 
 export function enter({ token, user: me }: account.LoggedIn): void {
-  forgetUser()
+  forgetUser(!isLoggedIn.value)
   user.token = around.token = token
   user.me = me
   remember('token', token)
 }
 
-export function forgetUser(): void {
+export function forgetUser(isOver = false): void {
   user.token = around.token = ''
   user.me = user.balance = undefined
   remember('token', '')
-  leavers.forEach((forget) => forget())
+  leavers.forEach((forget) => forget(isOver))
 }
 
 export async function leave(): Promise<void> {

@@ -511,6 +511,18 @@ export function pickFiles(most: number, images: boolean, words: { picture: strin
   })
 }
 
+/** What was picked, with a picture's address that holds: the one before may have been let go. */
+export function renewed(picked: Picked): Picked {
+  let again = picked
+  // #ifdef H5
+  if (picked.file !== undefined) {
+    letGo(picked.preview)
+    again = pickedOf(picked.file)
+  }
+  // #endif
+  return again
+}
+
 // #ifdef H5
 function pickedOf(file: File): Picked {
   const isImage = file.type.startsWith('image/') && file.type !== 'image/svg+xml'
