@@ -90,7 +90,8 @@ def _markdown(rows: Iterable[Conversation], zone: ZoneInfo, label: str, facts: d
 
 
 def _quoted(reasoning: str) -> str:
-    return "\n".join(f"> {line}".rstrip() for line in [f"**{_('Reasoning')}**", "", *reasoning.splitlines()])
+    heading = _("Reasoning")
+    return "\n".join(f"> {line}".rstrip() for line in [f"**{heading}**", "", *reasoning.splitlines()])
 
 
 def _one_line(text: str) -> str:

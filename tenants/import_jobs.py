@@ -255,7 +255,8 @@ def _stop(job: ImportJob, why: str) -> None:
     """End a job that cannot go on, and say what is written."""
     now = ImportJob.objects.defer("content", "accepted", "plan").get(pk=job.pk)
     unfinished = ImportJob.objects.filter(pk=job.pk, state__in=[State.LOOKING, State.WRITING])
-    said = f"{why} {_said(now)}" if now.done else f"{why} {_('Nothing was written.')}"
+    written = _said(now) if now.done else _("Nothing was written.")
+    said = f"{why} {written}"
     if _end(unfinished, State.FAILED, said) and now.done:
         note(model=apps.get_model(job.model), staff_id=now.staff_id, said=said)
 

@@ -200,7 +200,24 @@ def test_the_checklists_user_is_given_no_more_than_its_purse() -> None:
 
 def test_every_word_has_its_text_and_its_gaps() -> None:
     filled = dict.fromkeys(
-        ("count", "model", "sku", "yuan", "host", "why", "days", "name", "until", "app_id", "code", "account"), "x"
+        (
+            "count",
+            "model",
+            "sku",
+            "yuan",
+            "host",
+            "why",
+            "days",
+            "name",
+            "until",
+            "app_id",
+            "code",
+            "account",
+            "target",
+            "text",
+            "found",
+        ),
+        "x",
     )
     assert {word: checks.say(Check(word=word, facts=filled)) == "" for word in checks.WORDS if word} == dict.fromkeys(
         set(checks.WORDS) - {""}, False

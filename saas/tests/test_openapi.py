@@ -45,6 +45,7 @@ def test_whoever_needs_a_token_is_told_so() -> None:
         "/api/auth/wechat/h5/start",
         "/api/chat/front",
         "/api/chat/shared/{token}",
+        "/api/chat/shared/{token}/attachments/{attachment_id}",
         "/api/chat/shared/{token}/report",
         "/api/opening/proof",
         "/api/payments/{slug}/{channel}/{account_id}/notify",
