@@ -17,9 +17,6 @@ from tests.doubles.alipay import running_alipay
 from tests.doubles.wechatpay import running_wechatpay
 from tests.servers import database_url_of_this_test, free_port
 
-# Playwright's own loop runs in this thread while a test asks the database, one after the other.
-os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
-
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 # Of this process alone; and answers come from the built-in model, and from nowhere else.
@@ -73,6 +70,8 @@ def chromium(request: pytest.FixtureRequest, stack: Stack, django_db_blocker: Dj
         from playwright.sync_api import sync_playwright  # noqa: PLC0415  not everywhere
     except ImportError:
         missing(request, "no playwright here: make e2e installs it")
+    # Playwright's own loop runs in this thread while a test asks the database, one after the other.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--host-resolver-rules=MAP *.localhost 127.0.0.1"]
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
@@ -80,6 +79,7 @@ def chromium(request: pytest.FixtureRequest, stack: Stack, django_db_blocker: Dj
         with django_db_blocker.unblock():
             connections.close_all()  # what was asked while a loop runs has connections of its own
         browser.close()
+    del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
 
 
 @pytest.fixture
