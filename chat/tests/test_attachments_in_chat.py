@@ -173,7 +173,7 @@ def test_an_answer_without_usage_is_reckoned_with_its_pictures(shop: Shop) -> No
 def test_what_attachments_cost_in_queries(shop: Shop, django_assert_num_queries: DjangoAssertNumQueries) -> None:
     answer(ask(shop))
     ids = [image(shop, RED, name=f"{n}.png") for n in range(3)]
-    with django_assert_num_queries(5 + 4):  # they are found, the question goes by itself, they are claimed, the pictures read
+    with django_assert_num_queries(5 + 4):  # found, sent after the question, read; it goes by itself
         first = ask(shop, "x", *ids)
     answer(first)
     later = [text(shop, f"{n}", name=f"{n}.md") for n in range(3)]
