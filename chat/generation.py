@@ -91,11 +91,12 @@ class Answer:
         self._wake()
 
     def append_stored(self, text: str, finish_reason: str) -> None:
-        """Add an answer that was stored as text, as two chunks: the text, and why it ended."""
+        """Add an answer that was stored as text, as two chunks: the text, and why it ended. Nothing wakes nobody."""
         chunks = [Delta(text=text, raw=self.chunk_of(text), output=True)] if text else []
         if finish_reason:
             chunks.append(Delta(text="", raw=self.chunk_of("", finish_reason=finish_reason)))
-        self.append(chunks)
+        if chunks:
+            self.append(chunks)
 
     def chunk_of(self, text: str, *, finish_reason: str | None = None) -> bytes:
         """Return `text` as an OpenAI chunk of this answer."""

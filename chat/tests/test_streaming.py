@@ -285,3 +285,14 @@ async def test_the_headers() -> None:
         "access-control-expose-headers": "X-Message-Id, X-Conversation-Id, X-Request-Id",
         "access-control-max-age": "86400",
     }
+
+
+async def test_looks_in_vain_at_another_process_s_answer_are_not_told_as_silence() -> None:
+    answer = new_answer()
+    waiting = asyncio.create_task(answer.grown(0, within=30.0))
+    await asyncio.sleep(0)
+    answer.append_stored("", "")
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    answer.append_stored("at last", "")
+    assert await waiting

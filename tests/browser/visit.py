@@ -130,7 +130,11 @@ class Tools:
         ]
 
     def lighthouse(self, url: str) -> dict[str, Any]:
-        """Return Lighthouse's report of an address, as a phone on a slow network (simulated) has it."""
+        """Return Lighthouse's report of an address, as a phone on a slow network (simulated) has it.
+
+        Where Lighthouse itself fails, on a busy machine at its Chromium's start, it begins anew; what it finds of a
+        page is never asked for twice.
+        """
         report = self.folder / "report.json"
         flags = "--headless=new --no-sandbox --disable-gpu --host-resolver-rules='MAP *.localhost 127.0.0.1'"
         command = [
@@ -144,8 +148,13 @@ class Tools:
             "--quiet",
         ]
         environment = {**os.environ, "CHROME_PATH": self.chromium}
-        subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        return dict(json.loads(report.read_text()))
+        said = ""
+        for _ in range(3):
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            if done.returncode == 0:
+                return dict(json.loads(report.read_text()))
+            said = (done.stderr or done.stdout)[-2000:]
+        raise OSError(said)
 
 
 NODE = ("node", "npm")
