@@ -79,7 +79,7 @@ _TOUCH: Final = (
     "UPDATE chat_conversation SET updated_at = %(now)s WHERE tenant_id = %(tenant)s AND id = %(conversation)s"
 )
 _KEEP: Final = """
-UPDATE chat_message message SET answer = told.answer, reasoning = told.reasoning
+UPDATE chat_message message SET answer = told.answer, reasoning = coalesce(told.reasoning, message.reasoning)
 FROM unnest(%(tenants)s::bigint[], %(messages)s::uuid[], %(answers)s::text[], %(reasonings)s::text[])
     AS told (tenant, id, answer, reasoning)
 WHERE message.tenant_id = told.tenant AND message.id = told.id AND message.state = 'running'
@@ -561,7 +561,8 @@ def checkpoint_turns(checkpoints: Sequence[Checkpoint]) -> dict[uuid.UUID, str]:
                 "tenants": [each.turn.tenant_id for each in checkpoints],
                 "messages": [each.turn.message_id for each in checkpoints],
                 "answers": [_kept(each.turn, each.outcome) for each in checkpoints],
-                "reasonings": [_thought(each.turn, each.outcome) for each in checkpoints],
+                # Most answers have none: nothing is bound, sent and written for them.
+                "reasonings": [_thought(each.turn, each.outcome) or None for each in checkpoints],
             },
             lambda rows: {message_id for (message_id,) in rows},
         ),
