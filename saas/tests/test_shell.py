@@ -177,7 +177,7 @@ def test_the_front_names_what_is_on_sale_here_and_nothing_of_another() -> None:
                 "slug": f"m-{ours.slug}"[:60],
                 "name": f"Model of {ours.slug}",
                 "is_default": True,
-                "images": False,
+                "images": True,
                 "files": True,
             }
         ],
