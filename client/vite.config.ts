@@ -31,6 +31,6 @@ export default defineConfig({
     __BANYAN_SERVER__: JSON.stringify(process.env.BANYAN_SERVER ?? ''),
   },
   // Django's shell (saas/shell.py) reads which files the page begins with.
-  build: { manifest: process.env.UNI_PLATFORM === 'h5', target: 'es2019' },
+  build: { manifest: process.env.UNI_PLATFORM === 'h5', target: 'es2019', rollupOptions: { output: { experimentalMinChunkSize: 12_000 } } },
   css: { preprocessorOptions: { scss: { quietDeps: true, silenceDeprecations: ['legacy-js-api'] } } },
 })

@@ -17,6 +17,7 @@ from django.templatetags.static import static
 from django.utils import translation
 from django.utils.cache import patch_cache_control
 from django.utils.html import escape
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
 from chat.front import front_of
@@ -93,6 +94,8 @@ def show(request: HttpRequest, tenant: Tenant, built: Assets) -> HttpResponse:
         "nonce": nonce,
         "lang": "zh-CN" if chinese else "en",
         "letter": front["title"][:1],
+        # The client's own words where the tenant has none (client/src/locale): they are painted before it runs.
+        "welcome": _("Hello! What is on your mind?"),
     }
     page = render(request, "client/shell.html", context)
     page["Content-Security-Policy"] = _policy(nonce, tenant)

@@ -108,18 +108,11 @@ function token(found: RegExpExecArray | null, display: boolean): Formula | undef
  * costs what its last block costs.
  */
 export class Renderer {
-  private marked: Marked
+  private readonly marked: Marked
   private known = new Map<string, string>()
 
-  constructor(private ways: Ways) {
+  constructor(private readonly ways: Ways) {
     this.marked = made(ways)
-  }
-
-  /** Takes other ways, for instance once formulas can be shown. */
-  use(ways: Ways): void {
-    this.ways = ways
-    this.marked = made(ways)
-    this.known.clear()
   }
 
   blocks(text: string): Block[] {

@@ -15,8 +15,14 @@ export const sells = computed(() => (site.told === undefined ? IS_PAGE : !site.t
 export const BEIAN = 'https://beian.miit.gov.cn/'
 export const icp = computed(() => site.told?.filed.icp_number ?? '')
 
-export async function refreshSite(): Promise<void> {
-  site.told = await api.site(asker())
+let asking: Promise<void> | undefined
+
+export function refreshSite(): Promise<void> {
+  asking ??= api
+    .site(asker())
+    .then((told) => void (site.told = told))
+    .finally(() => (asking = undefined))
+  return asking
 }
 
 /** Asks once more where the app's start could not. */

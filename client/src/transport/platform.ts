@@ -1,5 +1,8 @@
 /** What differs between the page and the mini-program. The only file beside its neighbours where `#ifdef` stands. */
 
+// #ifdef MP-WEIXIN
+import * as kit from '@/markdown/kit'
+// #endif
 import type { Language } from '@/markdown/languages'
 import type { Colour } from '@/markdown/painter'
 import type { Carrier, Where } from './carrier'
@@ -622,6 +625,18 @@ export function asker(): Asker {
   return found
 }
 
+export type Markdown = typeof import('@/markdown/kit')
+
+/** Returns what renders Markdown. On a page it is a file of its own: a first screen without answers does not wait for it. */
+export function loadMarkdown(): Promise<Markdown> {
+  // #ifdef H5
+  return import('@/markdown/kit')
+  // #endif
+  // #ifdef MP-WEIXIN
+  return Promise.resolve(kit)
+  // #endif
+}
+
 /** Renders formulas on a page; a mini-program shows their source, having no room for the fonts. */
 export type Formulas = (tex: string, display: boolean) => string
 
@@ -647,8 +662,9 @@ async function load(): Promise<Formulas | undefined> {
 export async function loadColours(language: Language): Promise<Colour | undefined> {
   // #ifdef H5
   try {
-    const { colour } = await import('@/markdown/colours')
-    return (code) => colour(code, language)
+    const [{ colour }, { sanitize }] = await Promise.all([import('@/markdown/colours'), loadMarkdown()])
+    // highlight.js escapes the code; what it made is looked at like everything else that becomes HTML.
+    return (code) => sanitize(colour(code, language))
   } catch {
     // A file that did not come: the code is there, in one colour.
   }
