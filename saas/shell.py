@@ -61,7 +61,8 @@ def _read(path: Path) -> Assets:
     chunks: dict[str, Any] = json.loads(path.read_text("utf-8"))
     first = _reach(chunks, FIRST_PAGE) if FIRST_PAGE in chunks else []
     needed = [chunks[name] for name in dict.fromkeys([*_reach(chunks, ENTRY), *first])]
-    styles = [chunk["file"] for chunk in chunks.values() if chunk["file"].endswith(".css") and "src" in chunk]
+    # uni-app's own; a name that begins with "_" is a chunk's, and stands at the chunk that wants it.
+    styles = [chunk["file"] for name, chunk in chunks.items() if name.endswith(".css") and not name.startswith("_")]
     styles += [name for chunk in needed for name in chunk.get("css", ())]
     entry = chunks[ENTRY]["file"]
     return Assets(

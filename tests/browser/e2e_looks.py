@@ -38,3 +38,23 @@ def test_nothing_is_wider_than_its_screen(visits: Visits) -> None:
                 assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
                 if (viewport, theme) == (PHONE, "dark"):
                     visits.shoot(page, "client-phone")
+
+
+BOX = "one => { const { x, y, width, height } = one.getBoundingClientRect(); return [x, y, width, height] }"
+
+
+def test_what_is_painted_before_the_client_runs_stays_where_it_is(visits: Visits) -> None:
+    """The greeting does not jump or change when the client takes over; on the way to another page it is not painted."""
+    for viewport in (PHONE, WIDE):
+        with visits.page("lotus.localhost", viewport=viewport) as page:
+            page.locator(".hello-title").wait_for()
+            greeting = page.locator(".hello-title").inner_text()
+            after = [page.locator(name).evaluate(BOX) for name in (".hello .mark", ".hello-title", ".hello-more")]
+            page.route("**/*.js", lambda route: route.fulfill(body="", content_type="text/javascript"))
+            page.reload()
+            parts = [page.locator(f".shell-{name}") for name in ("mark", "title", "more")]
+            before = [part.evaluate(BOX) for part in parts]
+            assert (parts[1].inner_text(), before) == (greeting, after)
+            page.goto(f"{page.url.split('#')[0]}#/pages/login/index")
+            page.reload()
+            assert [part.is_visible() for part in parts] == [True, False, False]
