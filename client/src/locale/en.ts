@@ -286,7 +286,7 @@ export const en: Record<keyof typeof zh, string> = {
   avatar: 'Profile picture',
   chooseAvatar: 'Choose a picture',
   removeAvatar: 'Remove picture',
-  avatarMore: 'JPEG, PNG or WebP, up to 8 MB; the square in its middle is shown. Only you and our support see it.',
+  avatarMore: 'JPEG, PNG or WebP, up to 8 MB; the square in its middle is shown. Only you and the staff see it.',
   account: 'Account',
   appearance: 'Appearance',
   theme: 'Theme',

@@ -293,7 +293,7 @@ export const zh = {
   avatar: '头像',
   chooseAvatar: '选择图片',
   removeAvatar: '移除头像',
-  avatarMore: 'JPG、PNG 或 WebP，不超过 8 MB，取中间的正方形。仅自己和客服可见。',
+  avatarMore: 'JPG、PNG 或 WebP，不超过 8 MB，取中间的正方形。仅自己和工作人员可见。',
   account: '账号',
   appearance: '外观',
   theme: '主题',
