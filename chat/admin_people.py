@@ -21,6 +21,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
+from unfold.dataclasses import UnfoldAction
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from billing import ledger
@@ -30,6 +31,7 @@ from billing.models.account import USER_KINDS
 from billing.yuan import show_money
 from chat.attachments import data_url, listed
 from chat.models import Attachment, Conversation, ConversationLook, Message
+from tenants import avatars
 from tenants.adminsite import ReadOnlyTenantModelAdmin, list_url
 from tenants.exports import ExportsRows
 from tenants.filters import DaysFilter
@@ -71,10 +73,16 @@ class PersonAdmin(CreditedUserAdmin):
     """Users: found by name, phone, e-mail or number; blocked, credited, and looked at as a whole."""
 
     search_fields: ClassVar[Any] = ("=id", *CreditedUserAdmin.search_fields)
-    actions_detail: Any = ("credit", "block", "unblock")
+    actions_detail: Any = ("credit", "block", "unblock", "remove_avatar")
     change_form_outer_before_template = "people/person.html"  # type: ignore[assignment]  # unfold says None
     show_full_result_count = False
     ordering = ("-id",)
+
+    def get_actions_detail(self, request: HttpRequest, object_id: int) -> list[UnfoldAction]:
+        """Offer to remove a picture where there is one."""
+        offered: list[UnfoldAction] = super().get_actions_detail(request, object_id)
+        is_there = request.__dict__.get("has_avatar", False)
+        return [act for act in offered if is_there or not act.action_name.endswith("_remove_avatar")]
 
     def has_blocking_permission(self, request: HttpRequest, object_id: object = None) -> bool:
         """Let in who may block users."""
@@ -97,6 +105,26 @@ class PersonAdmin(CreditedUserAdmin):
     def unblock(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Let a user in again, with a reason."""
         return self._set_active(request, object_id, is_active=True)
+
+    def has_avatar_permission(self, request: HttpRequest, _object_id: object = None) -> bool:
+        """Let in who may remove users' pictures."""
+        return self._admits(request, _SUPPORT)
+
+    @button(description=_("Remove avatar"), url_path="remove-avatar", permissions=["avatar"])
+    def remove_avatar(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Erase a user's picture, with a reason; nothing keeps them from another one."""
+        user: EndUser = self._row(request, object_id)
+        form = ReasonForm(request.POST or None)
+        if not form.is_valid():
+            return self.show_form(request, form, _("Remove avatar"), user)
+        removed = avatars.remove(user)
+        logger.info("avatar_removed", staff=request.user.pk, tenant_id=user.tenant_id, user=user.pk, removed=removed)
+        said = (
+            gettext("Avatar removed. Reason: %(reason)s")
+            if removed
+            else gettext("There was no avatar. Reason: %(reason)s")
+        )
+        return self._done(request, user, said % {"reason": form.cleaned_data["reason"]})
 
     def _set_active(self, request: HttpRequest, object_id: str, *, is_active: bool) -> HttpResponse:
         user: EndUser = self._row(request, object_id)
@@ -122,7 +150,13 @@ class PersonAdmin(CreditedUserAdmin):
             _entries(request, user),
             _answers(request, user),
         ]
-        return {"facts": _facts(user), "parts": [part for part in parts if part is not None]}
+        found = avatars.of(user)
+        request.__dict__["has_avatar"] = found is not None
+        return {
+            "avatar": avatars.data_url(found) if found else "",
+            "facts": _facts(user),
+            "parts": [part for part in parts if part is not None],
+        }
 
 
 def _facts(user: EndUser) -> list[tuple["_StrOrPromise", str]]:

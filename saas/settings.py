@@ -315,6 +315,8 @@ ATTACHMENTS_PER_MESSAGE = env.int("ATTACHMENTS_PER_MESSAGE", default=4)
 ATTACHMENTS_PER_MINUTE = env.int("ATTACHMENTS_PER_MINUTE", default=20)
 ATTACHMENTS_PER_DAY = env.int("ATTACHMENTS_PER_DAY", default=100)
 ATTACHMENT_BYTES_PER_USER = env.int("ATTACHMENT_BYTES_PER_USER", default=50 * 1024 * 1024)
+# Avatars that a user may upload in a day.
+AVATARS_PER_DAY = env.int("AVATARS_PER_DAY", default=20)
 # Days after which what was said in a deleted conversation is erased.
 DELETED_CONVERSATION_DAYS = env.int("DELETED_CONVERSATION_DAYS", default=30)
 

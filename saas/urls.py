@@ -28,6 +28,7 @@ from saas.shell import icon, web_manifest
 from tenants.adminsite import tenant_site
 from tenants.api import api
 from tenants.api_account import router as account
+from tenants.api_avatar import router as avatars
 from tenants.api_signin import router as signin
 from tenants.api_site import router as site
 from tenants.portal.urls import urlpatterns as portal_of_tenants
@@ -35,6 +36,7 @@ from tenants.portal.urls import urlpatterns as portal_of_tenants
 api.add_router("/site", site)
 api.add_router("/auth", signin)
 api.add_router("/auth", account)
+api.add_router("/auth", avatars)
 api.add_router("/chat", front)
 api.add_router("/chat", answers)
 api.add_router("/chat", attachments)

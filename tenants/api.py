@@ -18,7 +18,7 @@ from ninja import NinjaAPI, Router, Schema
 from ninja.errors import HttpError, ValidationError
 from pydantic import AfterValidator, Field, PlainSerializer, StringConstraints
 
-from tenants import captcha, codes, scope, throttle
+from tenants import avatars, captcha, codes, scope, throttle
 from tenants.devices import device_of
 from tenants.errors import ErrorCode, ProductError
 from tenants.login import (
@@ -208,7 +208,7 @@ class WeChatIn(Schema):
 
 
 class UserOut(Schema):
-    """A person, to themselves."""
+    """A person, to themselves. `avatar_url` is a path of the host that was asked; null without an avatar."""
 
     id: int
     username: str | None
@@ -217,6 +217,7 @@ class UserOut(Schema):
     nickname: str
     language: str
     is_guest: bool
+    avatar_url: str | None
 
 
 class LoggedIn(Schema):
@@ -243,7 +244,7 @@ def count_newcomer(request: HttpRequest) -> None:
 def log_in(request: HttpRequest, user: EndUser, label: str) -> dict[str, Any]:
     """Return the answer to whoever has signed in: a new token, and who they are."""
     device = device_of(request.headers.get("User-Agent", ""))
-    return ok({"token": issue_token(user=user, label=label, device=device), "user": user})
+    return ok({"token": issue_token(user=user, label=label, device=device), "user": avatars.with_address(user)})
 
 
 def _require_passwords(tenant: Tenant) -> None:
@@ -323,7 +324,7 @@ def logout(request: HttpRequest) -> Any:
 @auth.get("/me", response=Envelope[UserOut], auth=signed_in)
 def me(request: HttpRequest) -> Any:
     """Return who is logged in."""
-    return ok(user_of(request))
+    return ok(avatars.with_address(user_of(request)))
 
 
 @auth.post("/me", response=Envelope[UserOut], auth=signed_in)
@@ -335,7 +336,7 @@ def change_me(request: HttpRequest, payload: MeIn) -> Any:
         EndUser.objects.filter(pk=user.pk).update(**changes)
         for name, value in changes.items():
             setattr(user, name, value)
-    return ok(user)
+    return ok(avatars.with_address(user))
 
 
 api.add_router("/auth", auth)

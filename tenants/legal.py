@@ -25,7 +25,7 @@ from tenants.compliance import compliance_of, service_name
 from tenants.models import LegalText, Tenant
 
 # When our own texts were changed last, and how often they were.
-OURS_CHANGED_ON: Final = date(2026, 11, 25)
+OURS_CHANGED_ON: Final = date(2026, 11, 26)
 _FOLDER: Final = Path(__file__).parent / "legal_texts"
 LANGUAGES: Final = ("zh-hans", "en")
 

@@ -111,7 +111,7 @@ def user_query(*, tenant_id: int, token: str | None) -> Query[EndUser]:
     wrong with it: another tenant's token is not told apart from one that never was.
     """
     if token is None or not _TOKEN.match(token):
-        raise _login_required()
+        raise login_required()
     scope.require_owner(tenant_id)
     return Query(_OF_TOKEN, {"tenant": tenant_id, "digest": digest_of(token)}, _owner)
 
@@ -119,7 +119,7 @@ def user_query(*, tenant_id: int, token: str | None) -> Query[EndUser]:
 def _owner(rows: list[tuple[Any, ...]]) -> EndUser:
     found = _OWNERS.first(rows)
     if found is None:
-        raise _login_required()
+        raise login_required()
     user: EndUser
     user, expires_at = found
     if expires_at <= timezone.now():
@@ -321,5 +321,6 @@ def _refusing(type_: str) -> Iterator[None]:
         raise ProductError(ErrorCode.INVALID, " ".join(invalid.messages), type=type_, scope="user") from None
 
 
-def _login_required() -> ProductError:
+def login_required() -> ProductError:
+    """-1: no token, or one that is not good here."""
     return ProductError(ErrorCode.LOGIN, _("Please log in first."), type="login_required", action="login")

@@ -7,6 +7,7 @@ Each room adds its own part by `add_part`, when the apps are ready: this one kno
     delete()      the person goes; the ledger's rows stay, of nobody
 """
 
+import base64
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +19,7 @@ from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext_lazy as _
 
+from tenants import avatars, pictures
 from tenants.errors import ErrorCode, ProductError
 from tenants.identities import identities_of
 from tenants.models import AccessToken, AccountDeletion, EndUser, OneTimeCode, Tenant, WeChatIdentity
@@ -177,12 +179,21 @@ def _export(user: EndUser) -> dict[str, Any]:
             "created_at": user.created_at.isoformat(),
             "last_seen_at": user.last_seen_at and user.last_seen_at.isoformat(),
         },
+        "avatar": _avatar(user),
         "identities": [{"kind": each.kind, "shown": each.shown} for each in identities_of(user)],
         "wechat": list(WeChatIdentity.objects.filter(user=user).order_by("pk").values("app_id", "openid", "unionid")),
         "sessions": [
             {"label": row.label, "device": row.device, "since": row.created_at.isoformat()} for row in _sessions(user)
         ],
     }
+
+
+def _avatar(user: EndUser) -> dict[str, str] | None:
+    found = avatars.of(user)
+    if found is None:
+        return None
+    data = base64.b64encode(found.data).decode()
+    return {"media_type": pictures.MEDIA_TYPE, "data": data, "at": found.created_at.isoformat()}
 
 
 def _sessions(user: EndUser) -> Iterable[AccessToken]:
@@ -195,6 +206,7 @@ def _erase(user: EndUser) -> dict[str, int]:
         "wechat_identities": WeChatIdentity.objects.filter(user=user).delete()[0],
         "sessions": AccessToken.objects.filter(user=user).delete()[0],
         "codes": OneTimeCode.objects.filter(user=user).delete()[0],
+        "avatars": int(avatars.remove(user)),
     }
     now = timezone.now()
     nothing: dict[str, Any] = {"username": None, "phone": None, "email": None, "nickname": "", "password": ""}

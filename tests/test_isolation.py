@@ -37,7 +37,7 @@ from tenants import resolve, scope
 from tenants.adminsite import tenant_site
 from tenants.api import api
 from tenants.login import digest_of, issue_token
-from tenants.models import EndUser, Membership, StaffUser, Tenant
+from tenants.models import Avatar, EndUser, Membership, StaffUser, Tenant
 from tenants.scope import TenantOwned
 from tests.factories import host_of, make_operator, make_reseller, make_staff
 from tests.test_translations import registered, rows_of_every_kind
@@ -91,6 +91,7 @@ TOKENLESS: Final = {
     ("get", "/api/chat/shared/{token}"),  # the link
     ("get", "/api/chat/shared/{token}/attachments/{attachment_id}"),
     ("post", "/api/chat/shared/{token}/report"),
+    ("get", "/api/auth/avatars/{avatar}"),  # an address that was told to one user
     ("post", "/api/payments/{slug}/{channel}/{account_id}/notify"),  # a signature
     ("get", "/api/payments/{slug}/{channel}/{account_id}/notify"),
 }
@@ -284,6 +285,7 @@ OTHERS: Final[dict[str, Callable[[House], str]]] = {
     "slug": lambda house: house.tenant.slug,
     "channel": lambda _house: "wechat",
     "token": share_token,
+    "avatar": lambda house: row_of(Avatar, house).token,  # type: ignore[attr-defined]
     "code": lambda _house: "2222-2222-2222-2222",
     "content_type_id": lambda _house: str(ContentType.objects.get_for_model(EndUser).pk),
     "app_label": lambda _house: "tenants",

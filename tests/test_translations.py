@@ -82,6 +82,7 @@ from tenants import scope
 from tenants.adminsite import tenant_site
 from tenants.models import (
     AccountDeletion,
+    Avatar,
     ChangeEntry,
     Compliance,
     Embedding,
@@ -312,6 +313,7 @@ def rows_of_every_kind() -> list[Model]:
     staff = make_staff(tenant)
     with scope.tenant(tenant.pk):
         keep_safe(tenant, staff)
+        Avatar.objects.create(tenant=tenant, user=user, token="1", data=b"1")
         WeChatIdentity.objects.create(tenant=tenant, user=user, app_id=make_mini_program(tenant).app_id, openid="1")
         account = UpstreamAccount.objects.create(tenant=tenant, name="账号", base_url="", api_key="")
         ModelOffer.objects.create(

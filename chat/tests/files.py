@@ -1,6 +1,8 @@
 """Files for tests, made here, and uploaded as a client does."""
 
 import io
+import struct
+import zlib
 from typing import Any
 from uuid import UUID
 
@@ -27,6 +29,18 @@ def noise(width: int, height: int, *, form: str = "PNG") -> bytes:
     file = io.BytesIO()
     Image.effect_noise((width, height), 200).convert("RGB").save(file, form)
     return file.getvalue()
+
+
+def head_of_png(width: int, height: int) -> bytes:
+    """Return a few bytes that say they are a picture of that size."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    )
 
 
 def upload(client: Client, name: str, data: bytes) -> Any:

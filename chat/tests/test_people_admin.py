@@ -17,9 +17,10 @@ from billing.models import Transfer
 from billing.tests.conftest import Shop, open_shop
 from chat.admin_people import MessageAdmin
 from chat.models import Conversation, ConversationLook, Message
-from tenants import scope
+from chat.tests.files import picture
+from tenants import avatars, scope
 from tenants.errors import ProductError
-from tenants.models import EndUser
+from tenants.models import Avatar, EndUser
 from tests.factories import YUAN, credit, host_of, make_operator, make_plan, make_staff, make_token, order_plan, pay
 
 SECRET = "what nobody else should read"
@@ -245,6 +246,55 @@ def test_other_roles_block_nobody(ours: Shop, role: str) -> None:
     answer = client_of(ours, role).post(user_page(ours.user, "block"), {"reason": "a reason"})
     with scope.tenant(ours.tenant.pk):
         assert (answer.status_code, EndUser.objects.get(pk=ours.user.pk).is_active) == (403, True)
+
+
+# --- the avatar ---
+
+
+def give_avatar(shop: Shop) -> str:
+    with scope.tenant(shop.tenant.pk):
+        avatars.keep(user=shop.user, data=picture())
+        return avatars.data_url(Avatar.objects.get())
+
+
+def has_avatar(shop: Shop) -> bool:
+    with scope.tenant(shop.tenant.pk):
+        return avatars.of(shop.user) is not None
+
+
+@pytest.mark.parametrize("role", ["owner", "support"])
+def test_a_users_picture_is_shown_small_and_removed_with_a_reason(ours: Shop, role: str) -> None:
+    client = client_of(ours, role)
+    offers = f'href="{user_page(ours.user, "remove-avatar")}"'
+    page = client.get(user_page(ours.user)).content.decode()
+    assert ("data:image/jpeg" in page, offers in page) == (False, False)
+    shown = give_avatar(ours)
+    page = client.get(user_page(ours.user)).content.decode()
+    assert (shown in page, offers in page) == (True, True)
+    assert client.post(user_page(ours.user, "remove-avatar"), {"reason": ""}).status_code == 200
+    assert has_avatar(ours) is True
+    for reason in ("it was reported", "once more"):
+        assert client.post(user_page(ours.user, "remove-avatar"), {"reason": reason}).status_code == 302
+    assert has_avatar(ours) is False
+    said = LogEntry.objects.filter(object_id=str(ours.user.pk)).order_by("pk").values_list("change_message", flat=True)
+    assert list(said) == ["Avatar removed. Reason: it was reported", "There was no avatar. Reason: once more"]
+
+
+def test_the_operator_sees_and_removes_it_too(ours: Shop) -> None:
+    shown = give_avatar(ours)
+    assert shown in operator().get(user_page(ours.user, site="platform")).content.decode()
+    asked = {"reason": "a court asks"}
+    assert operator().post(user_page(ours.user, "remove-avatar", "platform"), asked).status_code == 302
+    assert has_avatar(ours) is False
+
+
+def test_nobody_else_removes_it(ours: Shop, theirs: Shop) -> None:
+    give_avatar(ours)
+    answers = [
+        client.post(user_page(ours.user, "remove-avatar"), {"reason": "a reason"}).status_code
+        for client in (client_of(ours, "finance"), client_of(ours, "content"), client_of(theirs))
+    ]
+    assert (answers, has_avatar(ours)) == ([403, 403, 404], True)
 
 
 # --- credit ---

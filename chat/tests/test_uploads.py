@@ -1,15 +1,13 @@
 """Files as they arrive: pictures drawn anew, bombs and disguises refused, texts of every usual encoding."""
 
 import io
-import struct
-import zlib
 
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from chat import uploads
-from chat.tests.files import noise, picture
+from chat.tests.files import head_of_png, noise, picture
 from chat.uploads import Upload, clean_name, read
 from tenants.errors import ErrorCode, ProductError
 
@@ -88,18 +86,6 @@ def test_a_large_picture_is_made_smaller_in_both_directions() -> None:
 def test_what_is_kept_is_bounded_whatever_is_seen() -> None:
     kept = read(name="p", data=noise(1400, 1060, form="JPEG"))
     assert (kept.width, kept.size <= uploads.KEPT_BYTES) == (1400, True)
-
-
-def head_of_png(width: int, height: int) -> bytes:
-    """Return a few bytes that say they are a picture of that size."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
-    )
 
 
 @pytest.mark.parametrize("size", [(6000, 6000), (12_000, 10_000), (60_000, 60_000), (2**31 - 1, 2**31 - 1)])

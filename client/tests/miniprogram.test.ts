@@ -79,6 +79,12 @@ describe.runIf(isBuilt)('the built mini-program', () => {
     expect([answer.phase, answer.text, answer.offset]).toEqual(['whole', TEXT, POINTS.length])
   })
 
+  it('offers the picture and the name that WeChat knows', () => {
+    const [picture, name] = ['transport/WeChatAvatar', 'components/NameSheet'].map((path) => readFileSync(join(BUILT, `${path}.wxml`), 'utf8'))
+    expect(picture).toMatch(/<button [^>]*open-type="chooseAvatar" bindchooseavatar=/)
+    expect(name).toMatch(/<input [^>]*type="nickname"[^>]* bindnicknamereview=/)
+  })
+
   it('declares every page, and calls no foreign host', () => {
     const app = JSON.parse(readFileSync(join(BUILT, 'app.json'), 'utf8')) as { pages: string[] }
     expect(app.pages.filter((page) => !existsSync(join(BUILT, `${page}.wxml`)))).toEqual([])

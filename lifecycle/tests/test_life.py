@@ -30,9 +30,10 @@ from chat.tests.files import attach, picture
 from chat.tests.talk import say
 from lifecycle import archive, erasure, life, moving
 from lifecycle.models import TenantDeletion, TenantEvent, TenantExport
-from tenants import resolve, scope, second_factor
+from tenants import avatars, resolve, scope, second_factor
 from tenants.errors import ProductError
 from tenants.models import (
+    Avatar,
     ChangeEntry,
     Domain,
     EndUser,
@@ -301,6 +302,9 @@ def lived_in() -> Shop:
     usage.record(tenant_id=shop.tenant.pk, hold_id=hold.pk)
     say(shop.user, "a question of Alice's")
     attach(shop.user, "a.png", picture())
+    with scope.tenant(shop.tenant.pk):
+        avatars.keep(user=shop.user, data=picture())
+        Avatar.objects.update(token="an-address")
     make_codes(shop.tenant)
     make_mini_program(shop.tenant, secret="an-app-secret")
     make_token(shop.user)
@@ -340,12 +344,15 @@ def test_the_archive_has_every_row_and_no_secret() -> None:
                 ]
             [attached] = [json.loads(line) for line in bag.read("chat.attachment.jsonl").splitlines()]
             assert base64.b64decode(attached["data"]) == bytes(Attachment.objects.get().data)
+            [avatar] = [json.loads(line) for line in bag.read("tenants.avatar.jsonl").splitlines()]
+            assert base64.b64decode(avatar["data"]) == bytes(Avatar.objects.get().data)
             whole = b"".join(bag.read(name) for name in bag.namelist())
     assert (b"a question of Alice's" in whole, b"13800000000" in whole, b"Mallory" in whole) == (True, True, False)
     for secret in (
         b"an-app-secret",
         b"k" * 32,
         b"a-private-key",
+        b"an-address",
         b"pbkdf2$hash",
         b'"cost"',
         b'"own_share"',

@@ -1,5 +1,6 @@
 """Who: resellers, tenants and what identifies them, staff, end users."""
 
+from tenants.models.avatar import Avatar
 from tenants.models.enduser import AccessToken, EndUser, WeChatIdentity
 from tenants.models.invitation import StaffInvitation
 from tenants.models.job import ImportJob
@@ -15,6 +16,7 @@ from tenants.models.tenant import Branding, Domain, MiniProgram, Tenant
 __all__ = [
     "AccessToken",
     "AccountDeletion",
+    "Avatar",
     "Branding",
     "ChangeEntry",
     "Compliance",

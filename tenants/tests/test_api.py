@@ -50,6 +50,7 @@ def test_logging_in_and_who_am_i_and_logging_out() -> None:
         "nickname": "Alice",
         "language": "",
         "is_guest": False,
+        "avatar_url": None,
     }
 
     response = post("/api/auth/login", {"identifier": "Alice", "password": PASSWORD}, host=host)

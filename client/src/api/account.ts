@@ -1,4 +1,5 @@
-import { download, get, post } from './client'
+import type { Picked } from '@/transport/platform'
+import { download, get, post, upload } from './client'
 
 export type Method = 'wechat' | 'wechat_h5' | 'phone_code' | 'email_code' | 'email_password' | 'password' | 'guest'
 export type CodeChannel = 'phone' | 'email'
@@ -20,6 +21,8 @@ export interface User {
   nickname: string
   language: string
   is_guest: boolean
+  /** A path of the server's; anybody who knows it may load the picture. */
+  avatar_url: string | null
 }
 
 export interface LoggedIn {
@@ -72,6 +75,9 @@ export const methods = (): Promise<Methods> => get('/api/auth/methods')
 export const me = (): Promise<User> => get('/api/auth/me')
 export const changeMe = (change: { nickname?: string; language?: string }): Promise<User> =>
   post('/api/auth/me', change)
+export const changeAvatar = (picked: Picked, progress: (percent: number) => void): Promise<User> =>
+  upload('/api/auth/avatar', picked, progress)
+export const removeAvatar = (): Promise<User> => post('/api/auth/avatar/delete')
 export const guest = (): Promise<LoggedIn> => post('/api/auth/guest')
 export const login = (identifier: string, password: string, captcha: string): Promise<LoggedIn> =>
   post('/api/auth/login', { identifier, password, captcha })

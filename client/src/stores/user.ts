@@ -2,7 +2,7 @@
 
 import { computed, reactive } from 'vue'
 import * as account from '@/api/account'
-import { around } from '@/api/client'
+import { addressOf, around } from '@/api/client'
 import { type Balance, balance } from '@/api/billing'
 import { home, wechatCode } from '@/transport/platform'
 import { recall, remember } from './storage'
@@ -15,6 +15,9 @@ export const user = reactive<{ token: string; me: account.User | undefined; bala
 
 export const isLoggedIn = computed(() => user.token !== '')
 export const isGuest = computed(() => user.me?.is_guest ?? false)
+
+/** Where one's own picture is; empty without one. */
+export const portrait = computed(() => (user.me?.avatar_url ? addressOf(user.me.avatar_url, {}) : ''))
 
 const leavers: ((isOver: boolean) => void)[] = []
 

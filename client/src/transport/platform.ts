@@ -466,18 +466,7 @@ const IMAGES = 'image/jpeg,image/png,image/webp,image/gif'
 export function pickFiles(most: number, images: boolean, words: { picture: string; file: string }): Promise<Picked[]> {
   return new Promise((resolve) => {
     // #ifdef H5
-    const input = document.createElement('input')
-    Object.assign(input, { type: 'file', multiple: most > 1, accept: images ? `${IMAGES},${TEXTS}` : TEXTS })
-    input.style.display = 'none'
-    const end = (files: readonly File[]): void => {
-      input.remove()
-      resolve(files.map(pickedOf))
-    }
-    input.addEventListener('change', () => end([...(input.files ?? [])]))
-    input.addEventListener('cancel', () => end([]))
-    // Some browsers tell nothing of one that stands nowhere.
-    document.body.append(input)
-    input.click()
+    browse(most, images ? `${IMAGES},${TEXTS}` : TEXTS, resolve)
     // #endif
     // #ifdef MP-WEIXIN
     const nothing = (): void => resolve([])
@@ -513,6 +502,35 @@ export function pickFiles(most: number, images: boolean, words: { picture: strin
     // #endif
   })
 }
+
+/** Has the person choose a picture of themselves by the browser's dialog; a mini-program has WeChat's button (WeChatAvatar.vue). */
+export function pickPicture(): Promise<Picked | undefined> {
+  return new Promise((resolve) => {
+    // #ifdef H5
+    browse(1, 'image/jpeg,image/png,image/webp', ([picked]) => resolve(picked))
+    // #endif
+    // #ifdef MP-WEIXIN
+    resolve(undefined)
+    // #endif
+  })
+}
+
+// #ifdef H5
+function browse(most: number, accept: string, then: (files: Picked[]) => void): void {
+  const input = document.createElement('input')
+  Object.assign(input, { type: 'file', multiple: most > 1, accept })
+  input.style.display = 'none'
+  const end = (files: readonly File[]): void => {
+    input.remove()
+    then(files.map(pickedOf))
+  }
+  input.addEventListener('change', () => end([...(input.files ?? [])]))
+  input.addEventListener('cancel', () => end([]))
+  // Some browsers tell nothing of one that stands nowhere.
+  document.body.append(input)
+  input.click()
+}
+// #endif
 
 /** What was picked, with a picture's address that holds: the one before may have been let go. */
 export function renewed(picked: Picked): Picked {
