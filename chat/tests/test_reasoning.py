@@ -92,11 +92,11 @@ def test_as_much_is_kept_as_people_read(shop: Shop) -> None:
 def test_a_process_that_dies_leaves_it(shop: Shop) -> None:
     turn = begun(shop)
     quantities = Quantities(prompt=9, completion=3)
-    for reasoning, text in (("hm", ""), ("hmm", ""), ("hmm, never written again", "yes")):
+    for reasoning, text in (("hm", ""), ("hmm", ""), ("hmm, and on", "yes")):
         so_far = Checkpoint(turn=turn, outcome=outcome(reasoning, text), quantities=quantities)
         assert checkpoint_turns([so_far]) == {}
     [message] = shop.messages()
-    assert (message.reasoning, message.answer) == ("hmm", "yes")
+    assert (message.reasoning, message.answer) == ("hmm, and on", "yes")
 
 
 def test_nothing_is_kept_of_what_is_not_charged(shop: Shop) -> None:
