@@ -30,7 +30,7 @@ from publicsuffixlist import PublicSuffixList
 
 from billing import notices
 from lifecycle import history
-from lifecycle.addresses import address_of, is_ours, spoken, typed_host
+from lifecycle.addresses import address_of, is_ours, own_host, spoken, typed_host
 from lifecycle.models import DomainClaim, TenantEvent
 from lifecycle.records import DnsAwayError, cname_of, texts_of
 from tenants import scope
@@ -162,10 +162,14 @@ def records(row: DomainClaim) -> list[Record]:
 
 
 def target_of(tenant: Tenant) -> str:
-    """Return the tenant's own subdomain of the operator; empty if it has none."""
+    """Return the subdomain of the operator that a tenant has by its slug; empty if it has that no more.
+
+    Not another one that it was given: who had that before may still be led to. A slug is one tenant's for ever, also
+    that of a deleted one.
+    """
+    host = own_host(tenant.slug)
     with scope.tenant(tenant.pk):
-        hosts = Domain.objects.filter(host__endswith=f".{settings.TENANT_DOMAIN}")
-        return hosts.order_by("pk").values_list("host", flat=True).first() or ""
+        return host if Domain.objects.filter(host=host).exists() else ""
 
 
 def look(row: DomainClaim, *, actor: str) -> Look:

@@ -14,9 +14,9 @@ from django.utils import timezone, translation
 from pytest_django import Settings
 
 from billing.tests.test_concurrency import together
-from lifecycle import checks, claims, opening
+from lifecycle import checks, claims, erasure, opening
 from lifecycle.addresses import own_host, spoken, typed_host
-from lifecycle.models import Check, DomainClaim, TenantEvent
+from lifecycle.models import Check, DomainClaim, TenantDeletion, TenantEvent
 from lifecycle.tests.conftest import make_template
 from tenants import noticeboard, resolve, scope
 from tenants.errors import ProductError
@@ -180,6 +180,41 @@ def test_a_text_where_the_name_leads_to_is_no_proof(dns: NameServer) -> None:
     [row] = claims.waiting(tenant=tenant)
     assert claims.look(row, actor="test").word != claims.PROVEN
     assert hosts(tenant) == [host_of(tenant)]
+
+
+def delete(tenant: Tenant) -> None:
+    erasure.ask(tenant_id=tenant.pk, reason="closed", actor="o")
+    with scope.tenant(tenant.pk):
+        TenantDeletion.objects.update(due_at=timezone.now())
+    erasure.erase(tenant_id=tenant.pk, actor="o")
+
+
+@db
+def test_a_record_that_leads_to_a_deleted_tenant_proves_nothing_for_whoever_comes_after(dns: NameServer) -> None:
+    gone, host = make_customer(), f"{unique('chat')}.example.net"
+    once_theirs = host_of(gone)
+    dns.set("CNAME", host, once_theirs)
+    delete(gone)
+    # Its slug is nobody's any more, ever.
+    application = opening.Application(name="Next", slug=gone.slug, template=make_template().slug)
+    with pytest.raises(ProductError) as refused:
+        opening.open_for(application=application, reseller=make_reseller(), actor="test")
+    assert (refused.value.type, refused.value.facts["fields"]) == ("tenant_unfit", ["slug"])
+    operator = Client(headers={"host": "localhost", "accept-language": "en"})
+    operator.force_login(make_operator())
+    renamed = {"slug": unique("renamed"), "name": "x", "timezone": "UTC", "language": "en", "on_disconnect": "stop"}
+    assert operator.post(f"/platform/tenants/tenant/{gone.pk}/change/", renamed).status_code == 302
+    assert Tenant.objects.values_list("slug", "name").get(pk=gone.pk) == (gone.slug, "x")
+    # Its subdomain, where the operator gives it away, serves the next one, who has no target but its own.
+    heir, bare = make_customer(), make_tenant()
+    rows = {tenant: claim(tenant, host) for tenant in (heir, bare)}
+    for tenant, first in ((heir, "CNAME"), (bare, "TXT")):
+        with scope.platform("the operator's hand"):
+            Domain.objects.filter(host=once_theirs).delete()
+            Domain.objects.create(tenant=tenant, host=once_theirs)
+        assert [record.kind for record in claims.records(rows[tenant])][0] == first
+        assert (serves(once_theirs), claims.look(rows[tenant], actor="test").is_proven) == (tenant.slug, False)
+    assert (hosts(heir), waiting(heir)) == ([host_of(heir)], [host])
 
 
 @db
