@@ -73,6 +73,14 @@ def test_it_is_in_the_history_the_files_and_the_archive(shop: Shop, chat_port: i
     assert archive["conversations"][0]["messages"][0]["answer"]["reasoning"] == thought
 
 
+def test_what_a_tool_is_called_with_is_none_of_it(shop: Shop, chat_port: int) -> None:
+    shop.offer("tools", slug="tools")
+    reply = ask(chat_port, shop.host, {"message": "the weather?", "model": "tools"}, token=shop.alice.token)
+    assert b'"city' in reply.body
+    [message] = shop.messages()
+    assert (message.state, message.reasoning) == (Message.State.DONE, "")
+
+
 def test_no_model_is_told_what_it_thought_before(shop: Shop) -> None:
     first = begun(shop)
     close_turn(first, outcome("the secret thought"))
