@@ -28,7 +28,7 @@ from chat import attachments, keys, refusals
 from chat.attachments import Attached
 from chat.context import build_context, check_call, estimate_tokens
 from chat.events import FailureKind
-from chat.findings import ROOT, Findings, Place, findings_at, parse_id
+from chat.findings import ROOT, Findings, Place, find, parse_id
 from chat.models import Conversation, Message, ModelOffer
 from chat.moderation import evidence
 from chat.moderation.evidence import Evidence
@@ -269,7 +269,7 @@ def open_turn(  # noqa: PLR0913  what a request is, and what is known of it
             raise too_many("process", settings.MAX_ANSWERS)
         if screened:
             screened.refuse_blocked(user)
-        findings = findings or findings_at(ask.place, tenant_id=tenant.pk)
+        findings = findings or find(ask.place, tenant_id=tenant.pk)[0]
         with transaction.atomic():
             return _admit(tenant=tenant, user=user, ask=ask, findings=findings, language=language, screened=screened)
     except holds.BudgetShortError:

@@ -281,12 +281,12 @@ def test_a_picture_that_is_erased_while_it_is_asked_of_again_is_not_there(shop: 
         finally:
             connections.close_all()
 
-    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = %s"
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = %(user)s"
     asking = threading.Thread(target=again)
     with scope.tenant(shop.tenant.pk), transaction.atomic():
         fetch(one_at_a_time("chat_message_running", shop.alice.user.pk))
         asking.start()
-        while not fetch(Query(waiting, [shop.alice.user.pk], lambda rows: rows[0][0])):
+        while not fetch(Query(waiting, {"user": shop.alice.user.pk}, lambda rows: rows[0][0])):
             time.sleep(0.01)
         attachments.forget_of(turn.message_id)
     asking.join()
@@ -302,7 +302,7 @@ def test_an_earlier_picture_that_is_erased_meanwhile_is_left_out(shop: Shop) -> 
     with scope.tenant(shop.tenant.pk):
         parts = [attachments.picture_part(file) for file in attachments.find_for(user_id=shop.alice.user.pk, ids=ids)]
         Attachment.objects.filter(pk=ids[0]).delete()
-        said = {"role": "user", "content": [{"type": "text", "text": "what is this?"}, *parts]}
+        said: dict[str, Any] = {"role": "user", "content": [{"type": "text", "text": "what is this?"}, *parts]}
         prompt = [said, {"role": "assistant", "content": "two"}, {"role": "user", "content": "and now?"}]
         attachments.with_pictures(prompt)
     [text, left] = prompt[0]["content"]

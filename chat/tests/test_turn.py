@@ -12,7 +12,7 @@ from billing import holds
 from billing.holds import Usage
 from billing.tests.test_concurrency import together
 from chat.events import FailureKind
-from chat.findings import Place, findings_at
+from chat.findings import Place, find
 from chat.generation import Generation
 from chat.models import Conversation, Message, Role
 from chat.turn import AlreadyAskedError, Ask, Outcome, Turn, close_turn, dispatch_turn, open_turn
@@ -142,7 +142,7 @@ def test_questions_asked_at_once_follow_one_another(shop: Shop) -> None:
     answer(first, "1")
     conversation = str(first.conversation_id)
     with scope.tenant(shop.tenant.pk):
-        before = findings_at(Place(model="m", conversation=conversation), tenant_id=shop.tenant.pk)
+        before, _beside = find(Place(model="m", conversation=conversation), tenant_id=shop.tenant.pk)
         asked = Ask(message="at once", model="m", conversation=conversation)
         turns = [
             open_turn(tenant=shop.tenant, user=shop.alice.user, ask=asked, language="en", findings=before)
