@@ -212,7 +212,7 @@ def test_a_record_that_leads_to_a_deleted_tenant_proves_nothing_for_whoever_come
         with scope.platform("the operator's hand"):
             Domain.objects.filter(host=once_theirs).delete()
             Domain.objects.create(tenant=tenant, host=once_theirs)
-        assert [record.kind for record in claims.records(rows[tenant])][0] == first
+        assert claims.records(rows[tenant])[0].kind == first
         assert (serves(once_theirs), claims.look(rows[tenant], actor="test").is_proven) == (tenant.slug, False)
     assert (hosts(heir), waiting(heir)) == ([host_of(heir)], [host])
 
@@ -226,6 +226,38 @@ def test_name_servers_that_are_away_are_named_as_such(dns: NameServer) -> None:
     dns.rcode, dns.is_silent = 0, True
     assert claims.look(row, actor="test").word == "claim_dns_away"
     assert waiting(tenant) == [row.host]
+
+
+@db
+def test_a_page_waits_for_name_servers_no_longer_than_it_has_time(dns: NameServer) -> None:
+    tenant = make_customer()
+    rows = [claim(tenant, f"{unique('chat')}.example.net") for _ in range(3)]
+    with scope.tenant(tenant.pk):
+        DomainClaim.objects.update(watched_until=timezone.now())
+    dns.is_silent = True
+    silent = claims.look_at_waiting(tenant=tenant, actor="test", within=0.3)
+    # The first one's answer did not come in time, the others were not asked for.
+    assert [look.word for look in silent] == ["claim_not_looked"] * 3
+    with scope.tenant(tenant.pk):
+        kept = DomainClaim.objects.order_by("pk")
+        assert [(row.word, row.checked_at is None) for row in kept] == [
+            ("claim_not_looked", False),
+            ("", True),
+            ("", True),
+        ]
+        assert all(row.watched_until > timezone.now() for row in kept)
+    with translation.override("en"):
+        assert str(silent[1]) == (
+            f"{rows[1].host} was not looked up yet: its name servers take long. It is looked at again within minutes."
+        )
+    dns.is_silent = False
+    for row in rows:
+        dns.set("CNAME", row.host, host_of(tenant))
+    # Those that had to wait come first.
+    assert [look.facts["host"] for look in claims.look_at_waiting(tenant=tenant, actor="test", within=30)] == [
+        row.host for row in (*rows[1:], rows[0])
+    ]
+    assert waiting(tenant) == []
 
 
 @db
