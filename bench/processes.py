@@ -1,7 +1,6 @@
 """Processes on cores of their own, and what they use: CPU, and memory that is theirs."""
 
 import os
-import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -10,6 +9,7 @@ from typing import Final
 
 import psutil
 
+from saas.local.ports import listens
 from saas.local.processes import tail, wait_until
 
 START_SECONDS: Final = 180
@@ -63,17 +63,12 @@ def _family(pid: int) -> list[psutil.Process]:
 
 def _wait_for(port: int, started: subprocess.Popen[bytes], log: Path) -> None:
     def is_over() -> bool:
-        return started.poll() is not None or _listens(port)
+        return started.poll() is not None or listens(port)
 
     wait_until(is_over, seconds=START_SECONDS)
-    if not _listens(port):
+    if not listens(port):
         message = f"nothing listens on {port}; {log} says: {tail(log, lines=20)}"
         raise RuntimeError(message)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def cpu_seconds(root: psutil.Process) -> float:

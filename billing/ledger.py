@@ -3,7 +3,7 @@
     credit_user           manual credit or gift: the one way money reaches a user, whatever brought it
     credit_tenant_wallet  a tenant's prepayment to the platform
     balances              what a user has
-    lock_user_accounts, lock_in_order, reserve, release, move    for `billing.holds` and other flows, within theirs
+    lock_user_accounts, lock_in_order, reservation, planned_release, move    for other flows, within their transactions
 
 **Lock order**, the same everywhere, so that no two transactions wait for each other: the hold, then the user's accounts
 (gift before cash), then the user's counters (quota, plan, caps), and the tenant's rows last, since everybody in the
@@ -25,7 +25,7 @@ from django.db import transaction
 from billing.models import Account, AccountKind, Transfer
 from billing.models.account import BELOW_ZERO_KINDS, USER_KINDS
 from tenants import scope
-from tenants.table import Planned, Query, Statement, Table, carry_out, fetch, run
+from tenants.table import Planned, Query, Statement, Table, carry_out, fetch
 
 MAX_AMOUNT: Final = 10**15  # one billion yuan: more is a typing mistake
 
@@ -84,24 +84,19 @@ WHERE id = %(account)s AND tenant_id IS NOT DISTINCT FROM %(tenant)s AND pending
   AND (posted >= pending - %(release)s - %(amount)s
        OR kind = ANY(%(below_zero)s))
 """
-_BEGIN_TRANSFER: Final = """
+_NEW_TRANSFER: Final = """
 INSERT INTO billing_transfer (tenant_id, kind, ref, reason, actor)
 VALUES (%(tenant)s, %(kind)s, %(ref)s, %(reason)s, %(actor)s)
-ON CONFLICT DO NOTHING RETURNING id, created_at
 """
+_BEGIN_TRANSFER: Final = _NEW_TRANSFER + "ON CONFLICT DO NOTHING RETURNING id, created_at"
+_BEGUN: Final = "VALUES (%(transfer)s::bigint)"
 # Behind the changes of balances, whose locks have an order that entries' foreign keys would not keep.
-_WRITE_TRANSFER: Final = """
-WITH begun AS (
-    INSERT INTO billing_transfer (tenant_id, kind, ref, reason, actor)
-    VALUES (%(tenant)s, %(kind)s, %(ref)s, %(reason)s, %(actor)s) RETURNING id
-)
+_WRITE_ENTRIES: Final = """
+WITH begun (id) AS (VALUES (%(transfer)s::bigint))
 INSERT INTO billing_entry (tenant_id, transfer_id, account_id, amount) SELECT %(tenant)s, begun.id, moved.*
 FROM begun, unnest(%(accounts)s::bigint[], %(amounts)s::bigint[]) AS moved
 """
-_WRITE_ENTRIES: Final = """
-INSERT INTO billing_entry (tenant_id, transfer_id, account_id, amount) SELECT %(tenant)s, %(transfer)s, moved.*
-FROM unnest(%(accounts)s::bigint[], %(amounts)s::bigint[]) AS moved
-"""
+_WRITE_TRANSFER: Final = _WRITE_ENTRIES.replace(_BEGUN, _NEW_TRANSFER + "RETURNING id")
 
 
 class LedgerError(RuntimeError):
@@ -367,11 +362,6 @@ def lock_in_order(*, accounts: Iterable[Account]) -> None:
         lock(account=movement.account)
 
 
-def reserve(*, account: Account, amount: int) -> bool:
-    """Freeze `amount` of what is available; False, and nothing changed, if that is less."""
-    return run(*reservation(account=account, amount=amount)) == 1
-
-
 def reservation(*, account: Account, amount: int) -> Statement:
     """Return the statement that freezes `amount` of what is available, and changes no row if that is less."""
     if amount < 0:
@@ -380,13 +370,8 @@ def reservation(*, account: Account, amount: int) -> Statement:
     return Statement(_RESERVE, {"account": account.pk, "tenant": account.tenant_id, "amount": amount})
 
 
-def release(*, movements: Iterable[Movement]) -> None:
-    """Unfreeze without moving money."""
-    carry_out(planned_release(movements=movements))
-
-
 def planned_release(*, movements: Iterable[Movement]) -> Planned:
-    """Return the statements of the same."""
+    """Return the statements that unfreeze without moving money."""
     movements = list(movements)
     if any(movement.amount for movement in movements):
         raise ValueError("money moves by a transfer only")
@@ -412,7 +397,7 @@ def move(  # noqa: PLR0913  a transfer's columns
     if not begun:
         return _moved_before(tenant_id, kind, ref, amounts)
     [(transfer.pk, transfer.created_at)] = begun
-    carry_out(_planned(movements, _entries(transfer, amounts)))
+    carry_out(_planned(movements, _entries(_WRITE_ENTRIES, amounts, tenant=tenant_id, transfer=transfer.pk)))
     return transfer
 
 
@@ -424,17 +409,8 @@ def planned_move(  # noqa: PLR0913  a transfer's columns
     Otherwise as `move`, but for a `ref` seen before, which the database refuses.
     """
     movements = _balanced(movements, tenant_id=tenant_id, ref=ref)
-    amounts = _amounts(movements)
-    columns = {
-        "tenant": tenant_id,
-        "kind": kind,
-        "ref": ref,
-        "reason": reason,
-        "actor": actor,
-        "accounts": list(amounts),
-        "amounts": list(amounts.values()),
-    }
-    return _planned(movements, Statement(_WRITE_TRANSFER, columns))
+    columns = {"tenant": tenant_id, "kind": kind, "ref": ref, "reason": reason, "actor": actor}
+    return _planned(movements, _entries(_WRITE_TRANSFER, _amounts(movements), **columns))
 
 
 def _balanced(movements: Iterable[Movement], *, tenant_id: int | None, ref: str) -> list[Movement]:
@@ -461,17 +437,9 @@ def _moved_before(tenant_id: int | None, kind: Transfer.Kind, ref: str, amounts:
     return transfer
 
 
-def _entries(transfer: Transfer, amounts: Mapping[int, int]) -> Statement:
-    """Return the statement that writes a transfer's entries."""
-    return Statement(
-        _WRITE_ENTRIES,
-        {
-            "tenant": transfer.tenant_id,
-            "transfer": transfer.pk,
-            "accounts": list(amounts),
-            "amounts": list(amounts.values()),
-        },
-    )
+def _entries(statement: str, amounts: Mapping[int, int], **columns: Any) -> Statement:
+    """Return the statement that writes entries, of a transfer that is there or that it writes as well."""
+    return Statement(statement, {**columns, "accounts": list(amounts), "amounts": list(amounts.values())})
 
 
 def _planned(movements: Iterable[Movement], *more: Statement) -> Planned:

@@ -19,7 +19,7 @@ from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Q, QuerySet, Sum
 from django.db.models.functions import Now
 from django.http import HttpResponse
@@ -29,6 +29,7 @@ from ninja import Schema
 from chat import refusals, uploads
 from chat.models import Attachment, Message
 from tenants.models import EndUser
+from tenants.table import fetch, one_at_a_time
 
 # What was uploaded and not sent goes after so long.
 UNSENT: Final = timedelta(days=1)
@@ -84,9 +85,9 @@ def keep(*, user: EndUser, name: str, data: bytes) -> Attachment:
     if known is not None and waiting.filter(pk=known.pk).update(created_at=Now()):
         return known
     upload = uploads.read(name=name, data=data)
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic():
         # One upload of a user at a time is reckoned, so that several at once do not pass the limit together.
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('chat_attachment'), %s)", [user.pk % 2**31])
+        fetch(one_at_a_time("chat_attachment", user.pk))
         _refuse_full(user, upload.size)
         return Attachment.objects.create(
             tenant_id=user.tenant_id,
@@ -169,21 +170,28 @@ def picture_part(file: Attached) -> dict[str, Any]:
 
 
 def with_pictures(messages: Sequence[dict[str, Any]]) -> None:
-    """Put the pictures into a prompt, by one query; none where there are none."""
-    parts = [
-        part["image_url"]
-        for message in messages
-        if isinstance(message["content"], list)
-        for part in message["content"]
-        if part["type"] == "image_url"
-    ]
-    if not parts:
+    """Put the pictures into a prompt, whose question stands last, by one query; none where there are none.
+
+    Of earlier questions those that were erased a moment ago are left out; of the question, ProductError 404.
+    """
+    shown = [message for message in messages if isinstance(message["content"], list)]
+    named = [part["image_url"]["url"] for message in shown for part in message["content"] if _is_picture(part)]
+    if not named:
         return
-    rows = Attachment.objects.filter(pk__in=[part["url"] for part in parts])
-    kept = {str(pk): (media_type, data) for pk, media_type, data in rows.values_list("pk", "media_type", "data")}
-    for part in parts:
-        media_type, data = kept[part["url"]]
-        part["url"] = f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+    urls = {str(row.pk): data_url(row) for row in Attachment.objects.filter(pk__in=named).only("media_type", "data")}
+    for message in shown:
+        there = [part for part in message["content"] if not _is_picture(part) or part["image_url"]["url"] in urls]
+        if len(there) < len(message["content"]) and message is messages[-1]:
+            raise refusals.attachment_not_found()
+        message["content"] = [_filled(part, urls) if _is_picture(part) else part for part in there]
+
+
+def _is_picture(part: Mapping[str, Any]) -> bool:
+    return bool(part["type"] == "image_url")
+
+
+def _filled(part: Mapping[str, Any], urls: Mapping[str, str]) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": urls[part["image_url"]["url"]]}}
 
 
 # --- what is told of them ---

@@ -170,7 +170,7 @@ def _admit(visit: Visit, parameters: ChatParameters, *, is_full: bool) -> Turn |
             user = _user_of(visit, parameters, tenant)
         else:
             person = user_query(tenant_id=tenant.pk, token=_token_of(visit, parameters))
-            user, findings = find(ask.place, tenant_id=tenant.pk, person=person)
+            findings, [user] = find(ask.place, person, tenant_id=tenant.pk)
             _speak(visit, tenant, user)
         try:
             return open_turn(

@@ -48,12 +48,14 @@ class Delta:
     `raw`: the upstream's SSE event byte for byte, with its blank line, for the H5 page; b"" if it has none of its own.
     `output`: true if the event is output that the provider bills: content, reasoning or a tool call.
     `hidden`: billable text that is not shown (reasoning, names and arguments of tool calls), for the meter.
+    `thought`: the reasoning in it alone.
     """
 
     text: str
     raw: bytes = field(repr=False)
     output: bool = False
     hidden: str = ""
+    thought: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ All of it is read by one round trip, which a request's user is found by too (`fi
 
 import uuid
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from django.utils.translation import gettext_lazy as _
 
@@ -15,8 +15,6 @@ from chat.routes import OnSale, sale_query
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
 from tenants.table import Joined, Query, Table, fetch, fetch_all
-
-T = TypeVar("T")
 
 # `Place.parent` of a question that begins a conversation, or begins it anew.
 ROOT: Final = "root"
@@ -70,17 +68,11 @@ class Findings:
         return self.role
 
 
-def find(place: Place, *, tenant_id: int, person: Query[T]) -> tuple[T, Findings]:
-    """Return who asks, and what there is at a place, by one round trip; raises what reading the `person` raises."""
+def find(place: Place, *beside: Query[Any], tenant_id: int) -> tuple[Findings, list[Any]]:
+    """Return what there is at a place, and what else is asked for `beside` it, which may raise: by one round trip."""
     wanted = _queries(place, tenant_id)
-    found_person, *found = fetch_all(person, *wanted.values())
-    return found_person, Findings(**dict(zip(wanted, found, strict=True)))
-
-
-def findings_at(place: Place, *, tenant_id: int) -> Findings:
-    """Return what there is at a place, by one round trip."""
-    wanted = _queries(place, tenant_id)
-    return Findings(**dict(zip(wanted, fetch_all(*wanted.values()), strict=True)))
+    found = fetch_all(*beside, *wanted.values())
+    return Findings(**dict(zip(wanted, found[len(beside) :], strict=True))), found[: len(beside)]
 
 
 def _queries(place: Place, tenant_id: int) -> dict[str, Query[Any]]:

@@ -86,8 +86,8 @@ class Answer:
             self.chunks.append(delta.raw)
             self.texts.append(delta.text)
             self.size += len(delta.raw) + len(delta.text)
-            if delta.hidden:
-                self.thoughts.append(delta.hidden)
+            if delta.thought:
+                self.thoughts.append(delta.thought)
         self._wake()
 
     def append_stored(self, text: str, finish_reason: str) -> None:

@@ -430,10 +430,14 @@ class Message(TenantOwned):
     question = models.TextField(_("question"))
     # Ids, in their order. No keys: a question that is asked again has those of the first, and what is not there any
     # more was erased with it.
-    attachments = ArrayField(models.UUIDField(), verbose_name=_("attachments"), default=list, editable=False)
+    # Younger than the table, as the reasoning: the database fills it for the code before, which runs beside ours for a
+    # while.
+    attachments = ArrayField(
+        models.UUIDField(), verbose_name=_("attachments"), default=list, db_default=[], editable=False
+    )
     answer = models.TextField(_("answer"), default="")
     # What the model thought before it answered, as its reader was shown it; never sent to a model again.
-    reasoning = models.TextField(_("reasoning"), default="")
+    reasoning = models.TextField(_("reasoning"), default="", db_default="")
     state = models.CharField(_("state"), max_length=8, choices=State.choices, default=State.RUNNING)
     finish_reason = models.CharField(_("finish reason"), max_length=32, default="")
     failure = models.JSONField(_("failure"), null=True)

@@ -28,7 +28,7 @@ from chat import attachments, keys, refusals
 from chat.attachments import Attached
 from chat.context import build_context, check_call, estimate_tokens
 from chat.events import FailureKind
-from chat.findings import ROOT, Findings, Place, findings_at, parse_id
+from chat.findings import ROOT, Findings, Place, find, parse_id
 from chat.models import Conversation, Message, ModelOffer
 from chat.moderation import evidence
 from chat.moderation.evidence import Evidence
@@ -40,7 +40,7 @@ from chat.upstream.base import ChatRequest, UpstreamTarget
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
 from tenants.models import EndUser, Tenant
-from tenants.table import Planned, Query, Statement, Table, carry_out, fetch, fetch_all, run_all
+from tenants.table import Planned, Query, Statement, Table, carry_out, fetch, fetch_all, one_at_a_time, run_all
 
 log = structlog.get_logger(__name__)
 
@@ -71,13 +71,22 @@ _CONVERSATIONS: Final = Table(Conversation)
 _ASKED: Final = _MESSAGES.select(
     "WHERE tenant_id = %(tenant)s AND user_id = %(user)s AND client_msg_id = %(client_msg_id)s"
 )
-_LOCK_RUNNING: Final = "SELECT pg_advisory_xact_lock(hashtext('chat_message_running'), %(key)s)"
 _COUNT_RUNNING: Final = (
     "SELECT count(*) FROM chat_message WHERE tenant_id = %(tenant)s AND user_id = %(user)s AND state = 'running'"
 )
 _TOUCH: Final = (
     "UPDATE chat_conversation SET updated_at = %(now)s WHERE tenant_id = %(tenant)s AND id = %(conversation)s"
 )
+# A question that names no parent follows what is the latest once its conversation is touched, and so locked: of several
+# at once each follows the one before it. Its time is the database's, behind that wait, so that both orders agree.
+_NOW: Final = {"created_at": "clock_timestamp()"}
+_BEHIND_THE_LATEST: Final = {
+    **_NOW,
+    "parent_id": (
+        "(SELECT id FROM chat_message WHERE tenant_id = %(tenant_id)s AND conversation_id = %(conversation_id)s "
+        "ORDER BY created_at DESC, id DESC LIMIT 1)"
+    ),
+}
 _KEEP: Final = """
 UPDATE chat_message message SET answer = told.answer, reasoning = coalesce(told.reasoning, message.reasoning)
 FROM unnest(%(tenants)s::bigint[], %(messages)s::uuid[], %(answers)s::text[], %(reasonings)s::text[])
@@ -260,7 +269,7 @@ def open_turn(  # noqa: PLR0913  what a request is, and what is known of it
             raise too_many("process", settings.MAX_ANSWERS)
         if screened:
             screened.refuse_blocked(user)
-        findings = findings or findings_at(ask.place, tenant_id=tenant.pk)
+        findings = findings or find(ask.place, tenant_id=tenant.pk)[0]
         with transaction.atomic():
             return _admit(tenant=tenant, user=user, ask=ask, findings=findings, language=language, screened=screened)
     except holds.BudgetShortError:
@@ -332,7 +341,10 @@ def _admit(  # noqa: PLR0913  what a request is, and what is known of it
 
 
 def _place_question(message: Message, ask: Ask, findings: Findings, sale: OnSale) -> _Prompt:
-    """Put a person's question into its conversation, and return it with as much of that as fits."""
+    """Put a person's question into its conversation, and return it with as much of that as fits.
+
+    That was read a moment ago: what another request asks there meanwhile goes before it in the tree, unanswered.
+    """
     conversation, is_new = _conversation_of(message.user, ask, findings)
     branch, offer = findings.branch, sale.offer
     seen = [each for said in branch if said.is_answered for each in said.attachments]
@@ -352,7 +364,7 @@ def _place_question(message: Message, ask: Ask, findings: Findings, sale: OnSale
     touched = {"tenant": message.tenant_id, "conversation": conversation.pk, "now": timezone.now()}
     rows = [
         _CONVERSATIONS.insertion(conversation) if is_new else Statement(_TOUCH, touched),
-        _MESSAGES.insertion(message),
+        _MESSAGES.insertion(message, **(_NOW if is_new or ask.parent else _BEHIND_THE_LATEST)),
     ]
     prompt_tokens = estimate_tokens(messages, offer)
     if ask.files:
@@ -448,9 +460,9 @@ def _refuse_too_many(user: EndUser) -> None:
     """
     if not settings.MAX_ANSWERS_PER_USER:
         return
-    whose = {"tenant": user.tenant_id, "user": user.pk, "key": user.pk % 2**31}
+    whose = {"tenant": user.tenant_id, "user": user.pk}
     _locked, running = fetch_all(
-        Query(_LOCK_RUNNING, whose, list),
+        one_at_a_time("chat_message_running", user.pk),
         Query(_COUNT_RUNNING, whose, lambda rows: rows[0][0]),
     )
     if running >= settings.MAX_ANSWERS_PER_USER:

@@ -121,9 +121,9 @@ class LivingTenantAdmin(TenantAdmin):
     )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Tenant | None = None) -> Any:
-        """Keep what only the buttons change."""
+        """Keep what only the buttons change, and the slug: others' DNS leads to it (`lifecycle.claims.target_of`)."""
         fields = tuple(super().get_readonly_fields(request, obj))
-        return (*fields, "status", "status_reason", "trial_ends_on", "reseller") if obj else fields
+        return (*fields, "slug", "status", "status_reason", "trial_ends_on", "reseller") if obj else fields
 
     def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
         """Refuse: a tenant is deleted by its button, after days of grace and with proof."""

@@ -4,6 +4,7 @@ fit       what a tenant may call its own at all, and `free`: what nobody has
 claim     keep a name as one to be proven; it serves nothing
 records   what to set, either of which is the proof
 look      ask DNS now; a name that is proven becomes the tenant's domain
+look_at_waiting  the same for all of a tenant's, in a time that a page can wait
 sweep     look at those that were entered lately; beat's part
 
 Only who may change a name's zone can set either record, and each names this one tenant: the CNAME its own subdomain of
@@ -12,6 +13,7 @@ for whoever claims it. DNS is asked outside of transactions.
 """
 
 import ipaddress
+import time
 from collections.abc import Iterable
 from datetime import timedelta
 from functools import cache, partial
@@ -30,9 +32,9 @@ from publicsuffixlist import PublicSuffixList
 
 from billing import notices
 from lifecycle import history
-from lifecycle.addresses import address_of, is_ours, spoken, typed_host
+from lifecycle.addresses import address_of, is_ours, own_host, spoken, typed_host
 from lifecycle.models import DomainClaim, TenantEvent
-from lifecycle.records import DnsAwayError, cname_of, texts_of
+from lifecycle.records import DnsAwayError, NoTimeLeftError, cname_of, texts_of
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
 from tenants.letters import Letter
@@ -51,6 +53,7 @@ _MARK: Final = "banyan-domain="
 # A name with the prefix before it must be one, too.
 _LONGEST: Final = 240
 _SWEEP_MOST: Final = 40
+_LONGEST_AGO: Final = (F("checked_at").asc(nulls_first=True), "pk")
 _SHOWN: Final = 120  # characters of what somebody else's DNS says
 
 PROVEN: Final = "claim_proven"
@@ -63,6 +66,9 @@ WORDS: Final[dict[str, "_StrOrPromise"]] = {
     "claim_elsewhere": _("The CNAME of %(host)s leads to %(found)s. Set it to %(target)s."),
     "claim_other_text": _("The text at %(name)s is another one. Set it to %(text)s."),
     "claim_dns_away": _("The name servers of %(host)s do not answer just now. Look again in a minute."),
+    "claim_not_looked": _(
+        "%(host)s was not looked up yet: its name servers take long. It is looked at again within minutes."
+    ),
     "claim_taken": _("%(host)s is in use by somebody else already. Please ask who runs the platform."),
 }
 
@@ -162,18 +168,22 @@ def records(row: DomainClaim) -> list[Record]:
 
 
 def target_of(tenant: Tenant) -> str:
-    """Return the tenant's own subdomain of the operator; empty if it has none."""
+    """Return the subdomain of the operator that a tenant has by its slug; empty if it has that no more.
+
+    Not another one that it was given: who had that before may still be led to. A slug is one tenant's for ever, also
+    that of a deleted one.
+    """
+    host = own_host(tenant.slug)
     with scope.tenant(tenant.pk):
-        hosts = Domain.objects.filter(host__endswith=f".{settings.TENANT_DOMAIN}")
-        return hosts.order_by("pk").values_list("host", flat=True).first() or ""
+        return host if Domain.objects.filter(host=host).exists() else ""
 
 
-def look(row: DomainClaim, *, actor: str) -> Look:
+def look(row: DomainClaim, *, actor: str, until: float | None = None) -> Look:
     """Ask DNS whether a name is proven, and keep what it said; a proven one becomes the tenant's domain.
 
-    Not within a transaction: name servers may take seconds.
+    Not within a transaction: name servers may take seconds. `until`: when, on the monotonic clock, to wait no longer.
     """
-    found = _ask(row)
+    found = _ask(row, until)
     if found.is_proven:
         found = _take(row, actor)
     if not found.is_proven:
@@ -192,6 +202,22 @@ def look_again(row: DomainClaim, *, actor: str) -> Look:
     return look(row, actor=actor)
 
 
+def look_at_waiting(*, tenant: Tenant, actor: str, within: float) -> list[Look]:
+    """Look at all of a tenant's names that wait, those first that were not looked at for longest.
+
+    DNS is waited for `within` so many seconds, in all; what then is left is beat's to look at.
+    """
+    until = time.monotonic() + within
+    with scope.tenant(tenant.pk):
+        DomainClaim.objects.update(watched_until=_watched_until())
+        rows = list(DomainClaim.objects.select_related("tenant").order_by(*_LONGEST_AGO))
+    found = []
+    for row in rows:
+        is_time = time.monotonic() < until
+        found.append(look(row, actor=actor, until=until) if is_time else Look("claim_not_looked", _facts(row)))
+    return found
+
+
 def sweep() -> int:
     """Look at the claims that are watched, those first that were not looked at for longest; return how many hold.
 
@@ -202,7 +228,7 @@ def sweep() -> int:
             DomainClaim.objects.filter(watched_until__gt=timezone.now())
             .exclude(tenant__status=Tenant.Status.CLOSED)
             .select_related("tenant")
-            .order_by(F("checked_at").asc(nulls_first=True), "pk")[:_SWEEP_MOST]
+            .order_by(*_LONGEST_AGO)[:_SWEEP_MOST]
         )
     proven = [row for row in waiting if look(row, actor="beat").is_proven]
     for row in proven:
@@ -262,13 +288,15 @@ def _waits(row: DomainClaim) -> Look:
     return Look(word, _facts(row))
 
 
-def _ask(row: DomainClaim) -> Look:
+def _ask(row: DomainClaim, until: float | None) -> Look:
     wanted = {record.kind: record for record in records(row)}
     try:
-        led = cname_of(row.host) if "CNAME" in wanted else ""
+        led = cname_of(row.host, until=until) if "CNAME" in wanted else ""
         if led and led == wanted["CNAME"].value:
             return Look(PROVEN, _facts(row))
-        texts = [text.strip() for text in texts_of(wanted["TXT"].name)]
+        texts = [text.strip() for text in texts_of(wanted["TXT"].name, until=until)]
+    except NoTimeLeftError:
+        return Look("claim_not_looked", _facts(row))
     except DnsAwayError:
         return Look("claim_dns_away", _facts(row))
     if wanted["TXT"].value in texts:

@@ -3,6 +3,7 @@
 A name that is not there has none of either. Nothing here reads the hosts file: what counts is what everybody is told.
 """
 
+import time
 from typing import Any, Final
 
 import dns.exception
@@ -20,24 +21,38 @@ class DnsAwayError(Exception):
     """No name server gave an answer to rely on: silence, a refusal, or a failure of theirs."""
 
 
-def cname_of(name: str) -> str:
-    """Return where a name's CNAME leads, in lower case without the final dot; empty if it has none."""
-    found = [str(record.target) for record in _ask(name, "CNAME")]
+class NoTimeLeftError(DnsAwayError):
+    """None gave one until the moment that the caller has time."""
+
+
+def cname_of(name: str, *, until: float | None = None) -> str:
+    """Return where a name's CNAME leads, in lower case without the final dot; empty if it has none.
+
+    `until`: a moment of the monotonic clock, at which the answer comes too late.
+    """
+    found = [str(record.target) for record in _ask(name, "CNAME", until)]
     return found[0].rstrip(".").lower() if found else ""
 
 
-def texts_of(name: str) -> list[str]:
-    """Return a name's TXT records, each put together."""
-    return [b"".join(record.strings).decode(errors="replace") for record in _ask(name, "TXT")]
+def texts_of(name: str, *, until: float | None = None) -> list[str]:
+    """Return a name's TXT records, each put together; `until` as above."""
+    return [b"".join(record.strings).decode(errors="replace") for record in _ask(name, "TXT", until)]
 
 
-def _ask(name: str, kind: str) -> list[Any]:
+def _ask(name: str, kind: str, until: float | None) -> list[Any]:
     """Return a name's own records of a kind: what a CNAME leads to is not its own."""
+    left = _LIFETIME if until is None else until - time.monotonic()
+    if left <= 0:
+        raise NoTimeLeftError
     try:
-        answer = _resolver().resolve(f"{name}.", kind, raise_on_no_answer=False, search=False)
+        answer = _resolver().resolve(
+            f"{name}.", kind, raise_on_no_answer=False, search=False, lifetime=min(left, _LIFETIME)
+        )
     except dns.resolver.NXDOMAIN:
         return []
     except (dns.exception.DNSException, OSError) as fault:
+        if isinstance(fault, dns.resolver.LifetimeTimeout) and left < _LIFETIME:
+            raise NoTimeLeftError from fault
         raise DnsAwayError(type(fault).__name__) from fault
     if answer.rrset is None:
         return []
@@ -50,5 +65,5 @@ def _resolver() -> dns.resolver.Resolver:
     resolver = dns.resolver.Resolver(configure=not servers)
     if servers:
         resolver.nameservers = [Do53Nameserver(address, port) for address, port in servers]
-    resolver.timeout, resolver.lifetime = _TIMEOUT, _LIFETIME
+    resolver.timeout = _TIMEOUT
     return resolver

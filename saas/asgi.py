@@ -29,6 +29,7 @@ from chat.staff_socket import STAFF_SOCKET_PATH, staff_socket  # noqa: E402
 from chat.threads import in_thread  # noqa: E402
 from chat.upstream import client, pool, tokens  # noqa: E402
 from chat.views import CHAT_PATH, chat_stream  # noqa: E402
+from saas.bodies import Bounded  # noqa: E402
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +60,7 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "websocket.close", "code": 1008})
     else:
-        await django_application(scope, receive, send)
+        await django_application(scope, Bounded(scope, receive), send)
 
 
 async def _sweep_spool() -> None:

@@ -3,7 +3,7 @@
 Success is `{"code": 1, "msg": "ok", "data": …}`; a failure is the one error object (docs/protocol.md, "Errors").
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, cast
@@ -253,11 +253,21 @@ def _require_passwords(tenant: Tenant) -> None:
 
 
 @contextmanager
-def guarded(request: HttpRequest, door: str, name: str, answer: str) -> Iterator[None]:
-    """Ask for a captcha at a door that failed too often for an address or a name; remember a failure behind it."""
+def guarded(
+    request: HttpRequest, door: str, name: str, answer: str, *, count: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Ask for a captcha at a door that failed too often for an address or a name; remember a failure behind it.
+
+    `count` counts a try, once for both requests of whoever is told to solve one: the first has tried nothing, and an
+    answer is not looked at before its try is counted.
+    """
     slug = current_tenant(request).slug
     who = (f"{slug}:{name}", f"{slug}:{address_of(request)}")
+    if answer:
+        count()
     captcha.ask_if_due(door=door, who=who, answer=answer, address=address_of(request))
+    if not answer:
+        count()
     try:
         yield
     except ProductError as refusal:
@@ -271,10 +281,13 @@ def login(request: HttpRequest, payload: LoginIn) -> Any:
     """Log in with a password."""
     tenant, name = current_tenant(request), payload.identifier.lower()
     _require_passwords(tenant)
-    # Many people share an address, behind a carrier's or an office's; few share an account.
-    for who, limit in ((name, settings.LOGIN_TRIES), (address_of(request), settings.LOGIN_TRIES * 10)):
-        throttle.count(what="login", who=f"{tenant.slug}:{who}", limit=limit, seconds=LOGIN_WINDOW_SECONDS)
-    with guarded(request, "login", name, payload.captcha):
+
+    def count() -> None:
+        # Many people share an address, behind a carrier's or an office's; few share an account.
+        for who, limit in ((name, settings.LOGIN_TRIES), (address_of(request), settings.LOGIN_TRIES * 10)):
+            throttle.count(what="login", who=f"{tenant.slug}:{who}", limit=limit, seconds=LOGIN_WINDOW_SECONDS)
+
+    with guarded(request, "login", name, payload.captcha, count=count):
         user = log_in_with_password(tenant=tenant, identifier=payload.identifier, password=payload.password)
     return log_in(request, user, "password")
 

@@ -18,7 +18,7 @@ import structlog
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import F, Sum
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare, salted_hmac
@@ -32,6 +32,7 @@ from tenants.letters import Letter
 from tenants.login import normal_email, normal_phone
 from tenants.models import EndUser, OneTimeCode, SignInSettings, Tenant
 from tenants.sms_failure import SmsFailedError, SmsFailure
+from tenants.table import fetch, one_at_a_time
 
 logger = structlog.get_logger(__name__)
 
@@ -205,8 +206,7 @@ def _refuse_guessers(tenant: Tenant, digest: str, now: datetime) -> None:
 
 def _one_at_a_time(tenant: Tenant) -> None:
     """Let a tenant's requests for codes count one after the other; the lock ends with the transaction."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('tenants.codes'), %s)", [tenant.pk % 2**31])
+    fetch(one_at_a_time("tenants.codes", tenant.pk))
 
 
 def _deliver(tenant: Tenant, channel: str, target: str, code: str, language: str) -> None:

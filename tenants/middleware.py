@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from inspect import iscoroutinefunction
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from asgiref.sync import sync_to_async
@@ -41,6 +41,8 @@ TENANTLESS_PATHS = frozenset({"/healthz"})
 CALLBACK_PREFIX = "/api/payments/"
 # The pages of a tenant's staff, who may come in while it is suspended. Style sheets and scripts need no tenant.
 STAFF_PREFIXES = ("/admin/",)
+# In a request's ASGI scope: its body was too large, and is not there (saas/bodies.py).
+BODY_IS_CUT: Final = "banyan.body_is_cut"
 # docs/protocol.md, "Request": no credentials, because tokens are not cookies.
 EXPOSED_HEADERS = {"Access-Control-Expose-Headers": "X-Message-Id, X-Conversation-Id, X-Request-Id"}
 PREFLIGHT_HEADERS = {
@@ -179,7 +181,9 @@ def _allowed(request: HttpRequest, tenant: Tenant | None) -> str:
 
 
 def _resolve(request: HttpRequest) -> Tenant | None:
-    """Return the tenant of a request. Only the API goes by app id: pages belong to their host."""
+    """Return the tenant of a request, if that is whole. Only the API goes by app id: pages belong to their host."""
+    if BODY_IS_CUT in getattr(request, "scope", ()):
+        raise ProductError(ErrorCode.INVALID, _("The request is too large."), type="too_large", scope="body")
     if request.path in TENANTLESS_PATHS or request.path.startswith(CALLBACK_PREFIX):
         return None
     host, app_id, referer = request.get_host(), None, None

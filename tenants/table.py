@@ -21,6 +21,7 @@ ModelT = TypeVar("ModelT", bound=TenantOwned)
 Found = TypeVar("Found")
 
 
+_ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtext(%(what)s), %(key)s)"
 # Fields whose values psycopg takes as they are.
 _PLAIN: Final = (
     models.BooleanField,
@@ -67,15 +68,18 @@ class Table(Generic[ModelT]):
                 values[place] = convert(values[place], None, connection)
         return self._model.from_db(connection.alias, self._names, values)
 
-    def insertion(self, instance: ModelT) -> "Statement":
-        """Return the statement that inserts an instance whose key is set; the database's defaults fill what is open."""
+    def insertion(self, instance: ModelT, **worked_out: str) -> "Statement":
+        """Return the statement that inserts an instance whose key is set; the database's defaults fill what is open.
+
+        `worked_out`: SQL for columns that the database is to work out, which may name the instance's values.
+        """
         scope.require_owner(instance.tenant_id)
         values = {name: getattr(instance, name) for name in self._names}
         for field in self._prepared:
             values[field.attname] = field.get_db_prep_save(field.pre_save(instance, add=True), connection)
         given = [field for field in self._fields if not isinstance(values[field.attname], DatabaseDefault)]
         columns = ", ".join(f'"{field.column}"' for field in given)
-        places = ", ".join(f"%({field.attname})s" for field in given)
+        places = ", ".join(worked_out.get(field.attname, f"%({field.attname})s") for field in given)
         instance._state.adding = False  # noqa: SLF001  as the ORM's own insert does
         return Statement(f"INSERT INTO {self._model._meta.db_table} ({columns}) VALUES ({places})", values)  # noqa: S608  our own names
 
@@ -166,6 +170,14 @@ def fetch(query: Query[Found]) -> Found:
 def fetch_all(*queries: Query[Any]) -> list[Any]:
     """Return what each query finds, by one round trip. Each sees what was committed when its turn came."""
     return send([], queries)[1]
+
+
+def one_at_a_time(what: str, key: int) -> Query[list[Any]]:
+    """Return the query that waits until no other transaction does `what` for the row `key`; held until the commit.
+
+    What is to see the others' writes goes in a statement behind it, which may be of the same round trip.
+    """
+    return Query(_ONE_AT_A_TIME, {"what": what, "key": key % 2**31}, list)
 
 
 def send(statements: Sequence[Statement], queries: Sequence[Query[Any]] = ()) -> tuple[list[int], list[Any]]:

@@ -15,7 +15,9 @@ from uuid_utils.compat import uuid7
 from billing import holds, ledger, plans, recharge, redeem
 from billing.commission_terms import publish_terms
 from billing.holds import HoldRequest
+from billing.ledger import Movement
 from billing.models import (
+    Account,
     Cap,
     CommissionTerms,
     FreeQuota,
@@ -44,6 +46,7 @@ from tenants.models import (
     StaffUser,
     Tenant,
 )
+from tenants.table import carry_out, run
 
 PASSWORD = "a-password-for-tests-7"
 YUAN = 1_000_000
@@ -153,6 +156,16 @@ def credit(user: EndUser, amount: int, *, kind: Literal["cash", "gift"] = "cash"
     ledger.credit_user(
         tenant_id=user.tenant_id, user_id=user.pk, amount=amount, kind=kind, ref=unique("ref"), reason="", actor="test"
     )
+
+
+def freeze(*, account: Account, amount: int) -> bool:
+    """Freeze a part of an account, as holds do; False where less is available. In the account's scope."""
+    return run(*ledger.reservation(account=account, amount=amount)) == 1
+
+
+def unfreeze(*, account: Account, amount: int) -> None:
+    """Free what was frozen, as a hold that is void does. In the account's scope and a transaction."""
+    carry_out(ledger.planned_release(movements=[Movement(account=account, release=amount)]))
 
 
 def fill_wallet(tenant: Tenant, amount: int = 1000 * YUAN) -> None:

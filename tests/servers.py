@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, cast
 
 from django.db import connection
 
+from saas.local.ports import listens
+
 if TYPE_CHECKING:
     from django.db.backends.postgresql.base import DatabaseWrapper
 
@@ -47,9 +49,8 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is not None:
             message = f"the server ended with {process.returncode} before it listened: {process.args!r}"
             raise RuntimeError(message)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        if listens(port):
+            return
         time.sleep(0.05)
     message = f"nothing listens on {port} after {START_SECONDS} s"
     raise TimeoutError(message)

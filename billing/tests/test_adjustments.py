@@ -20,7 +20,7 @@ from billing.tests.conftest import Shop, open_shop
 from billing.tests.test_concurrency import together
 from tenants import scope
 from tenants.models import Membership
-from tests.factories import credit, host_of, make_staff
+from tests.factories import credit, freeze, host_of, make_staff, unfreeze
 
 
 def interrupt(shop: Shop, *, completion: int = 100, **fields: Any) -> Hold:
@@ -117,12 +117,12 @@ def test_a_tenant_whose_wallet_is_empty_has_the_shortfall_too(shop: Shop) -> Non
     with scope.tenant(shop.tenant.pk):
         wallet = ledger.tenant_accounts(tenant_id=shop.tenant.pk).wallet
         spare = wallet.available - 200
-        assert ledger.reserve(account=wallet, amount=spare)
+        assert freeze(account=wallet, amount=spare)
     adjust(shop, hold)
     assert shop.books()["shortfall:wholesale"] == (-1000, 0)
     with scope.tenant(shop.tenant.pk):
         assert UsageAdjustment.objects.values_list("wholesale_charge", "wholesale_shortfall").get() == (1200, 1000)
-        ledger.release(movements=[ledger.Movement(account=wallet, release=spare)])
+        unfreeze(account=wallet, amount=spare)
 
 
 def test_a_free_answer_differs_for_the_tenant_only(shop: Shop) -> None:

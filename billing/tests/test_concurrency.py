@@ -16,7 +16,7 @@ from billing.models import Hold, Transfer
 from billing.tests.conftest import Shop
 from tenants import scope
 from tenants.errors import ErrorCode, ProductError
-from tests.factories import credit, unique
+from tests.factories import credit, freeze, unfreeze, unique
 
 ResultT = TypeVar("ResultT")
 
@@ -75,12 +75,12 @@ def test_twenty_users_and_a_wallet_for_two(committed_shop: Shop) -> None:
     with scope.tenant(shop.tenant.pk):
         wallet = ledger.tenant_accounts(tenant_id=shop.tenant.pk).wallet
         spare = wallet.available - 2 * WHOLESALE - 1
-        assert ledger.reserve(account=wallet, amount=spare)
+        assert freeze(account=wallet, amount=spare)
     users = [shop.open_more() for _ in range(20)]
     jobs = [partial(attempt, shop, user_id=user.pk, free_per_day=1) for user in users]
     assert Counter(together(jobs)) == {"free": 2, "102 tenant_wallet_empty": 18}
     with scope.tenant(shop.tenant.pk):
-        ledger.release(movements=[ledger.Movement(account=wallet, release=spare)])
+        unfreeze(account=wallet, amount=spare)
     end_all(shop)
 
 

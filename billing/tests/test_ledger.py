@@ -10,7 +10,7 @@ from billing.ledger import Balances, LedgerError, Movement, RefConflictError
 from billing.models import Account, AccountKind, Entry, Transfer
 from billing.tests.conftest import Shop
 from tenants import scope
-from tests.factories import credit, make_reseller, make_tenant, make_user, unique
+from tests.factories import credit, freeze, make_reseller, make_tenant, make_user, unfreeze, unique
 
 
 def entries(transfer: Transfer) -> dict[tuple[str, str], int]:
@@ -156,22 +156,22 @@ def test_a_balance_never_falls_below_what_is_frozen(shop: Shop) -> None:
     credit(shop.user, 10)
     cash, clearing = accounts(shop)
     with scope.tenant(shop.tenant.pk):
-        assert ledger.reserve(account=cash, amount=4)
+        assert freeze(account=cash, amount=4)
     with pytest.raises(LedgerError, match="cannot take -7"):
         move(shop, Movement(account=cash, amount=-7), Movement(account=clearing, amount=7))
     move(shop, Movement(account=cash, amount=-7, release=1), Movement(account=clearing, amount=7), ref="with release")
     assert balances(shop) == Balances(cash=3, gift=0, pending=3)
     with scope.tenant(shop.tenant.pk), pytest.raises(LedgerError):
-        ledger.release(movements=[Movement(account=cash, release=4)])
+        unfreeze(account=cash, amount=4)
     with scope.tenant(shop.tenant.pk):
-        ledger.release(movements=[Movement(account=cash, release=3)])
+        unfreeze(account=cash, amount=3)
 
 
 def test_no_more_is_frozen_than_there_is(shop: Shop) -> None:
     credit(shop.user, 10)
     cash, _ = accounts(shop)
     with scope.tenant(shop.tenant.pk):
-        assert [ledger.reserve(account=cash, amount=amount) for amount in (6, 5, 4, 1, 0)] == [
+        assert [freeze(account=cash, amount=amount) for amount in (6, 5, 4, 1, 0)] == [
             True,
             False,
             True,
@@ -180,14 +180,14 @@ def test_no_more_is_frozen_than_there_is(shop: Shop) -> None:
         ]
         assert balances(shop) == Balances(cash=10, gift=0, pending=10)
         with pytest.raises(ValueError, match="negative"):
-            ledger.reserve(account=cash, amount=-1)
-        ledger.release(movements=[Movement(account=cash, release=10)])
+            freeze(account=cash, amount=-1)
+        unfreeze(account=cash, amount=10)
 
 
 def test_unfreezing_moves_no_money(shop: Shop) -> None:
     cash, _ = accounts(shop)
     with scope.tenant(shop.tenant.pk), pytest.raises(ValueError, match="by a transfer only"):
-        ledger.release(movements=[Movement(account=cash, amount=1)])
+        ledger.planned_release(movements=[Movement(account=cash, amount=1)])
 
 
 @given(st.lists(st.sampled_from(list(AccountKind)), unique=True))

@@ -21,7 +21,7 @@ from billing.tests.test_triggers import refused, run
 from tenants import scope
 from tenants.errors import ProductError
 from tenants.models import StaffUser
-from tests.factories import make_operator, make_partner
+from tests.factories import freeze, make_operator, make_partner, unfreeze
 
 HAS = 2500  # micro-yuan of free commission
 
@@ -227,7 +227,7 @@ def test_twenty_withdrawals_at_once_take_what_there_is(committed_grove: Grove) -
 def test_a_fault_after_the_withdrawal_leaves_nothing(grove: Grove) -> None:
     with scope.platform("test"), transaction.atomic():
         free = ledger.reseller_account(reseller_id=grove.child.pk, kind=AccountKind.RESELLER_AVAILABLE)
-        assert ledger.reserve(account=free, amount=HAS)
+        assert freeze(account=free, amount=HAS)
         assert refusal(grove, 1000).type == "withdrawal_beyond_balance"
-        ledger.release(movements=[ledger.Movement(account=free, release=HAS)])
+        unfreeze(account=free, amount=HAS)
     assert Withdrawal.objects.filter(reseller=grove.child).count() == 0

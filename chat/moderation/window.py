@@ -173,7 +173,7 @@ class Window:
             first, last = max(span.start, start) - start, min(span.end, held.text_end) - start
             if first < last:
                 masked = text[:first] + MASK * (last - first) + text[last:]
-                held.delta = replace(held.delta, text=masked, raw=self._chunk_of(masked))
+                held.delta = replace(held.delta, text=masked, thought="", raw=self._chunk_of(masked))
 
     def _drop_hidden(self, span: Span) -> None:
         """Leave out the chunks of reasoning or tool calls that hold a hit: asterisks have no place there."""
@@ -181,7 +181,7 @@ class Window:
             start = held.hidden_end - len(held.delta.hidden)
             if max(span.start, start) < min(span.end, held.hidden_end):
                 text = held.delta.text
-                held.delta = replace(held.delta, hidden="", raw=self._chunk_of(text) if text else b"")
+                held.delta = replace(held.delta, hidden="", thought="", raw=self._chunk_of(text) if text else b"")
 
     def _release(self) -> list[Delta]:
         released: list[Delta] = []

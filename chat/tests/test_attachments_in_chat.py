@@ -1,16 +1,18 @@
 """Attachments through a chat: what a model is given, what is held and charged, what is the same question."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from pytest_django import DjangoAssertNumQueries
+from django.db import connections, transaction
+from pytest_django import DjangoAssertNumQueries, Settings
 
 from billing import audit
 from billing.holds import Usage
-from chat import context
+from chat import attachments, context
 from chat.models import Attachment, Conversation
 from chat.moderation.models import ModerationSettings, ModerationWord
 from chat.tests.files import attach, picture
@@ -22,6 +24,7 @@ from chat.tests.test_socket import text_of as text_on
 from chat.turn import AlreadyAskedError, Ask, Outcome, Turn, close_turn, open_turn
 from tenants import scope
 from tenants.errors import ProductError
+from tenants.table import Query, fetch, one_at_a_time
 from tests.clients.raw import Reply
 from tests.clients.raw import ask as ask_over_http
 from tests.doubles.moderations import ModerationsDouble
@@ -268,7 +271,42 @@ def test_two_questions_at_once_do_not_both_have_it(shop: Shop) -> None:
     assert (where(shop), len(shop.holds()), message.attachments) == ({mine: message.pk}, 1, [mine])
 
 
+def test_a_picture_that_is_erased_while_it_is_asked_of_again_is_not_there(shop: Shop, settings: Settings) -> None:
+    settings.MAX_ANSWERS_PER_USER = 9
+    turn, refused = answer(ask(shop, "x", image(shop))), list[Any]()
+
+    def again() -> None:
+        try:
+            refused.append(refusal(shop, "", regenerate=str(turn.message_id)))
+        finally:
+            connections.close_all()
+
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = %(user)s"
+    asking = threading.Thread(target=again)
+    with scope.tenant(shop.tenant.pk), transaction.atomic():
+        fetch(one_at_a_time("chat_message_running", shop.alice.user.pk))
+        asking.start()
+        while not fetch(Query(waiting, {"user": shop.alice.user.pk}, lambda rows: rows[0][0])):
+            time.sleep(0.01)
+        attachments.forget_of(turn.message_id)
+    asking.join()
+    assert refused == [NOT_THERE]
+    assert len(shop.messages()) == 1
+
+
 # --- what stands before a question ---
+
+
+def test_an_earlier_picture_that_is_erased_meanwhile_is_left_out(shop: Shop) -> None:
+    ids = image(shop), image(shop, GREEN, name="b.png")
+    with scope.tenant(shop.tenant.pk):
+        parts = [attachments.picture_part(file) for file in attachments.find_for(user_id=shop.alice.user.pk, ids=ids)]
+        Attachment.objects.filter(pk=ids[0]).delete()
+        said: dict[str, Any] = {"role": "user", "content": [{"type": "text", "text": "what is this?"}, *parts]}
+        prompt = [said, {"role": "assistant", "content": "two"}, {"role": "user", "content": "and now?"}]
+        attachments.with_pictures(prompt)
+    [text, left] = prompt[0]["content"]
+    assert (text["text"], left["image_url"]["url"][:23]) == ("what is this?", "data:image/jpeg;base64,")
 
 
 def test_earlier_pictures_are_seen_by_models_that_see(shop: Shop, chat_port: int) -> None:

@@ -35,7 +35,7 @@ def chunk(text: str) -> bytes:
 
 
 def delta(text: str, hidden: str = "") -> Delta:
-    return Delta(text=text, raw=chunk(text or f"({hidden})"), output=True, hidden=hidden)
+    return Delta(text=text, raw=chunk(text or f"({hidden})"), output=True, hidden=hidden, thought=hidden)
 
 
 def shown(parts: list[str], found_by: Lists = LISTS) -> tuple[list[str], bool]:
@@ -107,7 +107,11 @@ def test_reasoning_is_watched_too_and_masked_by_leaving_it_out() -> None:
     assert [(one.text, one.raw) for one in out] == [("好", chunk("好"))]
     mixed = Window(LISTS, chunk_of=chunk)
     out = mixed.take([delta("好", "屏蔽词。")], now=0.0) + mixed.end()
-    assert [(one.text, one.raw, one.hidden) for one in out] == [("好", chunk("好"), "")]
+    assert [(one.text, one.raw, one.hidden, one.thought) for one in out] == [("好", chunk("好"), "", "")]
+    # Reasoning that came with a masked text goes out with neither: a chunk of ours has none.
+    masked = Window(LISTS, chunk_of=chunk)
+    out = masked.take([delta("屏蔽词。", "想")], now=0.0) + masked.end()
+    assert [(one.raw, one.thought) for one in out] == [(chunk("***。"), "")]
     blocked = Window(LISTS, chunk_of=chunk)
     assert blocked.take([delta("", "大麻的")], now=0.0) == []
     assert blocked.blocked

@@ -73,6 +73,14 @@ def test_it_is_in_the_history_the_files_and_the_archive(shop: Shop, chat_port: i
     assert archive["conversations"][0]["messages"][0]["answer"]["reasoning"] == thought
 
 
+def test_what_a_tool_is_called_with_is_none_of_it(shop: Shop, chat_port: int) -> None:
+    shop.offer("tools", slug="tools")
+    reply = ask(chat_port, shop.host, {"message": "the weather?", "model": "tools"}, token=shop.alice.token)
+    assert b'"city' in reply.body
+    [message] = shop.messages()
+    assert (message.state, message.reasoning) == (Message.State.DONE, "")
+
+
 def test_no_model_is_told_what_it_thought_before(shop: Shop) -> None:
     first = begun(shop)
     close_turn(first, outcome("the secret thought"))
@@ -92,11 +100,11 @@ def test_as_much_is_kept_as_people_read(shop: Shop) -> None:
 def test_a_process_that_dies_leaves_it(shop: Shop) -> None:
     turn = begun(shop)
     quantities = Quantities(prompt=9, completion=3)
-    for reasoning, text in (("hm", ""), ("hmm", ""), ("hmm, never written again", "yes")):
+    for reasoning, text in (("hm", ""), ("hmm", ""), ("hmm, and on", "yes")):
         so_far = Checkpoint(turn=turn, outcome=outcome(reasoning, text), quantities=quantities)
         assert checkpoint_turns([so_far]) == {}
     [message] = shop.messages()
-    assert (message.reasoning, message.answer) == ("hmm", "yes")
+    assert (message.reasoning, message.answer) == ("hmm, and on", "yes")
 
 
 def test_nothing_is_kept_of_what_is_not_charged(shop: Shop) -> None:

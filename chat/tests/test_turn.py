@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ from pytest_django import DjangoAssertNumQueries
 
 from billing import holds
 from billing.holds import Usage
+from billing.tests.test_concurrency import together
 from chat.events import FailureKind
+from chat.findings import Place, find
 from chat.generation import Generation
 from chat.models import Conversation, Message, Role
 from chat.turn import AlreadyAskedError, Ask, Outcome, Turn, close_turn, dispatch_turn, open_turn
@@ -132,6 +135,25 @@ def test_a_conversation_goes_on_where_it_was_last_or_where_it_is_told(shop: Shop
     assert contents(root) == ["anew"]
     with scope.tenant(shop.tenant.pk):
         assert Message.objects.get(pk=root.message_id).parent_id is None
+
+
+def test_questions_asked_at_once_follow_one_another(shop: Shop) -> None:
+    first = ask(shop, "one")
+    answer(first, "1")
+    conversation = str(first.conversation_id)
+    with scope.tenant(shop.tenant.pk):
+        before, _beside = find(Place(model="m", conversation=conversation), tenant_id=shop.tenant.pk)
+        asked = Ask(message="at once", model="m", conversation=conversation)
+        turns = [
+            open_turn(tenant=shop.tenant, user=shop.alice.user, ask=asked, language="en", findings=before)
+            for _ in range(2)
+        ]
+    assert [contents(turn) for turn in turns] == [["one", "1", "at once"]] * 2
+    together([partial(ask, shop, "more", conversation=conversation) for _ in range(6)])
+    rows = shop.messages()
+    # A chain, in the order of time.
+    assert [row.parent_id for row in rows] == [None, *(row.id for row in rows[:-1])]
+    assert [row.id for row in rows[:3]] == [first.message_id, *(turn.message_id for turn in turns)]
 
 
 def test_what_replaces_a_message_goes_to_its_model_unless_another_is_named(shop: Shop) -> None:

@@ -151,6 +151,7 @@ def test_an_answer_with_a_tool_becomes_openais_chunks() -> None:
 
     assert text_of(events) == "Okay, 查天气:"
     assert "".join(event.hidden for event in events if isinstance(event, Delta)) == 'get_weather{"location": "Paris"}'
+    assert [event.thought for event in events if isinstance(event, Delta) and event.thought] == []
     assert events[-2:] == [Usage(prompt=592, cached=100, completion=89), Done("tool_calls")]
     calls = [choice["delta"]["tool_calls"][0] for choice in chunks_of(events) if "tool_calls" in choice["delta"]]
     assert calls == [
@@ -176,6 +177,7 @@ def test_thoughts_are_metered_and_are_not_the_answer() -> None:
     ]
     assert [event.output for event in events if isinstance(event, Delta)] == [False, True, True, False]
     assert [event.hidden for event in events if isinstance(event, Delta)] == ["", "Let me solve this", "", ""]
+    assert [event.thought for event in events if isinstance(event, Delta)] == ["", "Let me solve this", "", ""]
     assert events[-2:] == [Usage(prompt=31, cached=0, completion=12), Done("length")]
 
 

@@ -204,6 +204,15 @@ def test_hidden_output_is_metered() -> None:
     assert hidden_of(parse(load_recording("comments").body)) == "Thinking hard"
 
 
+def test_reasoning_is_told_apart_from_calls() -> None:
+    both = {"reasoning_content": "A tool", "tool_calls": [{"function": {"name": "weather", "arguments": "{}"}}]}
+    [delta] = AnswerParser().feed(f"data: {json.dumps({'choices': [{'delta': both}]})}\n\n".encode())
+    assert isinstance(delta, Delta)
+    assert (delta.hidden, delta.thought) == ("A toolweather{}", "A tool")
+    thoughts = [event.thought for event in parse(load_recording("reasoning").body) if isinstance(event, Delta)]
+    assert "".join(thoughts) == "用户想要比较 9.11 和 9.8"
+
+
 def test_output_begins_with_content_and_not_with_the_role() -> None:
     deltas = [event for event in parse(load_recording("no-usage").body) if isinstance(event, Delta)]
 

@@ -208,7 +208,7 @@ class AnthropicParser:
             name = mend(as_text(block.get("name")))
             function = {"name": name, "arguments": ""}
             call = {"index": number, "id": block.get("id"), "type": "function", "function": function}
-            self._append({"tool_calls": [call]}, events, hidden=name or "tool")
+            self._append({"tool_calls": [call]}, events, called=name or "tool")
         elif text := mend(as_text(block.get("text"))):
             self._append({"content": text}, events, text=text)
 
@@ -217,10 +217,10 @@ class AnthropicParser:
             case "text_delta" if text := mend(as_text(delta.get("text"))):
                 self._append({"content": text}, events, text=text)
             case "thinking_delta" if thought := mend(as_text(delta.get("thinking"))):
-                self._append({"reasoning_content": thought}, events, hidden=thought)
+                self._append({"reasoning_content": thought}, events, thought=thought)
             case "input_json_delta" if part := mend(as_text(delta.get("partial_json"))):
                 call = {"index": self._tools.get(index, 0), "function": {"arguments": part}}
-                self._append({"tool_calls": [call]}, events, hidden=part)
+                self._append({"tool_calls": [call]}, events, called=part)
 
     def _read_message_delta(self, event: dict[str, Any], events: list[Event]) -> None:
         if reason := as_text(as_dict(event.get("delta")).get("stop_reason")):
@@ -229,9 +229,11 @@ class AnthropicParser:
         if (usage := self._count(event)) is not None:
             events.append(usage)
 
-    def _append(self, delta: dict[str, Any], events: list[Event], *, text: str = "", hidden: str = "") -> None:
+    def _append(
+        self, delta: dict[str, Any], events: list[Event], *, text: str = "", thought: str = "", called: str = ""
+    ) -> None:
         self._has_output = True
-        events.append(Delta(text, self._chunk(delta), output=True, hidden=hidden))
+        events.append(Delta(text, self._chunk(delta), output=True, hidden=thought or called, thought=thought))
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}

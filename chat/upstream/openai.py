@@ -142,12 +142,12 @@ class AnswerParser:
     def _delta(self, raw: bytes, delta: dict[str, Any]) -> Delta:
         shown = as_text(delta.get("content"))
         shown += as_text(delta.get("refusal"))
-        hidden = as_text(delta.get("reasoning_content")) or as_text(delta.get("reasoning"))
+        thought = hidden = mend(as_text(delta.get("reasoning_content")) or as_text(delta.get("reasoning")))
         if "tool_calls" in delta or "function_call" in delta:
-            hidden += _calls(delta.get("tool_calls")) + _calls([{"function": delta.get("function_call")}])
+            hidden += mend(_calls(delta.get("tool_calls")) + _calls([{"function": delta.get("function_call")}]))
         output = bool(shown or hidden)
         self._has_output |= output
-        return Delta(self._whole_characters(shown), raw, output, mend(hidden))
+        return Delta(self._whole_characters(shown), raw, output, hidden, thought)
 
     def _whole_characters(self, text: str) -> str:
         """Return `text` behind the half pair kept from before, and keep a half pair at its end."""

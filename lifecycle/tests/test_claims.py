@@ -14,9 +14,9 @@ from django.utils import timezone, translation
 from pytest_django import Settings
 
 from billing.tests.test_concurrency import together
-from lifecycle import checks, claims, opening
+from lifecycle import checks, claims, erasure, opening
 from lifecycle.addresses import own_host, spoken, typed_host
-from lifecycle.models import Check, DomainClaim, TenantEvent
+from lifecycle.models import Check, DomainClaim, TenantDeletion, TenantEvent
 from lifecycle.tests.conftest import make_template
 from tenants import noticeboard, resolve, scope
 from tenants.errors import ProductError
@@ -182,6 +182,41 @@ def test_a_text_where_the_name_leads_to_is_no_proof(dns: NameServer) -> None:
     assert hosts(tenant) == [host_of(tenant)]
 
 
+def delete(tenant: Tenant) -> None:
+    erasure.ask(tenant_id=tenant.pk, reason="closed", actor="o")
+    with scope.tenant(tenant.pk):
+        TenantDeletion.objects.update(due_at=timezone.now())
+    erasure.erase(tenant_id=tenant.pk, actor="o")
+
+
+@db
+def test_a_record_that_leads_to_a_deleted_tenant_proves_nothing_for_whoever_comes_after(dns: NameServer) -> None:
+    gone, host = make_customer(), f"{unique('chat')}.example.net"
+    once_theirs = host_of(gone)
+    dns.set("CNAME", host, once_theirs)
+    delete(gone)
+    # Its slug is nobody's any more, ever.
+    application = opening.Application(name="Next", slug=gone.slug, template=make_template().slug)
+    with pytest.raises(ProductError) as refused:
+        opening.open_for(application=application, reseller=make_reseller(), actor="test")
+    assert (refused.value.type, refused.value.facts["fields"]) == ("tenant_unfit", ["slug"])
+    operator = Client(headers={"host": "localhost", "accept-language": "en"})
+    operator.force_login(make_operator())
+    renamed = {"slug": unique("renamed"), "name": "x", "timezone": "UTC", "language": "en", "on_disconnect": "stop"}
+    assert operator.post(f"/platform/tenants/tenant/{gone.pk}/change/", renamed).status_code == 302
+    assert Tenant.objects.values_list("slug", "name").get(pk=gone.pk) == (gone.slug, "x")
+    # Its subdomain, where the operator gives it away, serves the next one, who has no target but its own.
+    heir, bare = make_customer(), make_tenant()
+    rows = {tenant: claim(tenant, host) for tenant in (heir, bare)}
+    for tenant, first in ((heir, "CNAME"), (bare, "TXT")):
+        with scope.platform("the operator's hand"):
+            Domain.objects.filter(host=once_theirs).delete()
+            Domain.objects.create(tenant=tenant, host=once_theirs)
+        assert claims.records(rows[tenant])[0].kind == first
+        assert (serves(once_theirs), claims.look(rows[tenant], actor="test").is_proven) == (tenant.slug, False)
+    assert (hosts(heir), waiting(heir)) == ([host_of(heir)], [host])
+
+
 @db
 def test_name_servers_that_are_away_are_named_as_such(dns: NameServer) -> None:
     tenant = make_customer()
@@ -191,6 +226,38 @@ def test_name_servers_that_are_away_are_named_as_such(dns: NameServer) -> None:
     dns.rcode, dns.is_silent = 0, True
     assert claims.look(row, actor="test").word == "claim_dns_away"
     assert waiting(tenant) == [row.host]
+
+
+@db
+def test_a_page_waits_for_name_servers_no_longer_than_it_has_time(dns: NameServer) -> None:
+    tenant = make_customer()
+    rows = [claim(tenant, f"{unique('chat')}.example.net") for _ in range(3)]
+    with scope.tenant(tenant.pk):
+        DomainClaim.objects.update(watched_until=timezone.now())
+    dns.is_silent = True
+    silent = claims.look_at_waiting(tenant=tenant, actor="test", within=0.3)
+    # The first one's answer did not come in time, the others were not asked for.
+    assert [look.word for look in silent] == ["claim_not_looked"] * 3
+    with scope.tenant(tenant.pk):
+        kept = DomainClaim.objects.order_by("pk")
+        assert [(row.word, row.checked_at is None) for row in kept] == [
+            ("claim_not_looked", False),
+            ("", True),
+            ("", True),
+        ]
+        assert all(row.watched_until > timezone.now() for row in kept)
+    with translation.override("en"):
+        assert str(silent[1]) == (
+            f"{rows[1].host} was not looked up yet: its name servers take long. It is looked at again within minutes."
+        )
+    dns.is_silent = False
+    for row in rows:
+        dns.set("CNAME", row.host, host_of(tenant))
+    # Those that had to wait come first.
+    assert [look.facts["host"] for look in claims.look_at_waiting(tenant=tenant, actor="test", within=30)] == [
+        row.host for row in (*rows[1:], rows[0])
+    ]
+    assert waiting(tenant) == []
 
 
 @db

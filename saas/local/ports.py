@@ -23,6 +23,12 @@ def is_free(port: int) -> bool:
         return True
 
 
+def listens(port: int) -> bool:
+    """Tell whether a server takes connections on the port now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
 def free_port() -> int:
     """Return a port that the system says is free."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:

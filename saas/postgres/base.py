@@ -32,6 +32,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
             connection = super().get_new_connection(conn_params)
         return connection
 
+    def _configure_connection(self, connection: Any) -> bool:
+        # The pool's, of one that it has just made: that is there.
+        _used[connection] = time.monotonic()
+        return bool(super()._configure_connection(connection))  # type: ignore[misc]  # the stubs leave it out
+
     def _close(self) -> None:
         if self.pool and self.connection is not None:
             _used[self.connection] = time.monotonic()

@@ -44,6 +44,14 @@ def test_a_pooled_connection_is_used_again_without_asking(monkeypatch: pytest.Mo
 
 
 @pytest.mark.usefixtures("pooled")
+def test_one_that_was_just_made_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(ConnectionPool, "check_connection", asked.append)
+    assert process_id() > 0
+    assert asked == []
+
+
+@pytest.mark.usefixtures("pooled")
 def test_a_connection_that_its_server_ended_is_replaced() -> None:
     first = process_id()
     connection.close()

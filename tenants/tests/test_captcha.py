@@ -99,6 +99,20 @@ def test_a_device_can_work_instead_once(tenant: Tenant) -> None:
 
 
 @pytest.mark.usefixtures("work")
+def test_a_log_in_with_it_is_one_try(tenant: Tenant, settings: Settings) -> None:
+    settings.LOGIN_TRIES = 4
+    assert [guess(tenant) for _ in range(3)] == ["wrong_password"] * 3
+
+    def work_of() -> Any:
+        return Visitor(tenant).post("login", identifier="alice", password=WRONG).json()["challenge"]
+
+    answers = [solved(work_of()) for _ in range(2)]
+    assert guess(tenant, WRONG, answers[0]) == "wrong_password"
+    # Who has no tries left is not helped by more work, done or made up.
+    assert [guess(tenant, PASSWORD, answer) for answer in (answers[1], "made-up")] == ["too_many_tries"] * 2
+
+
+@pytest.mark.usefixtures("work")
 @pytest.mark.parametrize(
     "changes",
     [

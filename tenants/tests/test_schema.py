@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from django.apps import apps
 from django.db import IntegrityError, connection, transaction
+from django.db.migrations import AddField, CreateModel
+from django.db.migrations.loader import MigrationLoader
 
 from tenants.models import PlatformMembership, Reseller, Tenant
 from tenants.scope import TenantOrPlatformOwned, TenantOwned
@@ -21,6 +23,13 @@ COMPOSITE_KEYS = """
               JOIN pg_attribute ON attrelid = confrelid AND attnum = number)
       FROM pg_constraint JOIN pg_class child ON child.oid = conrelid JOIN pg_class parent ON parent.oid = confrelid
      WHERE contype = 'f' AND cardinality(conkey) = 2 AND convalidated
+"""
+
+# The last migrations that nobody ran beside the code before them.
+LAST_OF_THE_BEGINNING = {"tenants": "0013", "billing": "0017", "chat": "0010", "lifecycle": "0003"}
+WITHOUT_DEFAULT = """
+    SELECT table_name::text, column_name::text FROM information_schema.columns
+     WHERE table_schema = 'public' AND is_nullable = 'NO' AND column_default IS NULL AND is_identity = 'NO'
 """
 
 
@@ -64,6 +73,29 @@ def test_every_unique_rule_of_a_tenants_row_begins_with_the_tenant() -> None:
         "tenants.Domain.host",
         "tenants.MiniProgram.app_id",
     }
+
+
+def _columns_younger_than_their_table() -> Iterator[tuple[str, str]]:
+    """Every column that a migration of ours has added to a table which there was: table, column."""
+    for (app, name), migration in MigrationLoader(None).disk_migrations.items():
+        if name[:4] <= LAST_OF_THE_BEGINNING.get(app, "9999"):
+            continue
+        made = {step.name.lower() for step in migration.operations if isinstance(step, CreateModel)}
+        for step in migration.operations:
+            if isinstance(step, AddField) and step.model_name.lower() not in made:
+                field = step.field.clone()
+                field.set_attributes_from_name(step.name)
+                yield f"{app}_{step.model_name.lower()}", str(field.column)
+
+
+def test_code_that_does_not_know_a_column_can_write_its_row() -> None:
+    """The web process before this one runs for a while beside it (docs/deployment.md), after `migrate`."""
+    younger = set(_columns_younger_than_their_table())
+    with connection.cursor() as cursor:
+        cursor.execute(WITHOUT_DEFAULT)
+        wanted_by_the_database = set(cursor.fetchall())
+    assert {("chat_message", "attachments"), ("chat_message", "reasoning")} - younger == set()
+    assert younger & wanted_by_the_database == set()
 
 
 def test_resellers_have_two_levels() -> None:

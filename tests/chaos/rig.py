@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from typing import Any, Self
 
 from saas.local.environment import key_files
 from saas.local.folders import database_account
-from saas.local.ports import free_port
+from saas.local.ports import free_port, listens
 from saas.local.postgres import Postgres, find_programs, programs_for
 from saas.local.processes import Service, start, stop, wait_until
 from saas.local.valkey import Valkey, find_program
@@ -146,7 +145,7 @@ class Rig:
     def _ready(self, name: str) -> Callable[[], bool]:
         ports = {"web": self.web_port, "upstream": self.upstream_port}
         if name in ports:
-            return lambda: _listens(ports[name])
+            return lambda: listens(ports[name])
         return {"postgres": self._postgres.is_ready, "valkey": self._valkey.is_ready}.get(name, lambda: True)
 
     def execute(self, statement: str) -> None:
@@ -174,11 +173,6 @@ class Rig:
 
         with redis.Redis.from_url(self._valkey.url) as client:
             client.flushall()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager

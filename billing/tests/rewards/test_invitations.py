@@ -17,7 +17,7 @@ from billing.tests.rewards.conftest import Farm, open_farm
 from billing.tests.test_concurrency import together
 from tenants import scope
 from tenants.models import EndUser
-from tests.factories import YUAN, credit, make_codes
+from tests.factories import YUAN, credit, freeze, make_codes, unfreeze
 
 GIVEN = [("inviter", "given", ""), ("invitee", "given", "")]
 
@@ -268,12 +268,12 @@ def test_what_is_frozen_is_not_taken(farm: Farm) -> None:
     farm.sweep()
     with scope.tenant(farm.tenant.pk):
         gift = ledger.lock_user_accounts(tenant_id=farm.tenant.pk, user_id=farm.user.pk).gift
-        assert ledger.reserve(account=gift, amount=YUAN)
+        assert freeze(account=gift, amount=YUAN)
     farm.refund(invitee, ref)
     farm.sweep()
     assert (farm.balance(farm.user), farm.owed()) == (Balances(cash=0, gift=YUAN, pending=YUAN), YUAN)
     with scope.tenant(farm.tenant.pk):
-        ledger.release(movements=[ledger.Movement(account=gift, release=YUAN)])
+        unfreeze(account=gift, amount=YUAN)
 
 
 def test_the_refund_of_a_later_payment_takes_nothing_back(farm: Farm) -> None:
