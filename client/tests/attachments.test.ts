@@ -178,6 +178,23 @@ describe('what is attached', () => {
     expect(brand.front.models.length).toBe(2)
   })
 
+  it('is bounded as the server says', async () => {
+    const { attachments, brand, chat } = await stores()
+    brand.front.attachments = { per_message: 2, file_bytes: 2000 }
+    expect(attachments.add([picked('large.md', { size: 2001 })])).toContain('large.md')
+    expect(attachments.add(['1', '2', '3'].map((name) => picked(`${name}.md`)))).toContain('2')
+    accept(0)
+    accept(1)
+    await vi.waitFor(() => expect(attachments.isReady.value).toBe(true))
+    brand.front.attachments.per_message = 1
+    expect([attachments.isTooMany.value, attachments.isReady.value]).toEqual([true, false])
+    chat.send('x')
+    expect([bodies, attachments.items.value.length]).toEqual([[], 2])
+    attachments.remove(attachments.items.value[0] as never)
+    chat.send('x')
+    expect(bodies.length).toBe(1)
+  })
+
   it('holds the question back where the model was changed to one that takes no pictures', async () => {
     const { attachments, chat } = await stores()
     const { choice } = await import('@/stores/brand')

@@ -4,15 +4,11 @@ import { computed, markRaw, reactive, ref } from 'vue'
 import * as api from '@/api/chat'
 import { Refused } from '@/api/client'
 import { type Picked, renewed } from '@/transport/platform'
-import { model } from './brand'
+import { brand, model } from './brand'
 import { t } from './look'
 import { give } from './pictures'
 import { names, randomId, recall, remember } from './storage'
 import { isLoggedIn, isOwn, own } from './user'
-
-/** What the server takes with one message, and of one file. */
-export const MOST_FILES = 4
-const MOST_BYTES = 8 * 1024 * 1024
 
 export interface Item {
   key: string
@@ -40,9 +36,14 @@ const origins = new Map<string, Picked>()
 export const items = computed<Item[]>(() => lists.get(own(here.value)) ?? [])
 export const isUploading = computed(() => items.value.some(({ state }) => state === 'sending' || state === 'waiting'))
 export const hasFailed = computed(() => items.value.some(({ state }) => state === 'failed'))
+/** How many files the server takes with one message. */
+export const mostFiles = computed(() => brand.front.attachments.per_message)
+/** More than it takes: a question came back with its files to others, or the limit was changed. */
+export const isTooMany = computed(() => items.value.length > mostFiles.value)
+export const tooMany = (): string => t('tooManyFiles', { count: String(mostFiles.value) })
 /** Pictures for a model that takes none. */
 export const isBlind = computed(() => model.value?.images === false && items.value.some(({ kind }) => kind === 'image'))
-export const isReady = computed(() => items.value.every(({ state }) => state === 'kept') && !isBlind.value)
+export const isReady = computed(() => items.value.every(({ state }) => state === 'kept') && !isBlind.value && !isTooMany.value)
 
 /** Shows what waits in another place. */
 export function turnTo(place: string): void {
@@ -71,8 +72,8 @@ export function add(chosen: readonly Picked[]): string {
   let told = ''
   const list = lists.get(own(here.value)) ?? []
   for (const picked of chosen) {
-    if (list.length >= MOST_FILES) told = t('tooManyFiles', { count: String(MOST_FILES) })
-    else if (picked.size > MOST_BYTES) told = t('fileTooLarge', { name: picked.name })
+    if (list.length >= mostFiles.value) told = tooMany()
+    else if (picked.size > brand.front.attachments.file_bytes) told = t('fileTooLarge', { name: picked.name })
     else if (picked.isImage && model.value?.images === false) told = t('imagesNotTaken')
     else {
       list.push({
