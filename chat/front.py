@@ -36,7 +36,7 @@ class AttachmentLimits(Schema):
 
 
 class FrontOut(BrandOut):
-    """A tenant's brand, the label of everything generated, the default assistant's suggestions, the models, and limits."""
+    """A tenant's brand, the label of everything generated, the default assistant's suggestions, models and limits."""
 
     label: str
     suggestions: list[str]

@@ -142,6 +142,33 @@ describe('what is attached', () => {
     expect(attachments.items.value).toEqual([])
   })
 
+  it('needs no words beside it', async () => {
+    const { attachments, chat } = await stores()
+    chat.send(' ')
+    attachments.add([picked('a.png')])
+    chat.send('')
+    expect(bodies).toEqual([])
+    const id = accept(0)
+    await vi.waitFor(() => expect(attachments.isReady.value).toBe(true))
+    chat.send(' ')
+    expect(bodies).toMatchObject([{ message: '', attachments: [id] }])
+    begun('c-7')
+    await vi.waitFor(() => expect(chat.chat.id).toBe('c-7'))
+    expect(chat.chat.title).toBe('Picture')
+  })
+
+  it('comes back without words, to what is typed', async () => {
+    const { attachments, chat } = await stores()
+    attachments.add([picked('a.png')])
+    const id = accept(0)
+    await vi.waitFor(() => expect(attachments.isReady.value).toBe(true))
+    chat.send()
+    chat.keepDraft('typed')
+    refuse(-1)
+    await vi.waitFor(() => expect(chat.chat.live).toBe(undefined))
+    expect([chat.chat.draft, attachments.items.value.map(({ kept: known }) => known?.id)]).toEqual(['typed', [id]])
+  })
+
   it('is no part of a question without any', async () => {
     const { chat } = await stores()
     chat.send('hello')

@@ -41,6 +41,8 @@ export const mostFiles = computed(() => brand.front.attachments.per_message)
 /** More than it takes: a question came back with its files to others, or the limit was changed. */
 export const isTooMany = computed(() => items.value.length > mostFiles.value)
 export const tooMany = (): string => t('tooManyFiles', { count: String(mostFiles.value) })
+/** Whether there is anything: then a question needs no words. */
+export const hasSome = computed(() => items.value.length > 0)
 /** Pictures for a model that takes none. */
 export const isBlind = computed(() => model.value?.images === false && items.value.some(({ kind }) => kind === 'image'))
 export const isReady = computed(() => items.value.every(({ state }) => state === 'kept') && !isBlind.value && !isTooMany.value)

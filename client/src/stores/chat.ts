@@ -219,7 +219,7 @@ export function comeBack(): void {
 /** Asks what is in the composer: a new question, or one in place of another. */
 export function send(text = chat.draft): void {
   const question = text.trim()
-  if (question === '' || isBusy.value) return
+  if ((question === '' && !attachments.hasSome.value) || isBusy.value) return
   const { editing } = chat
   if (!isLoggedIn.value) {
     refused(question, refusalOf({ code: NOT_LOGGED_IN, type: 'login_required' }), false)
@@ -301,7 +301,7 @@ function begin(
       // What was typed meanwhile goes on here, and is not met again in the next new conversation.
       remember(draftOf('new'), '')
       remember(draftOf(chat.id), draft)
-      chat.title = question.slice(0, 40)
+      chat.title = titleOf(question, files)
       void refreshHistory().catch(() => undefined)
     }
     if (chat.live?.isStopping && latest.messageId !== '') void tellStop(latest.messageId)
@@ -329,6 +329,12 @@ function begin(
     },
   })
   session = mine
+}
+
+/** As the server calls it. */
+function titleOf(question: string, [file]: api.Attachment[]): string {
+  const name = file?.kind === 'image' ? t('picture') : (file?.name ?? '')
+  return (question || name).slice(0, 40)
 }
 
 async function finish(question: string, answer: Answer): Promise<void> {
