@@ -361,7 +361,7 @@ def test_a_conversation_that_begins_with_files_alone_is_called_after_them(shop: 
         with scope.tenant(shop.tenant.pk):
             asked = Ask(attachments=ids)
             turn = open_turn(tenant=shop.tenant, user=shop.alice.user, ask=asked, language=language)
-            return Conversation.objects.get(pk=turn.conversation_id).title
+            return Conversation.objects.get(pk=str(turn.conversation_id)).title
 
     notes = text(shop, name="a plan for the whole of the year that begins in January.md")
     with translation.override(language):

@@ -149,8 +149,8 @@ def test_what_is_attached_needs_no_words(message: str | None, place: dict[str, s
     for named in ([str(file)], str(file)):
         asked = read_parameters({"message": message, "attachments": named, **place}).ask
         assert (asked.message, asked.attachments) == ("", (file,))
-    for none in ([], "", "[]"):
-        assert refusal(message=message, attachments=none) == (10001, "message_missing", "message")
+    for nothing in (list[str](), "", "[]"):
+        assert refusal(message=message, attachments=nothing) == (10001, "message_missing", "message")
 
 
 @pytest.mark.parametrize(("first", "second"), [("parent", "regenerate"), ("parent", "edit"), ("regenerate", "edit")])
