@@ -3,26 +3,42 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from django.http import HttpRequest
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from ninja import Router, Schema
 from pydantic import Field
 
 from billing import bonuses, rewards
 from billing.origins import Origin, origin_of
-from tenants import throttle
+from tenants import mini_codes, throttle
 from tenants.api import Amount, Envelope, Text, address_of, current_tenant, ok, signed_in, user_of
+from tenants.login import find_program
 from tenants.models import EndUser
+from tenants.wechat import client_for
 
 router = Router(tags=["rewards"], auth=signed_in)
 
-# Codes tried by a user in an hour, ten times that from an address; looks at one's invitations; tickets and claims.
+# Codes tried by a user in an hour, ten times that from an address; looks at one's invitations, and pictures of one's
+# code; tickets and claims.
 INVITATIONS_PER_HOUR = 10
 LOOKS_PER_HOUR = 240
+PICTURES_PER_HOUR = 60
 TICKETS_PER_HOUR = 60
 HOUR = 60 * 60
 
 DeviceId = Annotated[Text, Field(max_length=128)]
+AppId = Annotated[Text, Field(max_length=32)]
+_PICTURE: dict[str, Any] = {
+    "responses": {
+        200: {
+            "description": "OK",
+            "content": {
+                kind: {"schema": {"type": "string", "format": "binary"}} for kind in ("image/jpeg", "image/png")
+            },
+        }
+    }
+}
 
 
 class SignInIn(Schema):
@@ -150,6 +166,22 @@ def invitation(request: HttpRequest, device_id: DeviceId = "") -> Any:
             ],
         }
     )
+
+
+@router.get("/invitation/mini-program-code", openapi_extra=_PICTURE)
+def invitation_picture(request: HttpRequest, appid: AppId = "") -> HttpResponse:
+    """Return the mini-program's own code, as WeChat draws it: whoever scans it comes with one's invitation."""
+    user = user_of(request)
+    _count(request, "invitation_picture", PICTURES_PER_HOUR)
+    if not rewards.rules_of(tenant_id=user.tenant_id).offers_invitations:
+        raise rewards.not_offered()
+    program = find_program(tenant=current_tenant(request), app_id=appid or None)
+    code = rewards.code_of(user=user)
+    picture = mini_codes.picture_of(program, client_for(settings.WECHAT_API_URL), scene=code)
+    response = HttpResponse(picture, content_type="image/png" if picture.startswith(b"\x89") else "image/jpeg")
+    response["X-Content-Type-Options"] = "nosniff"
+    response["Cache-Control"] = "private, no-store"
+    return response
 
 
 @router.post("/invitation/accept", response=Envelope[AcceptedOut])

@@ -26,6 +26,8 @@ MOST_PICTURES: Final = 8
 _FILE: Final = '<file name="{name}">\n{text}\n</file>'
 _NO_FILE: Final = "[The file “{name}” was attached here. It is left out.]"
 _NO_PICTURE: Final = "[The picture “{name}” was attached here. It is left out.]"
+# Of a question without words whose files are not even known any more; no model takes an empty one.
+_NOTHING: Final = "[A file was attached here. It is left out.]"
 
 
 class Said(NamedTuple):
@@ -131,11 +133,12 @@ def _asked(
 ) -> dict[str, Any]:
     """Return a question as a message, with the texts of its files if they are to be read, and with these pictures."""
     told = [_told(file, is_read=is_read) for file in files if file.id not in pictures]
-    text = "\n\n".join([*told, question])
+    text = "\n\n".join([*told, question] if question else told)
     if not pictures:
-        return {"role": "user", "content": text}
+        return {"role": "user", "content": text or _NOTHING}
     shown = [picture_part(file) for file in files if file.id in pictures]
-    return {"role": "user", "content": [{"type": "text", "text": text}, *shown]}
+    # Some providers refuse a part without text.
+    return {"role": "user", "content": [{"type": "text", "text": text}, *shown] if text else shown}
 
 
 def _told(file: Attached, *, is_read: bool) -> str:

@@ -81,7 +81,7 @@ def _markdown(rows: Iterable[Conversation], zone: ZoneInfo, label: str, facts: d
     for row in rows:
         yield f"\n# {_one_line(row.title)}\n\n{_moment(row.created_at, zone)}\n"
         for said in listed(list(row.messages.all())):
-            yield f"\n## {asked}\n\n{said.question}\n"
+            yield f"\n## {asked}\n" + (f"\n{said.question}\n" if said.question else "")
             if names := ", ".join(_one_line(file.name) for file in files_of(said)):
                 yield f"\n{attached}: {names}\n"
             heading = _("AI-generated answer (%(model)s)") % {"model": said.offer_slug}

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.db.models import BooleanField, ExpressionWrapper, Q, Value
 from django.http import HttpRequest
 from ninja import Router, Schema
 
+from chat import uploads
 from chat.labels import ai_label
 from chat.models import Role
 from chat.turn import offers_on_sale
@@ -26,12 +28,20 @@ class ModelOut(Schema):
     files: bool
 
 
+class AttachmentLimits(Schema):
+    """How many files one message may have, 0: none, and how many bytes a file, as the server takes them."""
+
+    per_message: int
+    file_bytes: int
+
+
 class FrontOut(BrandOut):
-    """A tenant's brand, the label of everything generated, the default assistant's suggestions, and the models."""
+    """A tenant's brand, the label of everything generated, the default assistant's suggestions, models and limits."""
 
     label: str
     suggestions: list[str]
     models: list[ModelOut]
+    attachments: AttachmentLimits
 
 
 @router.get("/front", response=Envelope[FrontOut])
@@ -51,4 +61,5 @@ def front_of(tenant: Tenant) -> dict[str, Any]:
         "label": ai_label(),
         "suggestions": [line.strip() for line in role.suggestions.splitlines() if line.strip()] if role else [],
         "models": list(offers.values("slug", "name", "is_default", "images", "files")),
+        "attachments": {"per_message": settings.ATTACHMENTS_PER_MESSAGE, "file_bytes": uploads.MAX_BYTES},
     }

@@ -91,15 +91,16 @@ def wants_mini_program(values: Mapping[str, Any]) -> bool:
 def read_parameters(values: Mapping[str, Any]) -> ChatParameters:
     """Check every parameter's type, form and size; raise ProductError 10001 that names the first bad one."""
     text = {name: _text(values, name) for name in _TEXT_PARAMETERS}
+    attachments = _attachments(values)
     if not text["message_id"]:
-        _check_question(text)
-        if text["regenerate"] and _attachments(values) is not None:
+        _check_question(text, has_files=bool(attachments))
+        if text["regenerate"] and attachments is not None:
             raise invalid("attachments", _("A question that is asked again keeps its files. To change them, use edit."))
     if len(text["client_msg_id"]) > MAX_KEY_CHARACTERS:
         raise invalid("client_msg_id", _("client_msg_id may have at most 64 characters."))
     asked: dict[str, Any] = {name: text[name] for name in _ASKED}
     return ChatParameters(
-        ask=Ask(**asked, attachments=_attachments(values)),
+        ask=Ask(**asked, attachments=attachments),
         resume=text["message_id"],
         offset=_number(values, "offset"),
         token=text["token"],
@@ -107,7 +108,7 @@ def read_parameters(values: Mapping[str, Any]) -> ChatParameters:
     )
 
 
-def _check_question(text: Mapping[str, str]) -> None:
+def _check_question(text: dict[str, str], *, has_files: bool) -> None:
     given = [name for name in _PLACES if text[name]]
     if len(given) > 1:
         raise invalid(given[1], _("Only one of parent, regenerate and edit may be given."))
@@ -115,7 +116,9 @@ def _check_question(text: Mapping[str, str]) -> None:
         if text["message"]:
             raise invalid("message", _("A question that is asked again keeps its text. To change it, use edit."))
     elif not text["message"].strip():
-        raise invalid("message", _("Please write a message first."), kind="message_missing")
+        if not has_files:
+            raise invalid("message", _("Please write a message first."), kind="message_missing")
+        text["message"] = ""  # what is attached says it all
     if len(text["message"]) > MAX_QUESTION_CHARACTERS:
         raise invalid("message", _("The message is too long. Please shorten it or split it up."))
 

@@ -296,7 +296,7 @@ def _admit(  # noqa: PLR0913  what a request is, and what is known of it
         offer_slug=offer.slug,
     )
     if ask.call is None:
-        prompt = _place_question(message, ask, findings, findings.sale)
+        prompt = _place_question(message, ask, findings, findings.sale, language=language)
     else:
         prompt = _place_call(message, ask, ask.call, offer)
     longest = min(prompt.request.max_tokens, offer.context_window - prompt.tokens)
@@ -340,12 +340,12 @@ def _admit(  # noqa: PLR0913  what a request is, and what is known of it
     )
 
 
-def _place_question(message: Message, ask: Ask, findings: Findings, sale: OnSale) -> _Prompt:
+def _place_question(message: Message, ask: Ask, findings: Findings, sale: OnSale, *, language: str) -> _Prompt:
     """Put a person's question into its conversation, and return it with as much of that as fits.
 
     That was read a moment ago: what another request asks there meanwhile goes before it in the tree, unanswered.
     """
-    conversation, is_new = _conversation_of(message.user, ask, findings)
+    conversation, is_new = _conversation_of(message.user, ask, findings, language=language)
     branch, offer = findings.branch, sale.offer
     seen = [each for said in branch if said.is_answered for each in said.attachments]
     messages = build_context(
@@ -375,19 +375,28 @@ def _place_question(message: Message, ask: Ask, findings: Findings, sale: OnSale
     return _Prompt(ChatRequest(messages=messages, max_tokens=offer.max_output_tokens), prompt_tokens, rows)
 
 
-def _conversation_of(user: EndUser, ask: Ask, findings: Findings) -> tuple[Conversation, bool]:
+def _conversation_of(user: EndUser, ask: Ask, findings: Findings, *, language: str) -> tuple[Conversation, bool]:
     """Return the user's own conversation that goes on, or a new one, to be written; and whether it is new.
 
     A conversation keeps the role that it began with, unless the request names another.
     """
     if not ask.conversation:
-        title = " ".join(ask.message.split())[:TITLE_CHARACTERS]
         role = findings.named_role(ask.role)
-        return Conversation(tenant_id=user.tenant_id, user=user, role=role, title=title), True
+        return Conversation(tenant_id=user.tenant_id, user=user, role=role, title=_title(ask, language)), True
     conversation = findings.conversation_of(user.pk)
     if ask.role:
         conversation.role = findings.named_role(ask.role)
     return conversation, False
+
+
+def _title(ask: Ask, language: str) -> str:
+    """Return how a conversation is called that begins so: as it is asked, else after the first file."""
+    title = " ".join(ask.message.split())
+    if not title and ask.files:
+        # A phone's names for its pictures say nothing.
+        with translation.override(language):
+            title = str(_("Picture")) if ask.files[0].is_image else ask.files[0].name
+    return title[:TITLE_CHARACTERS]
 
 
 def _place_call(message: Message, ask: Ask, call: Call, offer: ModelOffer) -> _Prompt:
@@ -440,15 +449,16 @@ def _place(user: EndUser, ask: Ask) -> Ask:
     placed = replace(ask, conversation=str(known.conversation_id))
     if name == "parent":
         return placed
-    message = ask.message or known.question
-    if not message:
+    message = known.question if ask.regenerate else ask.message
+    files = tuple(known.attachments) if ask.attachments is None else ask.attachments
+    if not message and not files:
         raise message_not_found(name)  # moderation took the question away
     return replace(
         placed,
         message=message,
         parent=str(known.parent_id or ROOT),
         model=ask.model or known.offer_slug,
-        attachments=tuple(known.attachments) if ask.attachments is None else ask.attachments,
+        attachments=files,
     )
 
 
@@ -481,8 +491,8 @@ def _refuse_repeated(user: EndUser, ask: Ask) -> None:
     known = _known(user, ask)
     if known is None:
         return
-    # One that moderation refused is not kept: its question is empty.
-    is_kept = known.question != ""
+    # Of one that moderation refused nothing is kept: neither words nor files.
+    is_kept = bool(known.question or known.attachments)
     is_other = is_kept and (known.question, known.attachments) != (ask.message, list(ask.attachments or ()))
     if is_other or known.request_digest != (ask.call.digest if ask.call else ""):
         raise ProductError(

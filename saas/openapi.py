@@ -39,7 +39,7 @@ _REFUSAL: Final[dict[str, Any]] = {
 
 _TEXT: Final = {"type": "string"}
 _CHAT_PARAMETERS: Final[dict[str, dict[str, Any]]] = {
-    "message": {**_TEXT, "description": "The user's text."},
+    "message": {**_TEXT, "description": "The user's text; may be empty where something is attached."},
     "conversation": {**_TEXT, "description": "Its id; absent: a new one."},
     "model": {**_TEXT, "description": "Slug of a model offer; absent: the tenant's default."},
     "role": {**_TEXT, "description": "Slug of an assistant role; absent: the tenant's default."},

@@ -219,6 +219,12 @@ def mini_program_session(
     *, tenant: Tenant, app_id: str | None, code: str, client: WeChatClient
 ) -> tuple[MiniProgram, WeChatSession]:
     """Return which mini-program a `wx.login` code is of, and whom it stands for; raises as `log_in_with_wechat`."""
+    program = find_program(tenant=tenant, app_id=app_id)
+    return program, client.session(app_id=program.app_id, secret=program.secret, code=code)
+
+
+def find_program(*, tenant: Tenant, app_id: str | None) -> MiniProgram:
+    """Return the tenant's mini-program of that app id; raise ProductError NOT_FOUND "mini_program_not_found"."""
     programs = MiniProgram.objects.filter(tenant_id=tenant.pk, **({"app_id": app_id} if app_id else {}))
     found = list(programs[:2])
     # Without an app id the tenant's only mini-program is meant; of several, none can be guessed.
@@ -229,8 +235,7 @@ def mini_program_session(
             type="mini_program_not_found",
             scope="tenant",
         )
-    session = client.session(app_id=found[0].app_id, secret=found[0].secret, code=code)
-    return found[0], session
+    return found[0]
 
 
 def user_of_wechat(

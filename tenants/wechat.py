@@ -20,6 +20,8 @@ from tenants.errors import ErrorCode, ProductError
 logger = structlog.get_logger(__name__)
 
 TIMEOUT_SECONDS = 5.0
+# How a picture begins: JPEG, or PNG.
+_PICTURES: Final = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 
 # https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/user-login/code2Session.html
@@ -68,7 +70,7 @@ class WeChatClient:
             raise _refusal(errcode, app_id)
         openid = answer.get("openid")
         if not isinstance(openid, str) or not openid:
-            raise _unavailable()
+            raise unavailable()
         return WeChatSession(
             openid=openid,
             unionid=str(answer.get("unionid") or ""),
@@ -93,7 +95,7 @@ class WeChatClient:
             )
         openid = answer.get("openid")
         if not isinstance(openid, str) or not openid:
-            raise _unavailable()
+            raise unavailable()
         unionid, nickname = str(answer.get("unionid") or ""), ""
         if asks_profile:
             question = {"access_token": str(answer.get("access_token")), "openid": openid, "lang": "zh_CN"}
@@ -105,36 +107,54 @@ class WeChatClient:
         try:
             answer = self.ask("GET", path, query=question)
         except WeChatAwayError:
-            raise _unavailable() from None
+            raise unavailable() from None
         if errcode := answer.get("errcode") or 0:
             raise _refusal(errcode, app_id)
         return answer
 
     def ask(self, method: str, path: str, *, query: Mapping[str, str], body: bytes = b"") -> dict[str, Any]:
-        """Make one call; raise WeChatAwayError where no answer comes.
-
-        No failure carries httpx's own text: it would quote the URL, and the secrets in it.
-        """
+        """Make one call; raise WeChatAwayError where no answer comes."""
         call = path.rpartition("/")[2]
+        return _read(call, self._send(call, method, path, query=query, body=body))
+
+    def ask_for_picture(self, path: str, *, query: Mapping[str, str], body: bytes) -> bytes | dict[str, Any]:
+        """Make one call that brings a picture; return it, or what WeChat says in its place. Raises WeChatAwayError."""
+        call = path.rpartition("/")[2]
+        response = self._send(call, "POST", path, query=query, body=body)
+        is_picture = response.status_code == httpx.codes.OK and response.content.startswith(_PICTURES)
+        return response.content if is_picture else _read(call, response)
+
+    def _send(self, call: str, method: str, path: str, *, query: Mapping[str, str], body: bytes) -> httpx.Response:
+        """Return the answer. No failure carries httpx's own text: it would quote the URL, and the secrets in it."""
         headers = {"Content-Type": "application/json"} if body else {}
         try:
-            response = self._http.request(method, path, params=dict(query), content=body, headers=headers)
-            # WeChat says text/plain; what counts is the body.
-            answer = orjson.loads(response.content)
-        except (httpx.HTTPError, orjson.JSONDecodeError) as failure:
-            logger.warning("wechat_unavailable", call=call, failure=type(failure).__name__)
-            raise WeChatAwayError(f"{call}: {type(failure).__name__}") from None
-        if response.status_code != httpx.codes.OK or not isinstance(answer, dict):
-            logger.warning("wechat_unavailable", call=call, status=response.status_code)
-            raise WeChatAwayError(f"{call}: status {response.status_code}")
-        return answer
+            return self._http.request(method, path, params=dict(query), content=body, headers=headers)
+        except httpx.HTTPError as failure:
+            raise _away(call, failure) from None
 
     def _ask(self, app_id: str, secret: str, code: str) -> dict[str, Any]:
         question = {"appid": app_id, "secret": secret, "js_code": code, "grant_type": "authorization_code"}
         try:
             return self.ask("GET", "/sns/jscode2session", query=question)
         except WeChatAwayError:
-            raise _unavailable() from None
+            raise unavailable() from None
+
+
+def _read(call: str, response: httpx.Response) -> dict[str, Any]:
+    # WeChat says text/plain; what counts is the body.
+    try:
+        answer = orjson.loads(response.content)
+    except orjson.JSONDecodeError as failure:
+        raise _away(call, failure) from None
+    if response.status_code != httpx.codes.OK or not isinstance(answer, dict):
+        logger.warning("wechat_unavailable", call=call, status=response.status_code)
+        raise WeChatAwayError(f"{call}: status {response.status_code}")
+    return answer
+
+
+def _away(call: str, failure: Exception) -> WeChatAwayError:
+    logger.warning("wechat_unavailable", call=call, failure=type(failure).__name__)
+    return WeChatAwayError(f"{call}: {type(failure).__name__}")
 
 
 _clients: Final[dict[str, WeChatClient]] = {}
@@ -153,7 +173,8 @@ def close_client(base_url: str) -> None:
         _clients.pop(base_url).close()
 
 
-def _unavailable() -> ProductError:
+def unavailable() -> ProductError:
+    """Return the refusal where WeChat gives no answer (500)."""
     return ProductError(
         ErrorCode.UPSTREAM, _("WeChat does not answer just now. Please try again."), type="wechat_unavailable"
     )
@@ -162,7 +183,7 @@ def _unavailable() -> ProductError:
 def _refusal(errcode: object, app_id: str) -> ProductError:
     match errcode:
         case _Code.BUSY:
-            return _unavailable()
+            return unavailable()
         case _Code.CODE_INVALID | _Code.CODE_USED:
             return ProductError(
                 ErrorCode.INVALID, _("This WeChat log-in has expired. Please try again."), type="wechat_code_invalid"

@@ -7,9 +7,9 @@ Source: https://developers.weixin.qq.com/miniprogram/dev/OpenApiDoc/mp-access-to
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 import structlog
@@ -22,6 +22,8 @@ from tenants.secrets import decrypt, encrypt
 from tenants.wechat import WeChatAwayError, WeChatClient
 
 logger = structlog.get_logger(__name__)
+
+_Answer = TypeVar("_Answer", bound=bytes | dict[str, Any])
 
 # A token is fetched anew so long before its end; WeChat lets the old one live for five minutes beside the new.
 EARLY_SECONDS: Final = 300
@@ -50,12 +52,24 @@ def call(
     A token that WeChat refuses is fetched anew, once. Raises WeChatAwayError or WeChatRefusedError.
     """
     method = "POST" if body else "GET"
+    return _with_token(
+        program, client, lambda token: client.ask(method, path, query={"access_token": token, **query}, body=body)
+    )
+
+
+def call_for_picture(program: MiniProgram, client: WeChatClient, path: str, *, body: bytes) -> bytes | dict[str, Any]:
+    """Do the same for a call that brings a picture; return what WeChat says in its place where it brings none."""
+    return _with_token(
+        program, client, lambda token: client.ask_for_picture(path, query={"access_token": token}, body=body)
+    )
+
+
+def _with_token(program: MiniProgram, client: WeChatClient, ask: Callable[[str], _Answer]) -> _Answer:
     token = access_token(program, client)
-    answer = client.ask(method, path, query={"access_token": token, **query}, body=body)
-    if answer.get("errcode") in _STALE:
+    answer = ask(token)
+    if isinstance(answer, dict) and answer.get("errcode") in _STALE:
         logger.info("wechat_token_refused", app_id=program.app_id, errcode=answer["errcode"])
-        token = access_token(program, client, refused=token)
-        answer = client.ask(method, path, query={"access_token": token, **query}, body=body)
+        answer = ask(access_token(program, client, refused=token))
     return answer
 
 

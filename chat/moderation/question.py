@@ -35,7 +35,7 @@ class Screened:
     @property
     def checked(self) -> str:
         """What a remote checker is given: the question, and all that is attached to it."""
-        return "\n\n".join([self.text, *self.attached])
+        return "\n\n".join(text for text in (self.text, *self.attached) if text)
 
     def refuse_blocked(self, user: EndUser) -> None:
         """Raise ProductError 11000, evidence kept, where a word of the question is one to refuse."""

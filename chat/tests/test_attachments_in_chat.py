@@ -8,6 +8,8 @@ from uuid import UUID, uuid4
 
 import pytest
 from django.db import connections, transaction
+from django.utils import translation
+from django.utils.translation import gettext
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from billing import audit
@@ -83,12 +85,23 @@ def told(turn: Turn) -> list[Any]:
     return found
 
 
+def shapes(turn: Turn) -> list[Any]:
+    """Return the prompt: of each message the text, or the texts and pictures beside each other."""
+    return [
+        content
+        if isinstance(content := message["content"], str)
+        else [part["text"] if part["type"] == "text" else PICTURE for part in content]
+        for message in turn.request.messages
+    ]
+
+
 def where(shop: Shop) -> dict[UUID, UUID | None]:
     """Return with which message each attachment was sent."""
     with scope.tenant(shop.tenant.pk):
         return dict(Attachment.objects.values_list("pk", "message_id"))
 
 
+PICTURE = "(a picture)"
 NOT_THERE = (404, "attachment_not_found", "attachments")
 NOTE = "[The picture “{}” was attached here. It is left out.]\n\n"
 
@@ -353,6 +366,105 @@ def test_an_earlier_text_without_room_is_named_only_and_one_of_the_question_refu
     assert refusal(shop, "x", text(shop, long, name="again.md"), model="narrow")[:2] == (10001, "message_too_long")
 
 
+# --- without words ---
+
+
+@pytest.mark.parametrize("mini", ["0", "1"])
+def test_a_picture_needs_no_words(
+    shop: Shop, chat_port: int, upstream_requests: Callable[[], list[dict[str, Any]]], mini: str
+) -> None:
+    mine = image(shop)
+    reply = say(shop, chat_port, "", mine, is_wxapp=mini, client_msg_id="k")
+    assert text_of(reply, mini=mini == "1") == "JPEG 40x30 red; "
+    [sent] = upstream_requests()[-1]["messages"]
+    assert [part["type"] for part in sent["content"]] == ["image_url"]
+    again = say(shop, chat_port, " ", mine, is_wxapp=mini, client_msg_id="k")
+    assert text_of(again, mini=mini == "1") == "JPEG 40x30 red; "
+    [message] = shop.messages()
+    assert (message.question, message.attachments, where(shop)) == ("", [mine], {mine: message.pk})
+    other = failure_of(say(shop, chat_port, "", image(shop, GREEN), is_wxapp=mini, client_msg_id="k"))
+    assert (other["code"], other["type"]) == (10001, "client_msg_id_reused")
+    assert audit.audit_tenant(tenant_id=shop.tenant.pk) == []
+
+
+def test_nor_does_it_over_a_socket(shop: Shop, chat_port: int) -> None:
+    with opened(chat_port, shop) as connection:
+        say_on(connection, op="send", attachments=[str(image(shop, BLUE))])
+        assert text_on(until_end(connection)) == "JPEG 40x30 blue; "
+
+
+@pytest.mark.parametrize("language", ["en", "zh-hans"])
+def test_a_conversation_that_begins_with_files_alone_is_called_after_them(shop: Shop, language: str) -> None:
+    def begun(*ids: UUID) -> str:
+        with scope.tenant(shop.tenant.pk):
+            asked = Ask(attachments=ids)
+            turn = open_turn(tenant=shop.tenant, user=shop.alice.user, ask=asked, language=language)
+            return Conversation.objects.get(pk=str(turn.conversation_id)).title
+
+    notes = text(shop, name="a plan for the whole of the year that begins in January.md")
+    with translation.override(language):
+        title = gettext("Picture")
+    with translation.override("fr"):  # whoever asks, it is in the language of the request
+        assert begun(image(shop), text(shop)) == title
+    assert begun(notes) == "a plan for the whole of the year that begins in January.md"[:40]
+
+
+def test_what_has_no_words_is_asked_again_edited_and_remembered(shop: Shop) -> None:
+    mine, notes = image(shop), text(shop)
+    first = answer(ask(shop, "", mine, notes))
+    again = answer(ask(shop, "", regenerate=str(first.message_id)))
+    fewer = answer(ask(shop, "", mine, edit=str(again.message_id)))
+    worded = answer(ask(shop, "what?", edit=str(fewer.message_id)))
+    later = ask(shop, "and now?", parent=str(again.message_id))
+    blind = ask(shop, "and now?", parent=str(fewer.message_id), model="echo")
+    quote = '<file name="notes.md">\n春天\n</file>'
+    assert [shapes(turn) for turn in (first, again, fewer, worded, later, blind)] == [
+        [[quote, PICTURE]],
+        [[quote, PICTURE]],
+        [[PICTURE]],
+        [["what?", PICTURE]],
+        [[quote, PICTURE], "ok", "and now?"],
+        [NOTE.format("a.png").strip(), "ok", "and now?"],
+    ]
+    without = Ask(edit=str(fewer.message_id), attachments=())
+    with scope.tenant(shop.tenant.pk), pytest.raises(ProductError) as refused:
+        open_turn(tenant=shop.tenant, user=shop.alice.user, ask=without, language="en")
+    assert (refused.value.code, refused.value.type) == (404, "message_not_found")
+    assert audit.audit_tenant(tenant_id=shop.tenant.pk) == []
+
+
+def test_one_without_words_whose_files_are_too_old_to_be_looked_at_is_not_empty(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = answer(ask(shop, "", text(shop)))
+    monkeypatch.setattr(attachments, "MOST_EARLIER", 0)
+    assert shapes(ask(shop, "x", conversation=str(first.conversation_id))) == [
+        "[A file was attached here. It is left out.]",
+        "ok",
+        "x",
+    ]
+
+
+def test_without_words_a_remote_checker_is_given_the_files_alone(
+    shop: Shop,
+    chat_port: int,
+    endpoint: ModerationsDouble,  # noqa: F811  the fixture
+) -> None:
+    check_by(shop, endpoint, when_away=ModerationSettings.WhenAway.REFUSE)
+    endpoint.bad["nasty"] = "hate"
+    assert text_of(say(shop, chat_port, "", image(shop)), mini=False) == "JPEG 40x30 red; "
+    bad = text(shop, "a nasty file")
+    failure = failure_of(say(shop, chat_port, "", bad, client_msg_id="k"))
+    assert (failure["code"], failure["type"]) == (11000, "question_refused")
+    assert [said["input"] for said in endpoint.asked if "png" in said["input"] or "md" in said["input"]] == [
+        "a.png\n",
+        "notes.md\na nasty file",
+    ]
+    again = failure_of(say(shop, chat_port, "", bad, client_msg_id="k"))
+    assert (again["code"], again["type"]) == (11000, "question_refused")
+    assert audit.audit_tenant(tenant_id=shop.tenant.pk) == []
+
+
 # --- moderation ---
 
 
@@ -405,7 +517,8 @@ def test_a_remote_checker_is_given_the_files_and_what_it_refuses_is_erased(
         ({"attachments": "nonsense"}, "attachment_not_found"),
         ({"attachments": ["", ""]}, "attachment_not_found"),
         ({"attachments": [str(UUID(int=n)) for n in range(5)]}, "too_many_attachments"),
-        ({"message": "", "attachments": [str(UUID(int=1))]}, "message_missing"),
+        ({"message": "", "attachments": [str(UUID(int=1))]}, "attachment_not_found"),
+        ({"message": "", "attachments": []}, "message_missing"),
         ({"message": "", "regenerate": str(UUID(int=1)), "attachments": []}, "invalid_parameter"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 from urllib.parse import quote, urlencode
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -138,6 +139,18 @@ def test_a_question_asked_again_needs_no_text_and_takes_none() -> None:
 def test_an_edited_question_needs_its_text() -> None:
     assert read_parameters({"edit": "m", "message": "x"}).ask.edit == "m"
     assert refusal(edit="m") == (10001, "message_missing", "message")
+    assert refusal(edit="m", attachments=[]) == (10001, "message_missing", "message")
+
+
+@pytest.mark.parametrize("message", [None, "", "  \n\t　"])
+@pytest.mark.parametrize("place", [{}, {"edit": "m"}, {"parent": "m"}])
+def test_what_is_attached_needs_no_words(message: str | None, place: dict[str, str]) -> None:
+    file = UUID(int=1)
+    for named in ([str(file)], str(file)):
+        asked = read_parameters({"message": message, "attachments": named, **place}).ask
+        assert (asked.message, asked.attachments) == ("", (file,))
+    for nothing in (list[str](), "", "[]"):
+        assert refusal(message=message, attachments=nothing) == (10001, "message_missing", "message")
 
 
 @pytest.mark.parametrize(("first", "second"), [("parent", "regenerate"), ("parent", "edit"), ("regenerate", "edit")])

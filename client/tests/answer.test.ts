@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { type Answer, advance, codePoints, cut, isOver, newAnswer } from '@/protocol/answer'
 import type { StreamEvent } from '@/protocol/events'
-import { detour, reactionTo } from '@/protocol/reactions'
+import { comeBack, detour, reactionTo } from '@/protocol/reactions'
 
 const TEXT = 'A你好😀, 👨‍👩‍👧 e\u0301 𝒳 end'
 const POINTS = Array.from(TEXT)
@@ -83,17 +83,20 @@ describe('a refusal', () => {
     expect(reactionTo(refusal(-1), false, false).kind).toBe('login')
   })
 
-  it('that leads away keeps the question until it is taken, once', () => {
-    const away = detour({ at: 'nowhere' }, { did: 'refused', reaction: reactionTo(refusal(101), false), question: 'why?' })
-    expect(away).toEqual({ at: 'recharge', unsent: 'why?' })
-    const back = detour(away, { did: 'returned' })
-    expect(back).toEqual({ at: 'back', unsent: 'why?' })
-    expect(detour(back, { did: 'returned' })).toEqual(back)
-    expect(detour(back, { did: 'taken' })).toEqual({ at: 'nowhere' })
+  const away = detour({ at: 'nowhere' }, reactionTo(refusal(101), false), '7', 'c-1')
+
+  it('that leads away leads back to where it was, once', () => {
+    expect(away).toEqual({ at: 'recharge', owner: '7', place: 'c-1' })
+    expect(comeBack(away, '7')).toEqual({ now: { at: 'nowhere' }, place: 'c-1' })
+    expect(comeBack({ at: 'nowhere' }, '7')).toEqual({ now: { at: 'nowhere' } })
+  })
+
+  it('leads back when somebody is there, and nobody else', () => {
+    expect(comeBack(away, undefined)).toEqual({ now: away })
+    expect(comeBack(away, '8')).toEqual({ now: { at: 'nowhere' }, place: undefined })
   })
 
   it('that is shown leads nowhere', () => {
-    const shown = { did: 'refused', reaction: reactionTo(refusal(102), false), question: 'why?' } as const
-    expect(detour({ at: 'nowhere' }, shown)).toEqual({ at: 'nowhere' })
+    expect(detour({ at: 'nowhere' }, reactionTo(refusal(102), false), '7', 'c-1')).toEqual({ at: 'nowhere' })
   })
 })

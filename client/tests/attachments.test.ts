@@ -23,6 +23,7 @@ vi.hoisted(() => {
       getStorageSync: (name: string) => kept.get(name) ?? '',
       setStorageSync: (name: string, value: string) => kept.set(name, value),
       removeStorageSync: (name: string) => kept.delete(name),
+      getStorageInfoSync: () => ({ keys: [...kept.keys()] }),
       getWindowInfo: () => ({ windowWidth: 390 }),
       getAppBaseInfo: () => ({ language: 'en' }),
     },
@@ -73,13 +74,15 @@ async function stores() {
   return { brand, user, around, attachments, chat }
 }
 
-function logIn(user: { token: string }, around: { token: string }, token: string): void {
+function logIn(user: { token: string; owner: string }, around: { token: string }, token: string): void {
   user.token = around.token = token
+  user.owner = token === '' ? '' : '7'
 }
 
 beforeEach(async () => {
   vi.resetModules()
   kept.clear()
+  kept.set('banyan.owner', '7')
   sent.length = asked.length = bodies.length = replies.length = 0
   vi.stubGlobal('URL', Object.assign(URL, { revokeObjectURL: vi.fn(), createObjectURL: () => 'blob:made' }))
   Object.assign(uni, {
@@ -139,6 +142,33 @@ describe('what is attached', () => {
     expect(attachments.items.value).toEqual([])
   })
 
+  it('needs no words beside it', async () => {
+    const { attachments, chat } = await stores()
+    chat.send(' ')
+    attachments.add([picked('a.png')])
+    chat.send('')
+    expect(bodies).toEqual([])
+    const id = accept(0)
+    await vi.waitFor(() => expect(attachments.isReady.value).toBe(true))
+    chat.send(' ')
+    expect(bodies).toMatchObject([{ message: '', attachments: [id] }])
+    begun('c-7')
+    await vi.waitFor(() => expect(chat.chat.id).toBe('c-7'))
+    expect(chat.chat.title).toBe('Picture')
+  })
+
+  it('comes back without words, to what is typed', async () => {
+    const { attachments, chat } = await stores()
+    attachments.add([picked('a.png')])
+    const id = accept(0)
+    await vi.waitFor(() => expect(attachments.isReady.value).toBe(true))
+    chat.send()
+    chat.keepDraft('typed')
+    refuse(-1)
+    await vi.waitFor(() => expect(chat.chat.live).toBe(undefined))
+    expect([chat.chat.draft, attachments.items.value.map(({ kept: known }) => known?.id)]).toEqual(['typed', [id]])
+  })
+
   it('is no part of a question without any', async () => {
     const { chat } = await stores()
     chat.send('hello')
@@ -173,6 +203,23 @@ describe('what is attached', () => {
     expect(attachments.add([picked('a.png'), picked('b.md')])).not.toBe('')
     expect(attachments.items.value.map(({ name }) => name)).toEqual(['b.md'])
     expect(brand.front.models.length).toBe(2)
+  })
+
+  it('is bounded as the server says', async () => {
+    const { attachments, brand, chat } = await stores()
+    brand.front.attachments = { per_message: 2, file_bytes: 2000 }
+    expect(attachments.add([picked('large.md', { size: 2001 })])).toContain('large.md')
+    expect(attachments.add(['1', '2', '3'].map((name) => picked(`${name}.md`)))).toContain('2')
+    accept(0)
+    accept(1)
+    await vi.waitFor(() => expect(attachments.isReady.value).toBe(true))
+    brand.front.attachments.per_message = 1
+    expect([attachments.isTooMany.value, attachments.isReady.value]).toEqual([true, false])
+    chat.send('x')
+    expect([bodies, attachments.items.value.length]).toEqual([[], 2])
+    attachments.remove(attachments.items.value[0] as never)
+    chat.send('x')
+    expect(bodies.length).toBe(1)
   })
 
   it('holds the question back where the model was changed to one that takes no pictures', async () => {
@@ -219,9 +266,9 @@ describe('what waits in the composer', () => {
     attachments.add([picked('a.png')])
     expect(sent).toEqual([])
     chat.send('what is this?')
-    expect(chat.chat.detour).toEqual({ at: 'login', unsent: 'what is this?' })
+    expect(chat.chat.detour).toEqual({ at: 'login', owner: '', place: 'new' })
     const { enter } = await import('@/stores/user')
-    enter({ token: 'new', user: {} as never })
+    enter({ token: 'new', user: { id: 7 } as never })
     chat.comeBack()
     expect(sent.map(({ name }) => name)).toEqual(['a.png'])
     expect([chat.chat.draft, attachments.items.value.length]).toEqual(['what is this?', 1])
@@ -243,7 +290,7 @@ describe('what waits in the composer', () => {
     attachments.add([picked('a.png')])
     accept(0)
     await vi.waitFor(() => expect(attachments.isReady.value).toBe(true))
-    expect([...kept.keys()]).toContain('banyan.attached.new')
+    expect([...kept.keys()]).toContain('banyan.attached.7/new')
     const { forgetUser } = await import('@/stores/user')
     forgetUser()
     expect([attachments.items.value, [...kept.keys()].filter((name) => name.includes('attached'))]).toEqual([[], []])
@@ -307,7 +354,7 @@ describe('what is typed while an answer is under way', () => {
     chat.regenerate(message as never)
     refuse(code)
     await vi.waitFor(() => expect(chat.chat.live).toBe(undefined))
-    expect([kept.get('banyan.draft.c-1'), chat.chat.draft, attachments.items.value]).toEqual(['typed', 'typed', []])
+    expect([kept.get('banyan.draft.7/c-1'), chat.chat.draft, attachments.items.value]).toEqual(['typed', 'typed', []])
   })
 
   it.each(['', 'one '])('leaves room where there is nothing else ("%s"): the question comes back with its files', async (draft) => {
@@ -319,7 +366,7 @@ describe('what is typed while an answer is under way', () => {
     refuse(101)
     await vi.waitFor(() => expect(chat.chat.live).toBe(undefined))
     expect(attachments.items.value.map(({ name }) => name)).toEqual(['old.x', 'text.x'])
-    expect(kept.get('banyan.draft.c-1')).toBe('one')
+    expect(kept.get('banyan.draft.7/c-1')?.trim()).toBe('one')
     chat.comeBack()
     expect(chat.chat.draft.trim()).toBe('one')
   })
@@ -333,7 +380,7 @@ describe('what is typed while an answer is under way', () => {
     chat.regenerate(message as never)
     refuse(101)
     await vi.waitFor(() => expect(chat.chat.live).toBe(undefined))
-    expect([attachments.items.value, kept.get('banyan.draft.c-1')]).toEqual([[], 'typed'])
+    expect([attachments.items.value, kept.get('banyan.draft.7/c-1')]).toEqual([[], 'typed'])
     chat.stopEditing()
     expect([chat.chat.draft, attachments.items.value]).toEqual(['typed', []])
   })
@@ -358,7 +405,7 @@ describe('what is typed while an answer is under way', () => {
     attachments.add([picked('a.png')])
     begun('c-7')
     await vi.waitFor(() => expect(chat.chat.id).toBe('c-7'))
-    expect([kept.get('banyan.draft.c-7'), kept.has('banyan.draft.new')]).toEqual(['next', false])
+    expect([kept.get('banyan.draft.7/c-7'), kept.has('banyan.draft.7/new')]).toEqual(['next', false])
     expect([chat.chat.draft, attachments.items.value.length]).toEqual(['next', 1])
     chat.startAnew()
     expect([chat.chat.draft, attachments.items.value]).toEqual(['', []])
@@ -377,13 +424,13 @@ describe('an edit', () => {
     chat.edit(message as never)
     chat.send('one, edited')
     expect(bodies).toMatchObject([{ edit: 'm-1', message: 'one, edited', attachments: ['old', 'text'] }])
-    expect([chat.chat.editing, chat.chat.draft, kept.get('banyan.draft.c-1')]).toEqual(['', 'typed', 'typed'])
+    expect([chat.chat.editing, chat.chat.draft, kept.get('banyan.draft.7/c-1')]).toEqual(['', 'typed', 'typed'])
     expect(attachments.items.value.map(({ name }) => name)).toEqual(['a.png'])
   })
 })
 
 describe('a log-in that is over', () => {
-  it('lets the files of a question that was sent go up again', async () => {
+  it('leaves the files of a question that was sent where they are', async () => {
     const { attachments, chat } = await stores()
     const { enter, forgetUser } = await import('@/stores/user')
     attachments.add([picked('a.png')])
@@ -394,31 +441,26 @@ describe('a log-in that is over', () => {
     await vi.waitFor(() => expect(chat.chat.detour.at).toBe('login'))
     expect(attachments.items.value.map(({ kept: known }) => known?.id)).toEqual([id])
     forgetUser(true)
-    enter({ token: 'new', user: {} as never })
+    enter({ token: 'new', user: { id: 7 } as never })
     chat.comeBack()
-    expect(sent.map(({ name }) => name)).toEqual(['a.png', 'a.png'])
-    const again = accept(1)
-    await vi.waitFor(() => expect(attachments.isReady.value).toBe(true))
     chat.send()
-    expect(bodies[1]).toMatchObject({ message: 'what is this?', attachments: [again] })
+    expect(bodies[1]).toMatchObject({ message: 'what is this?', attachments: [id] })
+    expect(sent.map(({ name }) => name)).toEqual(['a.png'])
   })
 
   it('which an upload is told first keeps the file until there is another', async () => {
     const { attachments, chat } = await stores()
     const { begin, enter } = await import('@/stores/user')
     begin()
-    const made = vi.fn(() => `blob:${made.mock.calls.length}`)
-    vi.stubGlobal('URL', Object.assign(URL, { createObjectURL: made }))
     attachments.add([picked('a.png', { file: new File(['x'], 'a.png', { type: 'image/png' }) }), picked('b.md')])
     sent[0]?.take({ code: -1, msg: 'log in' })
     sent[1]?.take({ code: -1, msg: 'log in' })
     await nextTick()
-    expect(attachments.items.value.map(({ state }) => state)).toEqual(['waiting', 'waiting'])
-    // The picture's address was let go with the person's others.
-    expect(attachments.items.value.map(({ picked: from }) => from?.preview)).toEqual(['blob:1', ''])
+    expect(attachments.items.value).toEqual([])
     chat.comeBack()
     expect(sent.length).toBe(2)
-    enter({ token: 'new', user: {} as never })
+    enter({ token: 'new', user: { id: 7 } as never })
+    expect(attachments.items.value.map(({ state }) => state)).toEqual(['waiting', 'waiting'])
     chat.comeBack()
     expect(sent.slice(2).map(({ name }) => name)).toEqual(['a.png', 'b.md'])
   })
@@ -428,7 +470,7 @@ describe('a log-in that is over', () => {
     const { enter, leave } = await import('@/stores/user')
     attachments.add([picked('a.png')])
     await leave()
-    enter({ token: 'another', user: {} as never })
+    enter({ token: 'another', user: { id: 8 } as never })
     attachments.uploadWaiting()
     expect([attachments.items.value, sent.length]).toEqual([[], 1])
   })
@@ -455,8 +497,8 @@ describe('an upload that ends elsewhere', () => {
     attachments.add([picked('a.png')])
     attachments.turnTo('c-1')
     const id = accept(0)
-    await vi.waitFor(() => expect(kept.get('banyan.attached.new')).toContain(id))
-    expect(kept.has('banyan.attached.c-1')).toBe(false)
+    await vi.waitFor(() => expect(kept.get('banyan.attached.7/new')).toContain(id))
+    expect(kept.has('banyan.attached.7/c-1')).toBe(false)
     vi.resetModules()
     expect((await stores()).attachments.items.value.map(({ kept: known }) => known?.id)).toEqual([id])
   })
@@ -466,6 +508,216 @@ describe('an upload that ends elsewhere', () => {
     attachments.add([picked('a.png')])
     chat.edit(message as never)
     const id = accept(0)
-    await vi.waitFor(() => expect(kept.get('banyan.attached.new')).toContain(id))
+    await vi.waitFor(() => expect(kept.get('banyan.attached.7/new')).toContain(id))
+  })
+})
+
+describe('what somebody left whose log-in ended', () => {
+  /** A (7) has a draft and two files in a conversation, one of them on its way, and another draft for a new one. */
+  async function left() {
+    const all = await stores()
+    const { attachments, chat } = all
+    chat.keepDraft('a new one of A’s')
+    Object.assign(chat.chat, { id: 'c-1', messages: [message] })
+    attachments.turnTo('c-1')
+    chat.keepDraft('A’s words')
+    attachments.add([picked('a.png'), picked('b.md')])
+    const id = accept(0)
+    await vi.waitFor(() => expect(attachments.items.value[0]?.state).toBe('kept'))
+    const { enter, forgetUser } = await import('@/stores/user')
+    forgetUser(true)
+    return { ...all, id, enter }
+  }
+
+  it('is neither shown nor sent by whoever comes next, who begins with their own', async () => {
+    const { attachments, chat, enter } = await left()
+    expect([chat.chat.id, chat.chat.draft, attachments.items.value]).toEqual(['', '', []])
+    enter({ token: 'b', user: { id: 8 } as never })
+    chat.comeBack()
+    sent[1]?.take({ code: -1, msg: 'log in' })
+    await nextTick()
+    attachments.uploadWaiting()
+    expect([chat.chat.id, chat.chat.draft, attachments.items.value, sent.length]).toEqual(['', '', [], 2])
+    attachments.turnTo('c-1')
+    expect(attachments.items.value).toEqual([])
+    vi.resetModules()
+    const again = await stores()
+    expect([again.user.owner, again.chat.chat.draft, again.attachments.items.value]).toEqual(['8', '', []])
+  })
+
+  it('is there where it was when they come back, after another too', async () => {
+    const { attachments, chat, enter, id } = await left()
+    enter({ token: 'b', user: { id: 8 } as never })
+    enter({ token: 'a', user: { id: 7 } as never })
+    expect(chat.chat.draft).toBe('a new one of A’s')
+    sent[1]?.lose()
+    await chat.open('c-1')
+    expect([chat.chat.draft, attachments.items.value.map(({ name, state }) => [name, state])]).toEqual([
+      'A’s words',
+      [['a.png', 'kept'], ['b.md', 'failed']],
+    ])
+    expect(attachments.items.value[0]?.kept?.id).toBe(id)
+  })
+
+  it('goes on where they were, at once when they come back themselves', async () => {
+    const { chat, enter } = await left()
+    chat.comeBack()
+    expect(chat.chat.id).toBe('')
+    enter({ token: 'a', user: { id: 7 } as never })
+    chat.comeBack()
+    expect([chat.chat.id, chat.chat.draft, chat.chat.detour]).toEqual(['c-1', 'A’s words', { at: 'nowhere' }])
+  })
+
+  it('is gone from the device when they log out', async () => {
+    const { attachments, chat, enter } = await left()
+    enter({ token: 'b', user: { id: 8 } as never })
+    chat.keepDraft('B’s words')
+    enter({ token: 'a', user: { id: 7 } as never })
+    const { leave } = await import('@/stores/user')
+    await leave()
+    expect([...kept.keys()].filter((name) => /draft|attached|detour/.test(name))).toEqual(['banyan.draft.8/new'])
+    expect([chat.chat.draft, attachments.items.value]).toEqual(['', []])
+  })
+
+  it('takes in what was begun before anybody was there', async () => {
+    const { attachments, chat, enter } = await left()
+    chat.keepDraft('nobody’s words')
+    attachments.add([picked('c.md')])
+    enter({ token: 'b', user: { id: 8 } as never })
+    chat.comeBack()
+    expect([chat.chat.draft, attachments.items.value.map(({ name }) => name)]).toEqual(['nobody’s words', ['c.md']])
+    expect(sent.map(({ name }) => name)).toEqual(['a.png', 'b.md', 'c.md'])
+    expect([...kept.keys()].filter((name) => name.startsWith('banyan.draft.'))).toEqual([
+      'banyan.draft.7/new',
+      'banyan.draft.7/c-1',
+      'banyan.draft.8/new',
+    ])
+  })
+
+  it('was a guest’s: who signs in goes on with it, and uploads it as theirs', async () => {
+    const { attachments, chat, user } = await stores()
+    const { enter } = await import('@/stores/user')
+    user.me = { id: 7, is_guest: true } as never
+    chat.keepDraft('a guest’s words')
+    attachments.add([picked('a.png')])
+    accept(0)
+    await vi.waitFor(() => expect(attachments.isReady.value).toBe(true))
+    enter({ token: 'b', user: { id: 8 } as never })
+    chat.comeBack()
+    expect([chat.chat.draft, sent.map(({ name }) => name)]).toEqual(['a guest’s words', ['a.png', 'a.png']])
+    expect(attachments.items.value.map(({ state }) => state)).toEqual(['sending'])
+  })
+
+  it('is known by whose it is as soon as the server says so', async () => {
+    const { attachments, chat, user } = await stores()
+    user.owner = ''
+    Object.assign(chat.chat, { id: 'c-1' })
+    attachments.turnTo('c-1')
+    chat.keepDraft('typed')
+    attachments.add([picked('a.png')])
+    const id = accept(0)
+    await vi.waitFor(() => expect(attachments.isReady.value).toBe(true))
+    Object.assign(uni, {
+      request: (options: { success(result: object): void }) =>
+        options.success({ data: { code: 1, msg: 'ok', data: { id: 7 } }, statusCode: 200 }),
+    })
+    await (await import('@/stores/user')).refreshUser()
+    expect([chat.chat.draft, attachments.items.value.map(({ kept: known }) => known?.id)]).toEqual(['typed', [id]])
+    expect(kept.get('banyan.draft.7/c-1')).toBe('typed')
+    expect([kept.has('banyan.draft.c-1'), kept.has('banyan.attached.c-1')]).toEqual([false, false])
+  })
+})
+
+describe('a question that is refused while another is written', () => {
+  beforeEach(async () => {
+    const { site } = await import('@/stores/site')
+    site.told = { purchases: { hidden: false } } as never
+  })
+
+  it.each([-1, 101])('stands above it (%i), with the files of both', async (code) => {
+    const { attachments, chat } = await stores()
+    Object.assign(chat.chat, { id: 'c-1', messages: [message] })
+    attachments.turnTo('c-1')
+    attachments.add([picked('a.png')])
+    const id = accept(0)
+    await vi.waitFor(() => expect(attachments.isReady.value).toBe(true))
+    chat.keepDraft('first')
+    chat.send()
+    chat.keepDraft('second')
+    attachments.add([picked('b.md')])
+    refuse(code)
+    await vi.waitFor(() => expect(chat.chat.live).toBe(undefined))
+    expect([chat.chat.draft, kept.get('banyan.draft.7/c-1')]).toEqual(['first\n\nsecond', 'first\n\nsecond'])
+    expect(attachments.items.value.map(({ kept: known, name }) => known?.id ?? name)).toEqual([id, 'b.md'])
+  })
+
+  it('was an edit: it joins what waited beneath it', async () => {
+    const { chat } = await stores()
+    Object.assign(chat.chat, { id: 'c-1', messages: [message] })
+    chat.keepDraft('second')
+    chat.edit({ ...message, attachments: [] } as never)
+    chat.send('edited')
+    refuse(101)
+    await vi.waitFor(() => expect(chat.chat.live).toBe(undefined))
+    expect(chat.chat.draft).toBe('edited\n\nsecond')
+  })
+
+  it('and before anybody has logged in', async () => {
+    const { chat, user, around } = await stores()
+    logIn(user, around, '')
+    chat.keepDraft('typed')
+    chat.send('a suggestion')
+    expect([chat.chat.draft, kept.get('banyan.draft.new')]).toEqual(['a suggestion\n\ntyped', 'a suggestion\n\ntyped'])
+  })
+
+  it('was on its way still when the log-in ended: it comes back where it was asked', async () => {
+    const { attachments, chat } = await stores()
+    Object.assign(chat.chat, { id: 'c-1', messages: [message] })
+    attachments.turnTo('c-1')
+    chat.send('first')
+    const { enter, forgetUser } = await import('@/stores/user')
+    forgetUser(true)
+    enter({ token: 'a', user: { id: 7 } as never })
+    chat.comeBack()
+    expect([chat.chat.id, chat.chat.draft]).toEqual(['c-1', 'first'])
+  })
+
+  it('is an edit that was not sent yet when the log-in ended', async () => {
+    const { chat } = await stores()
+    Object.assign(chat.chat, { id: 'c-1', messages: [message] })
+    chat.edit(message as never)
+    chat.keepDraft('one, better')
+    const { forgetUser } = await import('@/stores/user')
+    forgetUser(true)
+    expect(kept.get('banyan.draft.7/c-1')).toBe('one, better')
+  })
+
+  it('is typed still while a suggestion is asked', async () => {
+    const { chat } = await stores()
+    chat.keepDraft('typed')
+    chat.send('a suggestion')
+    expect([chat.chat.draft, bodies[0]?.message]).toEqual(['typed', 'a suggestion'])
+  })
+})
+
+describe('a question that a log-in came between', () => {
+  it('comes back with its files in the conversation where it was asked, over a reload too', async () => {
+    const { attachments, chat } = await stores()
+    Object.assign(chat.chat, { id: 'c-1', messages: [message] })
+    attachments.turnTo('c-1')
+    attachments.add([picked('a.png')])
+    const id = accept(0)
+    await vi.waitFor(() => expect(attachments.isReady.value).toBe(true))
+    chat.send('what is this?')
+    refuse(-1)
+    await vi.waitFor(() => expect(chat.chat.detour.at).toBe('login'))
+    ;(await import('@/stores/user')).forgetUser(true)
+    expect([chat.chat.id, chat.chat.draft, attachments.items.value]).toEqual(['', '', []])
+    vi.resetModules()
+    const again = await stores()
+    ;(await import('@/stores/user')).enter({ token: 'new', user: { id: 7 } as never })
+    again.chat.comeBack()
+    expect([again.chat.chat.id, again.chat.chat.draft]).toEqual(['c-1', 'what is this?'])
+    expect(again.attachments.items.value.map(({ kept: known }) => known?.id)).toEqual([id])
   })
 })

@@ -52,6 +52,12 @@ describe('a poster', () => {
     expect([noted.pictures, noted.texts.includes('A')]).toEqual([1, false])
   })
 
+  it('has the mini-program’s own code in the place of the link’s', () => {
+    const noted = noting()
+    paint(noted.context, POSTER, undefined, {} as CanvasImageSource)
+    expect([noted.pictures, noted.squares.length, noted.texts.includes('A')]).toEqual([1, 0, true])
+  })
+
   it.each([true, false])('has the link’s code whole, in squares of whole dots, on the picture (dark: %s)', (dark) => {
     const noted = noting()
     paint(noted.context, { ...POSTER, dark })

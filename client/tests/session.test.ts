@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { Answer } from '@/protocol/answer'
 import type { Refusal } from '@/protocol/events'
-import type { Ask, Carrier, Where } from '@/transport/carrier'
+import type { Ask, Carrier, Ending, Where } from '@/transport/carrier'
 import { FetchCarrier } from '@/transport/fetch'
 import { type Clock, Session } from '@/transport/session'
 import { WeChatCarrier, type WxRequest } from '@/transport/wechat'
@@ -194,16 +194,33 @@ describe('a mini-program', () => {
   })
 })
 
-it('an answer that nobody brings is given up', async () => {
-  const dead: Carrier = {
-    name: 'dead',
+describe('an answer that nobody brings is given up after eight connections', () => {
+  const opened: string[] = []
+  const dead = (name: string, how: Ending | 'silent'): Carrier => ({
+    name,
     open: (_ask, listener) => {
-      setTimeout(() => listener.closed('cut'), 0)
+      opened.push(name)
+      setTimeout(() => (how === 'silent' ? clock.passSilence() : listener.closed(how)), 0)
       return { leave: () => undefined }
     },
-  }
-  const answer = await whole([dead])
-  expect([answer.phase, answer.refusal]).toEqual(['refused', LOST])
+  })
+  const clock = new Hasty()
+
+  it.each([
+    [['cut'], 'a*8'],
+    [['blind'], 'a*8'],
+    [['silent'], 'a*8'],
+    [['cut', 'cut'], 'a*3 b a b a b'],
+    [['cut', 'cut', 'cut'], 'a*3 b c a b c'],
+    // Those that tell nothing here are no tries where another does.
+    [['blind', 'cut'], 'a b*3 a b a b a b a b a b'],
+  ] as const)('%j: %s', async (hows, expected) => {
+    opened.length = 0
+    const answer = await whole(hows.map((how, at) => dead('abc'.charAt(at), how)), clock)
+    expect([answer.phase, answer.refusal]).toEqual(['refused', LOST])
+    const wanted = expected.split(' ').flatMap((one) => Array<string>(Number(one.split('*')[1] ?? 1)).fill(one.charAt(0)))
+    expect(opened).toEqual(wanted)
+  })
 })
 
 describe('reasoning that a cut came into', () => {

@@ -179,7 +179,8 @@ def test_the_installed_page_has_the_tenants_name_and_icon() -> None:
         assert Client(headers={"Host": "localhost"}).get(path).status_code == 404
 
 
-def test_the_front_names_what_is_on_sale_here_and_nothing_of_another() -> None:
+def test_the_front_names_what_is_on_sale_here_and_nothing_of_another(settings: Settings) -> None:
+    settings.ATTACHMENTS_PER_MESSAGE = 7
     ours, theirs = branded("Ours", "#123456"), branded("Theirs", "#abcdef")
     for tenant in (ours, theirs):
         with scope.tenant(tenant.pk):
@@ -212,6 +213,7 @@ def test_the_front_names_what_is_on_sale_here_and_nothing_of_another() -> None:
                 "files": True,
             }
         ],
+        "attachments": {"per_message": 7, "file_bytes": 8 * 1024 * 1024},
     }
 
 

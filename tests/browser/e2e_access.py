@@ -88,8 +88,13 @@ def test_an_order_is_made_and_paid_by_the_keyboard_alone(visits: Visits, stack: 
         tab_to("Top up")
         page.keyboard.press("Enter")
         page.get_by_text("Pay with", exact=True).wait_for()
-        tab_to("Twenty")
-        page.keyboard.press("Space")
+        # The group is one stop; arrows go round in it.
+        tab_to("Ten")
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate(f"() => {FOCUSED}").split("\n")[0] == "Twenty"
+        page.keyboard.press("ArrowRight")
+        chosen = page.get_by_role("radiogroup", name="Packages").get_by_role("radio", checked=True)
+        assert chosen.all_inner_texts()[0].split("\n")[0] == "Ten"
         tab_to("Pay ¥10.00")
         page.keyboard.press("Enter")
         page.get_by_text("Waiting for payment").wait_for()

@@ -1,15 +1,17 @@
 """WeChat's virtual payment as its documentation describes it, beside the log-in of `tests.doubles.wechat`.
 
-Real HTTP on the loopback interface for `/cgi-bin/stable_token`, `/wxa/checksession`, `/wxa/msg_sec_check` (version 2)
-and `/xpay/…`; every call needs a token that is in force, and the last kind a right `pay_sig`. `open_payment` stands for
-the phone: it checks both signatures of `wx.requestVirtualPayment`, and only then is there an order. `push` makes
-messages, plain or sealed, JSON or XML.
+Real HTTP on the loopback interface for `/cgi-bin/stable_token`, `/wxa/checksession`, `/wxa/msg_sec_check` (version 2),
+`/wxa/getwxacodeunlimit` and `/xpay/…`; every call needs a token that is in force, and the last kind a right `pay_sig`.
+`open_payment` stands for the phone: it checks both signatures of `wx.requestVirtualPayment`, and only then is there an
+order. `push` makes messages, plain or sealed, JSON or XML.
 """
 
 import base64
 import hashlib
 import hmac
+import io
 import json
+import re
 import secrets
 import struct
 import time
@@ -25,6 +27,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import CBC
+from PIL import Image
 
 from tests.doubles.wechat import WeChatDouble
 
@@ -91,6 +94,8 @@ class XPayDouble(WeChatDouble):
     suggestions: dict[str, tuple[str, int]] = field(default_factory=dict)  # suggest and label, by a part of the text
     active_openids: set[str] = field(default_factory=set)  # who was in the mini-program within two hours
     checked: list[dict[str, Any]] = field(default_factory=list)  # what msg_sec_check was asked
+    pages: set[str] = field(default_factory=set)  # of the published version
+    drawn: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  # codes: app id, and what was asked
     stable_token_delay: float = 0.0
     lock: Lock = field(default_factory=Lock)
 
@@ -248,6 +253,8 @@ class XPayDouble(WeChatDouble):
             said = self._check_session(query)
         elif path == "/wxa/msg_sec_check":
             said = self._check_text(json.loads(body))
+        elif path == "/wxa/getwxacodeunlimit":
+            return self._draw_code(self._app_of(query), json.loads(body))
         else:
             said = self._xpay(path, query, body)
         return 200, json.dumps(said, ensure_ascii=False).encode()
@@ -288,6 +295,24 @@ class XPayDouble(WeChatDouble):
             "trace_id": "60ae120f-371d5872-7941a05b",
             "result": {"suggest": suggest, "label": label},
         }
+
+    def _draw_code(self, app_id: str, asked: dict[str, Any]) -> tuple[int, bytes]:
+        """Draw a mini-program's code: here a square whose comment says where it leads."""
+        with self.lock:
+            self.drawn.append((app_id, asked))
+        said: dict[str, Any] | None = None
+        if not re.fullmatch(r"[0-9A-Za-z!#$&'()*+,/:;=?@\-._~]{1,32}", asked["scene"]):
+            said = {"errcode": 40169, "errmsg": "invalid length for scene, or the data is not json string"}
+        elif asked["page"].startswith("/") or (asked.get("check_path", True) and asked["page"] not in self.pages):
+            said = {"errcode": 41030, "errmsg": "invalid page hint: [65f1a2b3]"}
+        elif not 280 <= asked.get("width", 430) <= 1280 or asked.get("env_version", "release") != "release":
+            said = {"errcode": 40097, "errmsg": "invalid args"}
+        if said is not None:
+            return 200, json.dumps(said).encode()
+        file, width = io.BytesIO(), asked.get("width", 430)
+        leads = f"{app_id} {asked['page']} {asked['scene']}".encode()
+        Image.new("RGB", (width, width), "green").save(file, "JPEG", comment=leads)
+        return 200, file.getvalue()
 
     def _xpay(self, path: str, query: dict[str, str], body: bytes) -> dict[str, Any]:
         asked = json.loads(body)
@@ -392,7 +417,7 @@ def running_xpay() -> Iterator[XPayDouble]:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             status, said = double.serve(parts.path, dict(parse_qsl(parts.query)), body)
             self.send_response(status)
-            self.send_header("Content-Type", "text/plain")
+            self.send_header("Content-Type", "image/jpeg" if said.startswith(b"\xff\xd8\xff") else "text/plain")
             self.send_header("Content-Length", str(len(said)))
             self.end_headers()
             self.wfile.write(said)

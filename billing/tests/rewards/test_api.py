@@ -1,17 +1,23 @@
 """Rewards as apps ask for them."""
 
+import io
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from django.db.models.functions import Now
 from django.test import Client
+from PIL import Image
+from pytest_django import Settings
 
-from billing.models import AdTicket, Invitation, RewardOrigin
+from billing.models import AdTicket, Invitation, RewardOrigin, RewardRules
 from billing.tests.rewards.conftest import Farm, open_farm
-from tenants import scope
+from tenants import resolve, scope, wechat
 from tenants.models import EndUser
-from tests.factories import YUAN, host_of, make_token
+from tests.doubles.xpay import XPayDouble, running_xpay
+from tests.factories import YUAN, host_of, make_mini_program, make_token, make_user
 
 JSON = "application/json"
 
@@ -138,6 +144,56 @@ def test_without_this_tenants_log_in_there_is_nothing(farm: Farm, method: str, p
     for client in (Client(headers={"Host": host}), foreign):
         answer = getattr(client, method)(f"/api/billing/{path}", body, content_type=JSON)
         assert answer.status_code == 401
+
+
+@pytest.fixture
+def xpay(settings: Settings) -> Iterator[XPayDouble]:
+    settings.ENCRYPTION_KEYS = [Fernet.generate_key().decode()]
+    resolve.forget()
+    with running_xpay() as double:
+        settings.WECHAT_API_URL = double.url
+        yield double
+        wechat.close_client(double.url)
+
+
+def test_the_mini_programs_code_carries_ones_own_invitation(farm: Farm, xpay: XPayDouble) -> None:
+    client, path = client_of(farm), "/api/billing/invitation/mini-program-code"
+    none = client.get(path)
+    assert (none.status_code, none.json()["type"]) == (404, "mini_program_not_found")
+    other = open_farm()
+    programs = [make_mini_program(each.tenant, secret="s") for each in (farm, farm, other)]
+    xpay.secrets |= {program.app_id: "s" for program in programs}
+    mine = client.get("/api/billing/invitation").json()["data"]["code"]
+    for program in programs[:2]:
+        told = client.get(path, {"appid": program.app_id})
+        assert (told.status_code, told["Content-Type"], told["Cache-Control"]) == (
+            200,
+            "image/jpeg",
+            "private, no-store",
+        )
+        with Image.open(io.BytesIO(told.content)) as picture:
+            assert bytes(picture.info["comment"]).decode() == f"{program.app_id} pages/chat/index {mine}"
+    # Of several none can be guessed, and another tenant's is not this one's.
+    for appid in ("", programs[2].app_id):
+        refused = client.get(path, {"appid": appid})
+        assert refused.status_code in {401, 404}, refused.content
+    assert [app_id for app_id, _asked in xpay.drawn] == [program.app_id for program in programs[:2]]
+    xpay.raw.extend([(200, b'{"errcode": 45009, "errmsg": "limit"}')])
+    bob = client_of(farm, farm.person()).get(path, {"appid": programs[0].app_id})
+    assert (bob.status_code, bob.json()["type"]) == (502, "wechat_unavailable")
+
+
+def test_it_is_for_people_where_invitations_are_offered(farm: Farm, xpay: XPayDouble) -> None:
+    path = "/api/billing/invitation/mini-program-code"
+    make_mini_program(farm.tenant, secret="s")
+    nobody = Client(headers={"Host": host_of(farm.tenant)}).get(path)
+    assert (nobody.status_code, nobody.json()["code"]) == (401, -1)
+    with scope.tenant(farm.tenant.pk):
+        guest = make_user(farm.tenant, is_guest=True)
+        assert client_of(farm, guest).get(path).json()["type"] == "guest_not_rewarded"
+        RewardRules.objects.update(inviter_amount=0, invitee_amount=0)
+    off = client_of(farm).get(path)
+    assert (off.status_code, off.json()["type"], xpay.drawn) == (404, "reward_not_offered", [])
 
 
 def test_another_tenants_code_link_and_people_stay_there(farm: Farm) -> None:

@@ -12,6 +12,8 @@ export interface Front {
   suggestions: string[]
   label: string
   models: Model[]
+  /** How many files a message may have, and how many bytes a file. */
+  attachments: { per_message: number; file_bytes: number }
 }
 
 export interface Model {

@@ -46,6 +46,7 @@ export const en: Record<keyof typeof zh, string> = {
   ask: 'Ask anything',
   attach: 'Attach pictures or text files',
   attachText: 'Attach text files: this model takes no pictures',
+  picture: 'Picture',
   attachPicture: 'Photo or camera',
   attachFile: 'File from a chat',
   removeFile: 'Remove {name}',

@@ -47,6 +47,7 @@ export const zh = {
   ask: '有问题，尽管问',
   attach: '添加图片或文本文件',
   attachText: '添加文本文件：当前模型不支持图片',
+  picture: '图片',
   attachPicture: '拍照或从相册选择',
   attachFile: '从聊天中选择文件',
   removeFile: '移除 {name}',

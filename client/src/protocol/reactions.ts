@@ -29,25 +29,17 @@ export function reactionTo(refusal: Refusal, hasText: boolean, sells = true): Re
   return { kind: 'show', takesBack, msg, resetAt }
 }
 
-/** Where an interrupted question stands: it is kept while its user logs in or pays, and comes back once. */
-export type Detour =
-  | { at: 'nowhere' }
-  | { at: 'login' | 'recharge'; unsent: string }
-  | { at: 'back'; unsent: string }
+/** Where one was when a log-in or a payment came between, by whose it is and the conversation's id, or "new". */
+export type Detour = { at: 'nowhere' } | { at: 'login' | 'recharge'; owner: string; place: string }
 
-/** Returns the detour after what happened: a refusal begins one, coming back ends it, and its text is taken once. */
-export function detour(
-  now: Detour,
-  step: { did: 'refused'; reaction: Reaction; question: string } | { did: 'returned' } | { did: 'taken' },
-): Detour {
-  switch (step.did) {
-    case 'refused':
-      return step.reaction.kind === 'show'
-        ? now
-        : { at: step.reaction.kind, unsent: step.reaction.takesBack ? step.question : '' }
-    case 'returned':
-      return now.at === 'login' || now.at === 'recharge' ? { at: 'back', unsent: now.unsent } : now
-    case 'taken':
-      return { at: 'nowhere' }
-  }
+/** Returns the detour after a refusal, which leads away from a place, or not. */
+export function detour(now: Detour, { kind }: Reaction, owner: string, place: string): Detour {
+  return kind === 'show' ? now : { at: kind, owner, place }
+}
+
+/** Returns the detour after somebody came back (`owner`; nobody, where there was no log-in), and the place they go on at. */
+export function comeBack(now: Detour, owner: string | undefined): { now: Detour; place?: string } {
+  if (now.at === 'nowhere' || owner === undefined) return { now }
+  // What one left is another's way to nowhere.
+  return { now: { at: 'nowhere' }, place: now.owner === owner ? now.place : undefined }
 }

@@ -4,15 +4,11 @@ import { computed, markRaw, reactive, ref } from 'vue'
 import * as api from '@/api/chat'
 import { Refused } from '@/api/client'
 import { type Picked, renewed } from '@/transport/platform'
-import { model } from './brand'
+import { brand, model } from './brand'
 import { t } from './look'
 import { give } from './pictures'
-import { randomId, recall, remember } from './storage'
-import { isLoggedIn } from './user'
-
-/** What the server takes with one message, and of one file. */
-export const MOST_FILES = 4
-const MOST_BYTES = 8 * 1024 * 1024
+import { names, randomId, recall, remember } from './storage'
+import { isLoggedIn, isOwn, own } from './user'
 
 export interface Item {
   key: string
@@ -31,49 +27,55 @@ export interface Item {
   isSent: boolean
 }
 
-/** By the conversation that is open, or "new": what is attached waits there, as the draft does. */
+/** By whose it is, and the conversation that is open or "new" (`own`): what is attached waits there, as the draft does. */
 const lists = reactive(new Map<string, Item[]>())
 const here = ref('new')
 /** What was picked, by the id that the server gave it: a question that is refused comes back with what can go up again. */
 const origins = new Map<string, Picked>()
 
-export const items = computed<Item[]>(() => lists.get(here.value) ?? [])
+export const items = computed<Item[]>(() => lists.get(own(here.value)) ?? [])
 export const isUploading = computed(() => items.value.some(({ state }) => state === 'sending' || state === 'waiting'))
 export const hasFailed = computed(() => items.value.some(({ state }) => state === 'failed'))
+/** How many files the server takes with one message. */
+export const mostFiles = computed(() => brand.front.attachments.per_message)
+/** More than it takes: a question came back with its files to others, or the limit was changed. */
+export const isTooMany = computed(() => items.value.length > mostFiles.value)
+export const tooMany = (): string => t('tooManyFiles', { count: String(mostFiles.value) })
+/** Whether there is anything: then a question needs no words. */
+export const hasSome = computed(() => items.value.length > 0)
 /** Pictures for a model that takes none. */
 export const isBlind = computed(() => model.value?.images === false && items.value.some(({ kind }) => kind === 'image'))
-export const isReady = computed(() => items.value.every(({ state }) => state === 'kept') && !isBlind.value)
+export const isReady = computed(() => items.value.every(({ state }) => state === 'kept') && !isBlind.value && !isTooMany.value)
 
 /** Shows what waits in another place. */
 export function turnTo(place: string): void {
   here.value = place
-  if (lists.has(place)) return
-  lists.set(place, recalled(place).map(itemOf))
+  lists.set(own(place), waiting(own(place)))
 }
+
+const waiting = (name: string): Item[] => lists.get(name) ?? recalled(name).map(itemOf)
 
 /** A new conversation has its id now. */
 export function settle(place: string): void {
-  const waiting = lists.get('new') ?? []
-  lists.delete('new')
-  remember('attached.new', '')
-  lists.set(place, waiting)
+  lists.set(own(place), waiting(own('new')))
+  drop(own('new'))
   if (here.value === 'new') here.value = place
-  note(place)
+  note(own(place))
 }
 
 /** Begins with what a question has that is being edited. */
 export function editing(messageId: string, files: readonly api.Attachment[]): void {
-  lists.set(`edit.${messageId}`, files.map((file) => ({ ...itemOf(file), isSent: true })))
+  lists.set(own(`edit.${messageId}`), files.map((file) => ({ ...itemOf(file), isSent: true })))
   here.value = `edit.${messageId}`
 }
 
 /** Adds what was chosen, and uploads it; returns what is to be said of what was not added. */
 export function add(chosen: readonly Picked[]): string {
   let told = ''
-  const list = lists.get(here.value) ?? []
+  const list = lists.get(own(here.value)) ?? []
   for (const picked of chosen) {
-    if (list.length >= MOST_FILES) told = t('tooManyFiles', { count: String(MOST_FILES) })
-    else if (picked.size > MOST_BYTES) told = t('fileTooLarge', { name: picked.name })
+    if (list.length >= mostFiles.value) told = tooMany()
+    else if (picked.size > brand.front.attachments.file_bytes) told = t('fileTooLarge', { name: picked.name })
     else if (picked.isImage && model.value?.images === false) told = t('imagesNotTaken')
     else {
       list.push({
@@ -89,15 +91,17 @@ export function add(chosen: readonly Picked[]): string {
       })
     }
   }
-  lists.set(here.value, list)
+  lists.set(own(here.value), list)
   uploadWaiting()
   return told
 }
 
-/** Uploads what waits, in every place; without a log-in it goes on waiting. */
+/** Uploads what waits of one's own, in every place; without a log-in it goes on waiting, and so does another's. */
 export function uploadWaiting(): void {
   if (!isLoggedIn.value) return
-  for (const list of lists.values()) for (const item of list) if (item.state === 'waiting') void upload(item)
+  for (const [name, list] of lists) {
+    if (isOwn(name)) for (const item of list) if (item.state === 'waiting') void upload(item)
+  }
 }
 
 export function retry(item: Item): void {
@@ -111,13 +115,13 @@ async function upload(item: Item): Promise<void> {
   Object.assign(item, { state: 'sending', progress: 0, failure: '' })
   try {
     const kept = await api.attach(item.picked, (percent) => (item.progress = percent))
-    if (item.picked.preview !== '') give(kept.id, item.picked.preview)
     Object.assign(item, { state: 'kept', kind: kept.kind, name: kept.name, kept })
-    // Its conversation may have been left meanwhile; the person too, and then it is in no list.
-    for (const [place, list] of lists) {
+    // Its conversation may have been left meanwhile; the person too, and then it is another's, or in no list.
+    for (const [name, list] of lists) {
       if (!list.includes(item)) continue
+      if (isOwn(name) && item.picked.preview !== '') give(kept.id, item.picked.preview)
       origins.set(kept.id, item.picked)
-      note(place)
+      note(name)
     }
   } catch (failure) {
     if (!(failure instanceof Refused)) throw failure
@@ -128,9 +132,9 @@ async function upload(item: Item): Promise<void> {
 }
 
 export function remove(item: Item): void {
-  const list = lists.get(here.value) ?? []
+  const list = lists.get(own(here.value)) ?? []
   lists.set(
-    here.value,
+    own(here.value),
     list.filter(({ key }) => key !== item.key),
   )
   if (item.kept !== undefined && !item.isSent) void api.dropAttachment(item.kept.id).catch(() => undefined)
@@ -140,55 +144,59 @@ export function remove(item: Item): void {
 /** Takes what is to be sent out of the composer. */
 export function take(): api.Attachment[] {
   const taken = items.value.flatMap(({ kept }) => (kept === undefined ? [] : [kept]))
-  lists.set(here.value, [])
+  lists.set(own(here.value), [])
   note()
   return taken
 }
 
 /** Puts back what was not sent after all: a log-in or a payment came between. */
-export function putBack(files: readonly api.Attachment[], place = here.value): void {
-  const list = lists.get(place) ?? []
+export function putBack(files: readonly api.Attachment[], name = own(here.value)): void {
+  const list = waiting(name)
   const known = new Set(list.map(({ kept }) => kept?.id))
-  lists.set(place, [...files.filter(({ id }) => !known.has(id)).map(itemOf), ...list].slice(0, MOST_FILES))
-  note(place)
+  lists.set(name, [...files.filter(({ id }) => !known.has(id)).map(itemOf), ...list])
+  note(name)
 }
 
-/**
- * Forgets everything: somebody else is going to use this device. `isDetour`: nobody left, and what was picked waits for
- * the log-in that comes.
- */
-export function forget(isDetour = false): void {
-  for (const [place, list] of lists) {
-    remember(`attached.${place}`, '')
-    // Whose it was may be another account, so it goes up once more; the server keeps the same file once.
-    const stays = isDetour ? list.filter(({ picked, isSent }) => picked !== undefined && !isSent) : []
-    lists.set(
-      place,
-      stays.map((item) => ({
-        ...item,
-        state: 'waiting',
-        kept: undefined,
-        picked: item.picked && markRaw(renewed(item.picked)),
-      })),
-    )
+/** Has what waited under one name wait under another, which is another account's unless `isSame`. */
+export function move(from: string, to: string, isSame: boolean): void {
+  const came = waiting(from)
+  drop(from)
+  // What one account has uploaded no other may send: it goes up once more.
+  const moved = isSame ? came : came.flatMap((item) => (item.kept === undefined ? item : afresh(item)))
+  lists.set(to, [...moved, ...waiting(to)])
+  note(to)
+}
+
+function afresh(item: Item): Item[] {
+  if (item.picked === undefined) return []
+  return [{ ...item, state: 'waiting', kept: undefined, picked: markRaw(renewed(item.picked)) }]
+}
+
+/** Forgets all that is somebody's, who left. */
+export function forget(owner: string): void {
+  for (const name of [...lists.keys(), ...names('attached.').map((one) => one.slice('attached.'.length))]) {
+    if (isOwn(name, owner)) drop(name)
   }
-  if (isDetour) return
-  lists.clear()
   origins.clear()
   here.value = 'new'
 }
 
-// --- over a reload
-
-function note(place = here.value): void {
-  if (place.startsWith('edit.')) return
-  const kept = (lists.get(place) ?? []).flatMap((item) => (item.kept === undefined ? [] : [item.kept]))
-  remember(`attached.${place}`, kept.length === 0 ? '' : JSON.stringify(kept))
+function drop(name: string): void {
+  lists.delete(name)
+  remember(`attached.${name}`, '')
 }
 
-function recalled(place: string): api.Attachment[] {
+// --- over a reload
+
+function note(name = own(here.value)): void {
+  if (name.includes('edit.')) return
+  const kept = (lists.get(name) ?? []).flatMap((item) => (item.kept === undefined ? [] : [item.kept]))
+  remember(`attached.${name}`, kept.length === 0 ? '' : JSON.stringify(kept))
+}
+
+function recalled(name: string): api.Attachment[] {
   try {
-    const known: unknown = JSON.parse(recall(`attached.${place}`) || '[]')
+    const known: unknown = JSON.parse(recall(`attached.${name}`) || '[]')
     return Array.isArray(known) ? (known as api.Attachment[]) : []
   } catch {
     return []

@@ -14,6 +14,7 @@ const UNKNOWN: Front = {
   suggestions: [],
   label: '',
   models: [],
+  attachments: { per_message: 4, file_bytes: 8 * 1024 * 1024 },
 }
 
 export const brand = reactive<{ front: Front }>({ front: known() })

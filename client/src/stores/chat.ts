@@ -4,7 +4,7 @@ import { computed, reactive } from 'vue'
 import * as api from '@/api/chat'
 import { around } from '@/api/client'
 import { type Answer, newAnswer } from '@/protocol/answer'
-import { NOT_LOGGED_IN, type Detour, type Reaction, detour, reactionTo } from '@/protocol/reactions'
+import { NOT_LOGGED_IN, type Detour, type Reaction, comeBack as cameBack, detour, reactionTo } from '@/protocol/reactions'
 import { type Refusal, refusalOf } from '@/protocol/events'
 import type { Ask, Carrier } from '@/transport/carrier'
 import { Session } from '@/transport/session'
@@ -14,9 +14,9 @@ import { choice } from './brand'
 import { history, refreshHistory } from './history'
 import { t } from './look'
 import { sells } from './site'
-import { randomId, recall, remember } from './storage'
+import { names, randomId, recall, remember } from './storage'
 import { alternatives, branch } from './tree'
-import { isLoggedIn, onLeave, refreshBalance, user } from './user'
+import { isLoggedIn, isOwn, onCome, onLeave, own, refreshBalance, user } from './user'
 
 /** At most one render in so many milliseconds, however fast an answer comes. */
 const RENDER = 50
@@ -26,6 +26,8 @@ const STOPPING = 6000
 export interface Live {
   question: string
   files: api.Attachment[]
+  /** Whether it stands nowhere else yet: then it comes back, whatever became of its answer. */
+  isWritten: boolean
   parent: string | null
   answer: Answer
   isWaiting: boolean
@@ -59,7 +61,7 @@ const EMPTY = (): Omit<State, 'draft' | 'detour'> => ({
   editing: '',
 })
 
-export const chat = reactive<State>({ ...EMPTY(), draft: recall('draft.new'), detour: { at: 'nowhere' } })
+export const chat = reactive<State>({ ...EMPTY(), draft: recall(draftOf('new')), detour: knownDetour() })
 
 /** What is shown, without the answer under way: that one's question stands behind its parent. */
 export const shown = computed<api.Message[]>(() => {
@@ -83,9 +85,30 @@ let firstWay = 0
 let lead: (reaction: Reaction) => void = () => undefined
 
 onWake(() => session?.wake())
-onLeave((isOver) => {
-  attachments.forget(isOver || chat.detour.at === 'login')
+onLeave((isOver, owner) => {
+  const place = here()
+  if (isOver) {
+    const { live } = chat
+    // One that is on its way is refused as well, when nobody hears it any more.
+    if (live?.isWritten && live.answer.messageId === '') giveBack(live.question, live.files, place, owner)
+    if (chat.editing !== '' && chat.draft.trim() !== edited()?.question) giveBack(chat.draft, [], place, owner)
+    if (owner !== '' && chat.detour.at === 'nowhere') turn({ at: 'login', owner, place })
+  } else {
+    attachments.forget(owner)
+    names('draft.').filter((name) => isOwn(name.slice('draft.'.length), owner)).forEach((name) => remember(name, ''))
+    turn({ at: 'nowhere' })
+  }
   startAnew()
+})
+onCome((from, isSame) => {
+  if (from !== user.owner) {
+    takeOver(from, 'new', 'new', isSame)
+    if (chat.id !== '') takeOver(from, chat.id, chat.id, isSame)
+    // A guest's conversation is no other account's, but what was being asked there goes on.
+    const { detour: way } = chat
+    if (way.at !== 'nowhere' && way.owner === from && way.place !== 'new') takeOver(from, way.place, 'new', isSame)
+  }
+  if (chat.editing === '') chat.draft = recall(draftOf(here()))
 })
 
 export function onReaction(then: (reaction: Reaction) => void): void {
@@ -94,18 +117,61 @@ export function onReaction(then: (reaction: Reaction) => void): void {
 
 const lost = (): Refusal => refusalOf({ type: 'network' }, t('offline'))
 
+// --- where one is, and what waits there
+
+const here = (): string => chat.id || 'new'
+const edited = (): api.Message | undefined => chat.messages.find(({ id }) => id === chat.editing)
+
+function draftOf(place: string, owner = user.owner): string {
+  return `draft.${own(place, owner)}`
+}
+
+/** Both of two texts that wait for one place; the one that was written first stands above. */
+function joined(first: string, then: string): string {
+  if (first.trim() === '' || first.trim() === then.trim()) return then
+  return then.trim() === '' ? first : `${first}\n\n${then}`
+}
+
+/** Puts a question back where it was asked, before what was typed meanwhile. */
+function giveBack(question: string, files: api.Attachment[], place: string, owner = user.owner): void {
+  attachments.putBack(files, own(place, owner))
+  const text = joined(question, recall(draftOf(place, owner)))
+  remember(draftOf(place, owner), text)
+  if (owner === user.owner && place === here() && chat.editing === '') chat.draft = text
+}
+
+function takeOver(from: string, place: string, to: string, isSame: boolean): void {
+  attachments.move(own(place, from), own(to), isSame)
+  remember(draftOf(to), joined(recall(draftOf(place, from)), recall(draftOf(to))))
+  remember(draftOf(place, from), '')
+}
+
+/** Some log in or pay on another page, and come back to one that begins anew. */
+function turn(way: Detour): void {
+  chat.detour = way
+  remember('detour', way.at === 'nowhere' ? '' : JSON.stringify(way))
+}
+
+function knownDetour(): Detour {
+  try {
+    return JSON.parse(recall('detour') || '{"at":"nowhere"}') as Detour
+  } catch {
+    return { at: 'nowhere' }
+  }
+}
+
 // --- the conversation
 
 export function startAnew(role?: api.Role): void {
   hangUp()
-  Object.assign(chat, EMPTY(), { role, draft: recall('draft.new') })
+  Object.assign(chat, EMPTY(), { role, draft: recall(draftOf('new')) })
   attachments.turnTo('new')
 }
 
 export async function open(id: string, through?: string): Promise<void> {
   hangUp()
   const known = history.list.find((one) => one.id === id)
-  Object.assign(chat, EMPTY(), { id, title: known?.title ?? '', through, isLoading: true, draft: recall(`draft.${id}`) })
+  Object.assign(chat, EMPTY(), { id, title: known?.title ?? '', through, isLoading: true, draft: recall(draftOf(id)) })
   attachments.turnTo(id)
   try {
     const messages = await api.messages(id)
@@ -134,19 +200,18 @@ export async function earlier(): Promise<void> {
 /** Keeps what is typed, for each conversation, over a reload too. */
 export function keepDraft(text: string): void {
   chat.draft = text
-  if (chat.editing === '') remember(`draft.${chat.id || 'new'}`, text)
+  if (chat.editing === '') remember(draftOf(here()), text)
 }
 
 /** What is typed for the next question; while another is edited it waits. */
-const typed = (): string => (chat.editing === '' ? chat.draft : recall(`draft.${chat.id || 'new'}`))
+const typed = (): string => (chat.editing === '' ? chat.draft : recall(draftOf(here())))
 
-/** Takes the question back that a log-in or a payment came between. */
+/** Goes on where a log-in or a payment came between: what was not sent waits there. */
 export function comeBack(): void {
   attachments.uploadWaiting()
-  chat.detour = detour(chat.detour, { did: 'returned' })
-  if (chat.detour.at !== 'back') return
-  if (chat.detour.unsent !== '' && chat.draft === '') keepDraft(chat.detour.unsent)
-  chat.detour = detour(chat.detour, { did: 'taken' })
+  const { now, place } = cameBack(chat.detour, isLoggedIn.value ? user.owner : undefined)
+  turn(now)
+  if (place !== undefined && place !== 'new' && place !== chat.id) void open(place).catch(() => undefined)
 }
 
 // --- asking
@@ -154,7 +219,7 @@ export function comeBack(): void {
 /** Asks what is in the composer: a new question, or one in place of another. */
 export function send(text = chat.draft): void {
   const question = text.trim()
-  if (question === '' || isBusy.value) return
+  if ((question === '' && !attachments.hasSome.value) || isBusy.value) return
   const { editing } = chat
   if (!isLoggedIn.value) {
     refused(question, refusalOf({ code: NOT_LOGGED_IN, type: 'login_required' }), false)
@@ -163,12 +228,14 @@ export function send(text = chat.draft): void {
   if (!attachments.isReady.value) return
   const files = attachments.take()
   const ids = files.map(({ id }) => id)
-  if (editing === '') keepDraft('')
-  else {
+  if (editing === '') {
+    // A suggestion leaves alone what is typed.
+    if (text === chat.draft) keepDraft('')
+  } else {
+    const parent = edited()?.parent_id ?? null
     // What waited before is there again; the edited question was no draft.
     stopEditing()
-    const edited = chat.messages.find(({ id }) => id === editing)
-    ask(question, edited?.parent_id ?? null, { edit: editing, message: question, attachments: ids }, files)
+    ask(question, parent, { edit: editing, message: question, attachments: ids }, files)
     return
   }
   const last = shown.value[shown.value.length - 1]
@@ -195,8 +262,8 @@ export function edit(message: api.Message): void {
 
 export function stopEditing(): void {
   chat.editing = ''
-  chat.draft = recall(`draft.${chat.id || 'new'}`)
-  attachments.turnTo(chat.id || 'new')
+  chat.draft = recall(draftOf(here()))
+  attachments.turnTo(here())
 }
 
 function ask(question: string, parent: string | null, wanted: Ask, files: api.Attachment[]): void {
@@ -218,7 +285,8 @@ function begin(
   wanted: Ask,
   known?: Answer,
 ): void {
-  chat.live = { question, files, parent, answer: known ?? newAnswer(), isWaiting: false, isStopping: false }
+  const isWritten = known === undefined && wanted.regenerate === undefined
+  chat.live = { question, files, isWritten, parent, answer: known ?? newAnswer(), isWaiting: false, isStopping: false }
   carriers ??= ways(() => ({ server: around.server, token: user.token, appId: around.appId, language: around.language }))
   let timer: ReturnType<typeof setTimeout> | undefined
   let latest: Answer | undefined
@@ -231,9 +299,9 @@ function begin(
       chat.id = latest.conversationId
       attachments.settle(chat.id)
       // What was typed meanwhile goes on here, and is not met again in the next new conversation.
-      remember('draft.new', '')
-      remember(`draft.${chat.id}`, draft)
-      chat.title = question.slice(0, 40)
+      remember(draftOf('new'), '')
+      remember(draftOf(chat.id), draft)
+      chat.title = titleOf(question, files)
       void refreshHistory().catch(() => undefined)
     }
     if (chat.live?.isStopping && latest.messageId !== '') void tellStop(latest.messageId)
@@ -263,6 +331,12 @@ function begin(
   session = mine
 }
 
+/** As the server calls it. */
+function titleOf(question: string, [file]: api.Attachment[]): string {
+  const name = file?.kind === 'image' ? t('picture') : (file?.name ?? '')
+  return (question || name).slice(0, 40)
+}
+
 async function finish(question: string, answer: Answer): Promise<void> {
   const { live } = chat
   if (live === undefined) return
@@ -276,7 +350,7 @@ async function finish(question: string, answer: Answer): Promise<void> {
     add(standIn(question, live, answer))
   }
   chat.live = undefined
-  if (refusal !== undefined) refused(question, refusal, answer.text !== '', live.files)
+  if (refusal !== undefined) refused(question, refusal, answer.text !== '', live.files, live.isWritten)
   void refreshBalance().catch(() => undefined)
   void refreshHistory().catch(() => undefined)
 }
@@ -307,17 +381,19 @@ function standIn(question: string, { parent, files }: Live, answer: Answer): api
   }
 }
 
-function refused(question: string, refusal: Refusal, hasText: boolean, files: api.Attachment[] = []): void {
+function refused(
+  question: string,
+  refusal: Refusal,
+  hasText: boolean,
+  files: api.Attachment[] = [],
+  isWritten = true,
+): void {
   const reaction = reactionTo(refusal, hasText, sells.value)
-  const place = chat.id || 'new'
-  const waiting = typed()
-  // What was typed meanwhile stays: an old question, asked once more, does not take its place, nor its files stand beside it.
-  const comesBack = reaction.takesBack && (waiting === '' || waiting.trim() === question)
-  if (comesBack) attachments.putBack(files, place)
-  chat.detour = detour(chat.detour, { did: 'refused', reaction, question })
+  turn(detour(chat.detour, reaction, user.owner, here()))
   if (reaction.kind === 'show') return
-  // Some pay on another page, and come back to one that begins anew.
-  if (comesBack) remember(`draft.${place}`, question)
+  // An old question that was asked once more stands where it stood: it joins nothing that was typed meanwhile.
+  const waiting = typed().trim()
+  if (reaction.takesBack && (isWritten || waiting === '' || waiting === question)) giveBack(question, files, here())
   lead(reaction)
 }
 

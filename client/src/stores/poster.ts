@@ -58,8 +58,11 @@ const EDGE = 28
 /** Opening punctuation does not end a line, closing punctuation begins none. */
 const NO_BEGIN = /^[，。！？、：；）》」』,.!?:;)]/
 
-/** Draws the poster; `logo` is the tenant's, or undefined for the first letter of its name. */
-export function paint(context: Context, poster: Poster, logo?: CanvasImageSource): void {
+/**
+ * Draws the poster; `logo` is the tenant's, or undefined for the first letter of its name; `code` the mini-program's own,
+ * or undefined for the link's as a QR code.
+ */
+export function paint(context: Context, poster: Poster, logo?: CanvasImageSource, code?: CanvasImageSource): void {
   context.save()
   context.scale(SCALE, SCALE)
   context.textBaseline = 'alphabetic'
@@ -67,7 +70,7 @@ export function paint(context: Context, poster: Poster, logo?: CanvasImageSource
   ground(context, poster)
   brand(context, poster, logo)
   words(context, poster)
-  card(context, poster)
+  card(context, poster, code)
   context.restore()
 }
 
@@ -144,7 +147,7 @@ function bubbles(context: Context, prompts: string[], top: number): void {
   })
 }
 
-function card(context: Context, { scan, code, link, dark, label }: Poster): void {
+function card(context: Context, { scan, code, link, dark, label }: Poster, drawn?: CanvasImageSource): void {
   const [left, height] = [20, 190]
   const top = HEIGHT - height - 46
   rounded(context, left, top, WIDTH - 2 * left, height, 24)
@@ -154,7 +157,9 @@ function card(context: Context, { scan, code, link, dark, label }: Poster): void
   rounded(context, left + 18, top + 18, tile, tile, 14)
   context.fillStyle = toCss(WHITE)
   context.fill()
-  qr(context, link, left + 18 + 9, top + 18 + 9, tile - 18)
+  // WeChat's has an edge of its own.
+  if (drawn !== undefined) context.drawImage(drawn, left + 18 + 4, top + 18 + 4, tile - 8, tile - 8)
+  else qr(context, link, left + 18 + 9, top + 18 + 9, tile - 18)
   const x = left + 18 + tile + 16
   const room = WIDTH - left - 14 - x
   const ink: Rgb = dark ? [236, 238, 241] : [23, 25, 28]

@@ -1,8 +1,11 @@
-/** What is kept on the device. A device that keeps nothing (private windows, a full store) goes on without. */
+/** What is kept on the device. One that keeps nothing (private windows, a full store) has it as long as the app is open. */
 
 const PREFIX = 'banyan.'
+const unkept = new Map<string, string>()
 
 export function recall(name: string): string {
+  const own = unkept.get(name)
+  if (own !== undefined) return own
   try {
     const value: unknown = uni.getStorageSync(PREFIX + name)
     return typeof value === 'string' ? value : ''
@@ -15,9 +18,21 @@ export function remember(name: string, value: string): void {
   try {
     if (value === '') uni.removeStorageSync(PREFIX + name)
     else uni.setStorageSync(PREFIX + name, value)
+    unkept.delete(name)
   } catch {
-    // Nothing is kept then.
+    unkept.set(name, value)
   }
+}
+
+/** Returns the names that begin so, of all that is kept. */
+export function names(start: string): string[] {
+  const here = [...unkept.keys()]
+  try {
+    here.push(...uni.getStorageInfoSync().keys.filter((key) => key.startsWith(PREFIX)).map((key) => key.slice(PREFIX.length)))
+  } catch {
+    // What is not kept cannot be found either.
+  }
+  return here.filter((name) => name.startsWith(start))
 }
 
 /** A random id: good for message keys and for the device's own, not for secrets. */

@@ -186,23 +186,23 @@ export function saveFile(name: string, text: string, type: string): void {
 }
 
 /**
- * Draws a picture of so many dots and returns its address: a PNG in a data URL, or a temporary file. `fetched` loads a
- * picture to be drawn in it, undefined where its host does not let it be. A mini-program draws on its page's
+ * Draws a picture of so many dots and returns its address: a PNG in a data URL, or a temporary file. `paint` is given the
+ * pictures that are drawn in it, undefined where there is none or its host does not let it be. A mini-program draws on its page's
  * `<canvas type="2d" id="drawing">`.
  */
 export async function drawPicture(
   size: { width: number; height: number },
-  logo: string,
-  paint: (context: CanvasRenderingContext2D, logo: CanvasImageSource | undefined) => void,
+  pictures: readonly string[],
+  paint: (context: CanvasRenderingContext2D, ...pictures: (CanvasImageSource | undefined)[]) => void,
   page: object | null | undefined,
 ): Promise<string> {
   let address = ''
   // #ifdef H5
-  const canvas = Object.assign(document.createElement('canvas'), size)
-  const context = canvas.getContext('2d')
+  const drawing = Object.assign(document.createElement('canvas'), size)
+  const context = drawing.getContext('2d')
   if (context === null) return ''
-  paint(context, await loaded(Object.assign(new Image(), { crossOrigin: 'anonymous' }), logo))
-  address = canvas.toDataURL('image/png')
+  paint(context, ...(await Promise.all(pictures.map((one) => loaded(Object.assign(new Image(), { crossOrigin: 'anonymous' }), one)))))
+  address = drawing.toDataURL('image/png')
   // #endif
   // #ifdef MP-WEIXIN
   // The sheet that the canvas stands in is made a little after it is opened.
@@ -213,10 +213,11 @@ export async function drawPicture(
   }
   if (node === undefined) return ''
   Object.assign(node, size)
-  paint(node.getContext('2d'), await loaded(node.createImage(), logo))
+  const canvas = node
+  paint(canvas.getContext('2d'), ...(await Promise.all(pictures.map((one) => loaded(canvas.createImage(), one)))))
   address = await new Promise<string>((resolve) => {
     const then = { success: ({ tempFilePath }: { tempFilePath: string }) => resolve(tempFilePath), fail: () => resolve('') }
-    wx.canvasToTempFilePath({ canvas: node, fileType: 'png', ...then })
+    wx.canvasToTempFilePath({ canvas, fileType: 'png', ...then })
   })
   // #endif
   void page

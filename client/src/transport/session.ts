@@ -8,7 +8,7 @@
 
 import { type Answer, advance, cut, isOver, isResumable, newAnswer } from '@/protocol/answer'
 import type { Refusal, StreamEvent } from '@/protocol/events'
-import type { Ask, Carrier, Connection } from './carrier'
+import type { Ask, Carrier, Connection, Ending } from './carrier'
 
 /** The server is silent for 15 s at most; iOS may not tell that a connection is dead. */
 const SILENCE = 25_000
@@ -82,9 +82,22 @@ export class Session {
     const { ask, ways } = this.options
     const carrier = ways[this.way] as Carrier
     let gotSomething = false
+    const ended = (how: Ending): void => {
+      this.connection?.leave()
+      this.connection = undefined
+      if (this.over) return
+      if (how === 'blind' || (!gotSomething && this.fruitless > 1)) this.way = (this.way + 1) % ways.length
+      // A way that tells nothing here is no try, unless all of them are such.
+      if (!gotSomething && (how !== 'blind' || this.way === 0)) this.fruitless += 1
+      this.reconnect(PAUSES[Math.min(this.fruitless, PAUSES.length - 1)] ?? 0)
+    }
+    const watch = (): void => {
+      this.cancelSilence?.()
+      this.cancelSilence = this.clock.after(SILENCE, () => ended('cut'))
+    }
     // The offset counts the answer's characters: before the first of them a new connection tells all the reasoning anew.
     this.retells = isResumable(this.answer) && this.answer.offset === 0
-    this.watch()
+    watch()
     this.connection = carrier.open(
       isResumable(this.answer) ? { message_id: this.answer.messageId, offset: this.answer.offset } : ask,
       {
@@ -96,26 +109,12 @@ export class Session {
             this.fruitless = 0
             this.options.worked?.(this.way)
           }
-          this.watch()
+          watch()
           this.take(event)
         },
-        closed: (how) => {
-          this.connection = undefined
-          if (this.over) return
-          if (how === 'blind' || (!gotSomething && this.fruitless > 1)) this.nextWay()
-          if (how !== 'blind' && !gotSomething) this.fruitless += 1
-          this.reconnect(PAUSES[Math.min(this.fruitless, PAUSES.length - 1)] ?? 0)
-        },
+        closed: ended,
       },
     )
-  }
-
-  private nextWay(): void {
-    if (this.way + 1 < this.options.ways.length) this.way += 1
-    else {
-      this.way = 0
-      this.fruitless += 1
-    }
   }
 
   private reconnect(pause: number): void {
@@ -140,11 +139,6 @@ export class Session {
       this.options.waiting(false)
     }
     if (this.answer !== before) this.options.changed(this.answer)
-  }
-
-  private watch(): void {
-    this.cancelSilence?.()
-    this.cancelSilence = this.clock.after(SILENCE, () => this.reconnect(0))
   }
 
   private hangUp(): void {
