@@ -44,6 +44,21 @@ def test_what_is_attached_is_seen_by_the_model_and_in_the_history(
         press(page, "echo")
         page.get_by_text("This model takes no pictures. Choose another one, or remove them.").wait_for()
         press(page, "Remove photo.png")
+        # A picture alone is a question, and its conversation is called after it.
+        press(page, "Choose a model")
+        press(page, "sees:900")
+        press(page, "New chat")
+        choose(page, photo)
+        page.locator(".tray-kept").first.wait_for()
+        press(page, "Send")
+        page.locator(".answer-body .md").wait_for()
+        is_over(page)
+        assert (shown(page), page.locator(".ask-bubble").count()) == ("JPEG 400x300 red;", 0)
+        assert shop.messages()[-1].question == ""
+        page.locator(".chat-title").get_by_text("Picture", exact=True).wait_for()
+        page.reload()
+        page.get_by_text("Picture", exact=True).first.click()
+        page.locator(".shot-image img").first.wait_for(state="attached")
     expect_right_books(shop)
 
 
