@@ -91,10 +91,10 @@ describe('who came by a mini-program’s code', () => {
   })
 
   it.each([
-    ['nobody answers', undefined],
-    ['a guest', { code: 10001, msg: 'no', type: 'guest_not_rewarded' }],
-    ['a log-in that is over', { code: -1, msg: 'log in', type: 'login_required' }],
-  ])('may say it another time: %s', async (_name, reply) => {
+    { why: 'nobody answers', reply: undefined },
+    { why: 'a guest', reply: { code: 10001, msg: 'no', type: 'guest_not_rewarded' } },
+    { why: 'a log-in that is over', reply: { code: -1, msg: 'log in', type: 'login_required' } },
+  ])('may say it another time: $why', async ({ reply }) => {
     const { enter, cameBy } = await stores()
     world.reply = reply
     enter(ann)
