@@ -302,7 +302,10 @@ class Generation:
 
     def _take(self, events: list[Event]) -> None:
         deltas: list[Delta] = []
+        limit = self.turn.request.max_tokens
         for event in events:
+            if self.outputs > limit:
+                break  # what is beyond the hold is nobody's, also where it came in one piece with the rest
             match event:
                 case Delta():
                     deltas.append(event)
@@ -317,10 +320,8 @@ class Generation:
                     self._failure = event.kind
         if self.outputs and self._beat is not None:
             self._beat.output()
-        if deltas and self._guard is not None:
-            self._guard.take(deltas)
-        elif deltas:
-            self.answer.append(deltas)
+        if deltas:
+            (self.answer.append if self._guard is None else self._guard.take)(deltas)
 
     def outcome(self) -> Outcome:
         """Return what there is so far."""

@@ -470,8 +470,10 @@ def test_an_answer_that_breaks_off_is_kept_and_charged_for_what_came(
     assert entries_sum_to_zero(shop)
 
 
-def test_an_upstream_that_ignores_the_limit_is_stopped_at_the_hold(shop: Shop, chat_port: int) -> None:
-    offer = shop.offer("ignores-max-tokens", max_output_tokens=50)
+@pytest.mark.parametrize("model", ["ignores-max-tokens", "ignores-max-tokens:200"])
+def test_an_upstream_that_ignores_the_limit_is_stopped_at_the_hold(shop: Shop, chat_port: int, model: str) -> None:
+    """Also one whose answer is read at once, with the figures that it wants to be paid for."""
+    offer = shop.offer(model, max_output_tokens=50)
     reply = ask(chat_port, shop.host, {"message": "x", "is_wxapp": 1}, token=shop.alice.token)
     assert reply.body.endswith(b"0\r\n\r\n")
     [hold] = shop.holds()

@@ -25,7 +25,8 @@ A model is the name of a recording (chat/tests/recordings), replayed chunk by ch
     recovers:N:KEY     echo, after N refusals with 503; each key has a count of its own
     busy:SECONDS       HTTP 429 with Retry-After
     context, content   HTTP 400, as OpenAI says that the prompt is too long, and that its filter refuses it
-    ignores-max-tokens 2,000 deltas whatever was allowed (all others of these obey)
+    ignores-max-tokens 2,000 deltas whatever was allowed (all others of these obey); with :N so many, in one piece with
+                       the usage behind them
     refuses-max-tokens HTTP 400, as OpenAI's reasoning models answer to that parameter
     drip:NAME          a recording, every byte a chunk of its own
     joined:NAME        a recording in one chunk
@@ -246,8 +247,14 @@ class _Answer:
         return await self._stream(_numbers(3), silence=int(self._args[0]) / 1000)
 
     async def _give_ignores_max_tokens(self) -> web.StreamResponse:
-        self._limit = MANY
-        return await self._stream(_numbers(MANY))
+        if not self._args:
+            self._limit = MANY
+            return await self._stream(_numbers(MANY))
+        pieces = _numbers(int(self._args[0]))
+        response = await self._begin()
+        joined = b"".join(self._chunk({"content": piece}) for piece in pieces)
+        await response.write(joined + self._chunk({}, "stop") + self._usage(len(pieces)) + b"data: [DONE]\n\n")
+        return response
 
     async def _give_endless(self) -> web.StreamResponse:
         response = await self._begin()
