@@ -183,7 +183,12 @@ def _allowed(request: HttpRequest, tenant: Tenant | None) -> str:
 def _resolve(request: HttpRequest) -> Tenant | None:
     """Return the tenant of a request, if that is whole. Only the API goes by app id: pages belong to their host."""
     if BODY_IS_CUT in getattr(request, "scope", ()):
-        raise ProductError(ErrorCode.INVALID, _("The request is too large."), type="too_large", scope="body")
+        raise ProductError(
+            ErrorCode.INVALID,
+            _("The request is too large. Please send a smaller file, or less at once."),
+            type="too_large",
+            scope="body",
+        )
     if request.path in TENANTLESS_PATHS or request.path.startswith(CALLBACK_PREFIX):
         return None
     host, app_id, referer = request.get_host(), None, None

@@ -48,7 +48,7 @@ def post(host: str, pieces: int, **headers: str) -> tuple[int, dict[str, Any], i
 
 REFUSAL = {
     "code": 10001,
-    "msg": "The request is too large.",
+    "msg": "The request is too large. Please send a smaller file, or less at once.",
     "type": "too_large",
     "scope": "body",
     "action": "",
