@@ -8,10 +8,14 @@ from cryptography.fernet import Fernet
 from pytest_django import Settings
 
 from tenants import resolve, scope
-from tenants.models import EndUser, SmsAccount, Tenant
+from tenants.models import EndUser, MiniProgram, SmsAccount, Tenant
+from tenants.wechat import WeChatClient
 from tests.doubles.aliyun import AliyunDouble, running_aliyun
 from tests.doubles.wechat import WeChatDouble, running_wechat
-from tests.factories import host_of, make_tenant, make_token, make_user
+from tests.doubles.xpay import XPayDouble, running_xpay
+from tests.factories import host_of, make_mini_program, make_tenant, make_token, make_user
+
+SECRET = "secret-of-the-mini-program"
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,27 @@ def wechat(settings: Settings) -> Iterator[WeChatDouble]:
     with running_wechat() as double:
         settings.WECHAT_API_URL = double.url
         yield double
+
+
+@pytest.fixture
+def xpay() -> Iterator[XPayDouble]:
+    with running_xpay() as double:
+        yield double
+
+
+@pytest.fixture
+def xpay_client(xpay: XPayDouble) -> Iterator[WeChatClient]:
+    made = WeChatClient(xpay.url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def program(db: None, _encryption: None, xpay: XPayDouble) -> MiniProgram:
+    """A mini-program that the double knows."""
+    program = make_mini_program(make_tenant(), secret=SECRET)
+    xpay.secrets[program.app_id] = SECRET
+    return program
 
 
 @pytest.fixture
