@@ -11,7 +11,7 @@ from chat import attachments, refusals, uploads
 from chat.attachments import AttachmentOut
 from chat.findings import parse_id
 from tenants import throttle
-from tenants.api import DAY_SECONDS, Envelope, current_tenant, ok, signed_in, user_of
+from tenants.api import DAY_SECONDS, Envelope, counted_as, ok, signed_in, user_of
 
 router = Router(tags=["chat"], auth=signed_in)
 
@@ -28,7 +28,7 @@ def attach(request: HttpRequest, file: File[UploadedFile], name: Form[str] = "")
     with its mark, or GB18030.
     """
     user = user_of(request)
-    who = f"{current_tenant(request).slug}:user {user.pk}"
+    who = counted_as(request)
     per_day = attachments.allowance(settings.ATTACHMENTS_PER_DAY, user)
     for limit, seconds in ((settings.ATTACHMENTS_PER_MINUTE, MINUTE_SECONDS), (per_day, DAY_SECONDS)):
         throttle.count(what="attachments", who=f"{who} {seconds}", limit=limit, seconds=seconds)

@@ -18,7 +18,7 @@ from chat.findings import find_conversation, parse_id
 from chat.models import Conversation, Feedback, Message, SearchEntry, ShareLink
 from chat.turn import find_message
 from tenants import throttle
-from tenants.api import DAY_SECONDS, Envelope, Text, current_tenant, ok, signed_in, user_of
+from tenants.api import DAY_SECONDS, Envelope, Text, counted_as, current_tenant, ok, signed_in, user_of
 from tenants.models import EndUser
 
 router = Router(tags=["history"], auth=signed_in)
@@ -203,7 +203,7 @@ def export_conversation(request: HttpRequest, conversation_id: str, format: file
 def export(request: HttpRequest, format: files.Format = "md") -> Any:  # noqa: A002  # the parameter's name
     """Return all of the user's conversations as one Markdown or JSON file, with the AI label, a few times a day."""
     user, tenant = user_of(request), current_tenant(request)
-    throttle.count(what="export", who=f"{tenant.slug}:user {user.pk}", limit=EXPORTS_PER_DAY, seconds=DAY_SECONDS)
+    throttle.count(what="export", who=counted_as(request), limit=EXPORTS_PER_DAY, seconds=DAY_SECONDS)
     rows = mine(user).order_by("created_at", "pk")
     name = f"conversations-{timezone.now():%Y%m%d}"
     return files.export(conversations=rows, tenant=tenant, name=name, kind=format)

@@ -13,7 +13,7 @@ from chat.findings import parse_id
 from chat.models import Feedback, Report
 from chat.turn import find_message
 from tenants import noticeboard, throttle
-from tenants.api import DAY_SECONDS, Envelope, Text, current_tenant, ok, signed_in, user_of
+from tenants.api import DAY_SECONDS, Envelope, Text, counted_as, ok, signed_in, user_of
 from tenants.models import Membership, Notice
 
 router = Router(tags=["history"], auth=signed_in)
@@ -69,8 +69,7 @@ def report(request: HttpRequest, message_id: str, payload: ReportIn) -> Any:
     """Tell the tenant's staff what is wrong with an answer."""
     user = user_of(request)
     found = find_message(user_id=user.pk, message_id=parse_id(message_id))
-    who = f"{current_tenant(request).slug}:user {user.pk}"
-    throttle.count(what="report", who=who, limit=REPORTS_PER_DAY, seconds=DAY_SECONDS)
+    throttle.count(what="report", who=counted_as(request), limit=REPORTS_PER_DAY, seconds=DAY_SECONDS)
     Report.objects.create(
         tenant_id=user.tenant_id,
         reporter=user,

@@ -23,7 +23,7 @@ from chat.labels import ai_label, aigc, service_name
 from chat.models import Attachment, Message, Report, ShareLink
 from chat.refusals import nothing_to_share, share_not_found
 from tenants import throttle
-from tenants.api import DAY_SECONDS, Envelope, Text, address_of, current_tenant, ok, signed_in, user_of
+from tenants.api import DAY_SECONDS, Envelope, Text, address_of, counted_as, current_tenant, ok, signed_in, user_of
 from tenants.login import digest_of
 from tenants.models import Tenant
 
@@ -93,9 +93,9 @@ class ReportIn(Schema):
 @router.post("/conversations/{conversation_id}/share", response=Envelope[SharedOut], auth=signed_in)
 def share(request: HttpRequest, conversation_id: str, payload: ShareIn) -> Any:
     """Make a link that shows a conversation as it is now."""
-    user, tenant = user_of(request), current_tenant(request)
+    user = user_of(request)
     found = find_conversation(user_id=user.pk, conversation_id=conversation_id)
-    throttle.count(what="share", who=f"{tenant.slug}:user {user.pk}", limit=SHARES_PER_DAY, seconds=DAY_SECONDS)
+    throttle.count(what="share", who=counted_as(request), limit=SHARES_PER_DAY, seconds=DAY_SECONDS)
     if not _answered(Message.objects.filter(conversation=found)).exists():
         raise nothing_to_share()
     token = secrets.token_urlsafe(32)

@@ -117,6 +117,11 @@ def user_of(request: HttpRequest) -> EndUser:
     return cast("EndUser", request.auth)  # type: ignore[attr-defined]
 
 
+def counted_as(request: HttpRequest) -> str:
+    """Return the name that `throttle` counts the signed-in user under."""
+    return f"{current_tenant(request).slug}:user {user_of(request).pk}"
+
+
 def guest_of(request: HttpRequest) -> EndUser | None:
     """Return the guest whose token a request to sign in carries, who then goes on as the one who signs in."""
     try:

@@ -8,7 +8,7 @@ from ninja import File, Router
 from ninja.files import UploadedFile
 
 from tenants import avatars, pictures, throttle
-from tenants.api import DAY_SECONDS, Envelope, UserOut, current_tenant, ok, signed_in, user_of
+from tenants.api import DAY_SECONDS, Envelope, UserOut, counted_as, ok, signed_in, user_of
 from tenants.models import EndUser
 
 router = Router(tags=["account"], auth=signed_in)
@@ -32,8 +32,7 @@ def change_avatar(request: HttpRequest, file: File[UploadedFile]) -> Any:
     Its middle is drawn anew as a square of 256 pixels, without what else was in its file.
     """
     user = user_of(request)
-    who = f"{current_tenant(request).slug}:user {user.pk}"
-    throttle.count(what="avatars", who=who, limit=settings.AVATARS_PER_DAY, seconds=DAY_SECONDS)
+    throttle.count(what="avatars", who=counted_as(request), limit=settings.AVATARS_PER_DAY, seconds=DAY_SECONDS)
     avatars.require_small(file.size or 0)
     avatars.keep(user=user, data=file.read())
     return ok(avatars.with_address(user))
